@@ -1,0 +1,186 @@
+"""The ``toast`` verbs. Imports nothing heavy: a verb that needs torch imports it when it runs."""
+
+import argparse
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from toast_cli import __version__
+from toast_cli.errors import ToastError, did_you_mean
+
+
+def _conf() -> Path:
+    """The registry: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return next(path for path in (package / "conf", package.parent / "conf") if path.is_dir())
+
+
+CONF = _conf()
+GROUPS = {"models": "model", "data": "data", "translators": "translator", "probes": "probe", "experiments": "experiment"}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of ``toast``: runs the verb, turns a ToastError into one sentence on stderr and exit status 1."""
+    argv = sys.argv[1:] if argv is None else argv
+    debug = os.environ.get("TOAST_DEBUG", "") not in ("", "0")
+    try:
+        _dispatch(argv)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        sys.exit(_complain("Interrupted: what is finished is kept, the same command goes on from there.", status=130))
+    except Exception as e:
+        sentence = _sentence(e)
+        if debug or sentence is None:
+            raise
+        sys.exit(_complain(sentence))
+
+
+def _complain(sentence: str, status: int = 1) -> int:
+    print(f"toast: {sentence}", file=sys.stderr)
+    return status
+
+
+def _dispatch(argv: list[str]) -> None:
+    verbs: dict[str, Callable[[list[str]], None]] = {"run": _run, "list": _list}
+    if argv[:1] in (["-sc"], ["--shell-completion"]):
+        _complete(argv)
+    elif argv and argv[0] in verbs:
+        verbs[argv[0]](argv[1:])
+    elif argv and not argv[0].startswith("-"):
+        raise ToastError(f"'{argv[0]}' is not a verb{did_you_mean(argv[0], verbs)}: use {', '.join(verbs)}, or see toast --help.")
+    else:
+        _parser().parse_args(argv or ["--help"])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="toast",
+        description="Replace spans of a vision transformer's blocks by closed-form maps, and measure what that costs and what it saves.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="""\
+verbs:
+  run [key=value ...]   sweep over spans: results.csv, summary.csv and a table   (toast run --help)
+  list [group]          what can be chosen: models, data, translators, probes, experiments
+
+examples:
+  toast run                                      the embedded model, offline
+  toast run model=dinov2_b data=cifar100         a model and a data set from the hub
+  toast run -m model=vit_s,deit_s data=mnist     a sweep over settings
+  toast list models
+
+TOAST_DEBUG=1 shows the traceback of an error.""",
+    )
+    parser.add_argument("--version", action="version", version=f"toast {__version__}")
+    return parser
+
+
+def _run(argv: list[str]) -> None:
+    """``toast run``: hand the rest of the command line to Hydra, which composes ``conf/`` and calls the runner."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig, OmegaConf
+
+    from toast_cli.folders import folder_name, open_folder
+    from toast_cli.results import Summary, print_table, read_csv
+
+    OmegaConf.register_new_resolver("toast_folder", lambda *, _root_: folder_name(_root_), replace=True)
+    OmegaConf.register_new_resolver("toast_basename", lambda path: Path(path or "").name or "folder", replace=True)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting; `main` prints the sentence
+
+    failures: list[tuple[Path, Exception]] = []
+
+    def job(cfg: DictConfig) -> None:
+        path = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            with open_folder(path, cfg) as folder:
+                if not folder.complete:
+                    from toast_cli.run import run
+
+                    run(cfg, folder)
+            print_table(read_csv(path / "summary.csv", Summary))
+            print(path / "results.csv")
+        except Exception as e:  # raised at the end: the other jobs of a multirun go on, and Hydra adds no words of its own
+            failures.append((path, e))
+
+    program, sys.argv = sys.argv, ["toast", *argv]
+    try:
+        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()
+    finally:
+        sys.argv = program
+    _raise(failures)
+
+
+def _raise(failures: list[tuple[Path, Exception]]) -> None:
+    """The one failure as it is; several (or one nobody expected) as a list of their sentences."""
+    if len(failures) == 1:
+        raise failures[0][1]
+    if failures:
+        reasons = "".join(f"\n  {path}: {_sentence(error) or repr(error)}" for path, error in failures)
+        raise ToastError(f"{len(failures)} runs failed; the same command tries these again.{reasons}") from failures[0][1]
+
+
+def _complete(argv: list[str]) -> None:
+    """Hydra's shell completion calls ``toast -sc query=bash`` with the line in COMP_LINE; it completes the verb ``run``."""
+    os.environ["COMP_LINE"] = re.sub(r"^(\S+\s+)run(\s|$)", r"\1", os.environ.get("COMP_LINE", ""))
+    _run(argv)
+
+
+def _list(argv: list[str]) -> None:
+    """``toast list [group]``: the options of a config group with the first comment of each file."""
+    parser = argparse.ArgumentParser(prog="toast list", description="What can be chosen on the command line of toast run.")
+    parser.add_argument("group", nargs="?", metavar="{" + "|".join(GROUPS) + "}", help="one group (default: all)")
+    parser.add_argument("--config-dir", "-cd", type=Path, help="your own groups, listed too")
+    args = parser.parse_args(argv)
+    if args.group is not None and args.group not in GROUPS:
+        raise ToastError(f"'{args.group}' cannot be listed{did_you_mean(args.group, GROUPS)}: use one of {', '.join(GROUPS)}.")
+    if args.config_dir is not None and not args.config_dir.is_dir():
+        raise ToastError(f"--config-dir {args.config_dir} is not a folder: give one that holds groups such as model/ or data/.")
+    roots = [CONF] if args.config_dir is None else [CONF, args.config_dir]
+    for title, group in GROUPS.items():
+        if args.group in (None, title):
+            _list_group(title, group, roots)
+
+
+def _list_group(title: str, group: str, roots: list[Path]) -> None:
+    files = {
+        path.relative_to(root / group).with_suffix("").as_posix(): path for root in roots for path in sorted((root / group).rglob("*.yaml"))
+    }
+    print(f"{title} ({group}=...)")
+    width = max(map(len, files), default=0)
+    for name, path in files.items():
+        comments = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#") and "@package" not in line]
+        print(f"  {name:{width}}  {comments[0] if comments else ''}".rstrip())
+    print()
+
+
+def _sentence(error: Exception) -> str | None:
+    """The one line a person needs of an error that is hers to mend; None for anything else, which is a bug of ours."""
+    from toast_cli.errors import ToastError
+
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    for link in chain:
+        if isinstance(link, ToastError):
+            return str(link)
+        if isinstance(link, OSError) and link.errno in _DISK:
+            return f"{_DISK[link.errno]}{f' ({link.filename})' if link.filename else ''}: what is finished is kept; {_DISK_ADVICE}"
+    if importlib.util.find_spec("hydra") and any(type(link).__module__.startswith(("hydra.", "omegaconf.")) for link in chain):
+        return _settings_sentence(error)
+    return None
+
+
+_DISK = {28: "The disk is full", 13: "Permission was denied", 30: "The disk is read-only", 122: "The disk quota is used up"}
+_DISK_ADVICE = "make room or give another place with hydra.run.dir=<dir>, then run the same command again."
+
+
+def _settings_sentence(error: Exception) -> str:
+    """Hydra's and OmegaConf's complaints, which take several lines, in one."""
+    lines = [re.sub(r"\s+", " ", line).strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("full_key", "object_type", "See https", "Set the env"))]
+    text = re.sub(r"Config search path:.*", "", " ".join(lines)).strip()
+    return f"{text.rstrip('.')}. See toast run --help for the settings and toast list for the options."

@@ -1,0 +1,100 @@
+"""Where and in which precision a run computes, and what it does when memory runs out."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toast_cli.errors import ToastError
+
+_PRECISIONS = ("auto", "fp32", "bf16")
+_NARROW = 192  # below this width the casts cost more than bf16's faster products save
+_CPU_ELEMENTS = 2**21  # of one latent: small batches, which stay in the cache, are the faster ones on a CPU
+_GPU_ELEMENTS = 2**25
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and a precision: ``fp32``, or ``bf16`` by autocast, which keeps the residual stream in fp32."""
+
+    device: torch.device
+    precision: str
+
+    @classmethod
+    def pick(cls, device: str, precision: str, width: int) -> "Compute":
+        """What ``auto`` stands for here, for a model of ``width`` D. Raises ToastError for what is not to be had."""
+        if precision not in _PRECISIONS:
+            raise ToastError(f"precision={precision} is not a precision: use {', '.join(_PRECISIONS)}.")
+        chosen = _pick_device(device)
+        if precision == "auto":
+            precision = "bf16" if width >= _NARROW and _multiplies_bf16(chosen) else "fp32"
+        return cls(chosen, precision)
+
+    def autocast(self) -> AbstractContextManager:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def batch_size(self, wanted: str | int, tokens: int, width: int) -> int:
+        """Images at a time: as ``wanted``, or for ``auto`` the power of two whose latents are of the size that suits the device."""
+        if wanted == "auto":
+            elements = _CPU_ELEMENTS if self.device.type == "cpu" else _GPU_ELEMENTS
+            return 2 ** min(max((elements // (tokens * width)).bit_length() - 1, 0), 9)
+        if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1:
+            raise ToastError(f"batch_size={wanted} is not a number of images: use auto or a whole number from 1.")
+        return wanted
+
+
+def _pick_device(text: str) -> torch.device:
+    available = ["cpu"]
+    if torch.cuda.is_available():
+        available += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        available.append("mps")
+    if text == "auto":
+        return torch.device(next((name for name in ("cuda", "mps") if name in available), "cpu"))
+    if text not in available:
+        raise ToastError(f"device={text} is not to be had: this machine has {', '.join(available)}; use one of these or auto.")
+    return torch.device(text)
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    """CUDA from Ampere on; CPUs with AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the device or the machine has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "can't allocate memory" in str(error))
+    )
+
+
+class Halving:
+    """``function`` on batches (N, …), in pieces half as large whenever memory runs out; pieces never grow again."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], say: Callable[[str], None]) -> None:
+        self.function = function
+        self.say = say
+        self.limit: int | None = None
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        while True:
+            try:
+                return torch.cat([self.function(piece) for piece in batch.split(self.limit or len(batch))])
+            except Exception as e:
+                if not out_of_memory(e):
+                    raise
+                self.limit = halve(self.limit or len(batch), self.say, e)
+
+
+def halve(size: int, say: Callable[[str], None], error: Exception) -> int:
+    """Half of ``size`` images, announced. Raises ToastError where not even one image fits."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if size == 1:
+        raise ToastError("Memory ran out with a single image: use a smaller model or image size, or another device=.") from error
+    say(f"Memory ran out with {size} images at a time: going on with {size // 2}.")
+    return size // 2

@@ -1,0 +1,51 @@
+"""What a person sees while a run is on: a bar on a terminal, plain lines elsewhere. All on stderr; stdout is for results."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+_LINE_EVERY = 30.0  # seconds between plain log lines
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One line on stderr."""
+    console.print(text, markup=False)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:.1f} images/s")
+
+
+@contextmanager
+def progress(label: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """A stage over ``total`` images, of which ``done`` are finished already; yields a function to call with the number just finished."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), _Rate(), TimeRemainingColumn())
+    if console.is_terminal:
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(label, total=total, completed=done)
+            yield lambda images: bar.advance(task, images)
+    else:
+        yield _lines(label, total, done)
+
+
+def _lines(label: str, total: int, done: int) -> Callable[[int], None]:
+    begun = last = time.monotonic()
+    start = done
+
+    def advance(images: int) -> None:
+        nonlocal done, last
+        done += images
+        now = time.monotonic()
+        if now - last >= _LINE_EVERY or done == total:
+            last = now
+            rate = (done - start) / max(now - begun, 1e-9)
+            say(f"{label}: {done}/{total} images, {rate:.1f} images/s, {(total - done) / max(rate, 1e-9):.0f} s left")
+
+    return advance

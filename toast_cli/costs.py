@@ -1,0 +1,57 @@
+"""Parameters and FLOPs of a shortened model as it would be deployed: the encoder, without a probe or a head."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from toast_cli.models import Backbone
+from toast_cli.plans import Plan, Span
+
+
+@dataclass(frozen=True)
+class Cost:
+    """``params`` is a count; ``gflops`` is 1e9 floating point operations an image, a multiply-add being two."""
+
+    params: int
+    gflops: float
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.params + other.params, self.gflops + other.gflops)
+
+
+class Costs:
+    """Costs of any plan of one backbone, as the sum over its operations, each counted once on one image."""
+
+    def __init__(self, backbone: Backbone, maps: Mapping[Span, nn.Module]) -> None:
+        device = backbone.mean.device
+        pixels = torch.zeros(1, 3, backbone.image_size, backbone.image_size, dtype=torch.uint8, device=device)
+        with torch.inference_mode():
+            latent = backbone.stem(pixels)  # (1, T, D)
+        everything = sum(p.numel() for p in backbone.vit.parameters())
+        inside = sum(p.numel() for p in backbone.blocks.parameters())
+        ends = _gflops(lambda x: backbone.readout(latent).sum() + backbone.stem(x).sum(), pixels)
+        self.depth = backbone.depth
+        self.ends = Cost(everything - inside, ends)
+        self.operations: dict[int | Span, Cost] = {
+            **{i: _cost(block, latent) for i, block in enumerate(backbone.blocks)},
+            **{span: _cost(module, latent) for span, module in maps.items()},
+        }
+
+    def of(self, plan: Plan) -> Cost:
+        """What the shortened model of ``plan`` weighs and takes."""
+        return sum((self.operations[operation] for operation in plan.operations(self.depth)), start=self.ends)
+
+
+def _cost(module: nn.Module, latent: Tensor) -> Cost:
+    return Cost(sum(p.numel() for p in module.parameters()), _gflops(module, latent))
+
+
+def _gflops(function: Callable[[Tensor], object], argument: Tensor) -> float:
+    """Counted on attention written out as two products: fused kernels have been counted as nothing."""
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        function(argument)
+    return counter.get_total_flops() / 1e9

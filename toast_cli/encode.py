@@ -1,0 +1,78 @@
+"""The trie walk: features of every plan in one pass over the images, each shared prefix computed once.
+
+A plan is a sequence of operations from the stem to the readout. All plans of a run form a trie; for each batch it is
+walked depth-first, so memory is one path of activations. Where the readout looks at the leading tokens only, the last
+operation of a path is computed for these alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from toast_cli.models import Backbone, leading_rows
+from toast_cli.plans import STEM, Plan, Span
+
+
+@dataclass
+class Node:
+    """A prefix of operations: which plans end with it, and by which operation each longer prefix goes on."""
+
+    plans: list[int] = field(default_factory=list)
+    children: dict[int | Span, "Node"] = field(default_factory=dict)
+
+    def evaluations(self) -> int:
+        """How many blocks are evaluated for one image."""
+        return sum(isinstance(operation, int) + child.evaluations() for operation, child in self.children.items())
+
+
+def build_trie(plans: Sequence[Plan], depth: int) -> Node:
+    """The trie of all ``plans``; a node's ``plans`` are their positions in the sequence."""
+    root = Node()
+    for number, plan in enumerate(plans):
+        node = root
+        for operation in plan.operations(depth):
+            node = node.children.setdefault(operation, Node())
+        node.plans.append(number)
+    return root
+
+
+class Encoder:
+    """Pixels -> the features of P plans. ``maps`` holds the module of every span in ``plans``."""
+
+    def __init__(self, backbone: Backbone, plans: Sequence[Plan], maps: Mapping[Span, nn.Module]) -> None:
+        self.backbone = backbone
+        self.maps = maps
+        self.trie = build_trie(plans, backbone.depth)
+        self.plans = len(plans)
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) -> float32 (N, P, F)."""
+        features: list[Tensor] = [pixels] * self.plans
+        self._walk(self.trie, self.backbone.stem(pixels), features)
+        return torch.stack(features, dim=1)
+
+    def _walk(self, node: Node, latent: Tensor, features: list[Tensor]) -> None:
+        for plan in node.plans:
+            features[plan] = self.backbone.readout(latent).float()
+        for operation, child in node.children.items():
+            rows = None if child.children else self.backbone.readout_tokens
+            self._walk(child, self._apply(operation, latent, rows), features)
+
+    def _apply(self, operation: int | Span, latent: Tensor, rows: int | None) -> Tensor:
+        """(N, T, D) -> (N, T, D), or (N, rows, D) where only the leading ``rows`` tokens are needed."""
+        if isinstance(operation, Span):
+            return self.maps[operation](latent[:, :rows])
+        block = self.backbone.blocks[operation]
+        return block(latent) if rows is None else leading_rows(block, latent, rows)
+
+
+@torch.inference_mode()
+def latents(backbone: Backbone, pixels: Tensor) -> dict[int, Tensor]:
+    """uint8 (N, 3, H, W) -> X^(i) (N, T, D) for i = −1 … L−1, of the untouched model."""
+    result = {STEM: backbone.stem(pixels)}
+    for i, block in enumerate(backbone.blocks):
+        result[i] = block(result[i - 1])
+    return result

@@ -1,0 +1,38 @@
+"""Features of every plan for every image of a split, on disk: float32 (N images, P plans, F), appended batch by batch."""
+
+from pathlib import Path
+
+import numpy as np
+
+
+class FeatureFile:
+    """A file whose length says how many images are finished, so that a killed run goes on where it stopped.
+
+    An image that was left out has NaN for features.
+    """
+
+    def __init__(self, path: Path, images: int, plans: int, width: int) -> None:
+        self.path = path
+        self.shape = (images, plans, width)
+        self._row = 4 * plans * width  # bytes
+
+    def finished(self, batch_size: int) -> int:
+        """How many images are finished, in whole batches; what a kill left beyond them is cut off."""
+        rows = min(self.path.stat().st_size // self._row, self.shape[0]) if self.path.is_file() else 0
+        whole = rows if rows == self.shape[0] else rows // batch_size * batch_size
+        if self.path.is_file():
+            with self.path.open("r+b") as file:
+                file.truncate(whole * self._row)
+        return whole
+
+    def append(self, features: np.ndarray) -> None:
+        """Add float32 (B, P, F)."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            file.write(np.ascontiguousarray(features, dtype=np.float32).tobytes())
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Features (M, P, F) of the M images that were not left out, and their positions (M,)."""
+        features = np.memmap(self.path, np.float32, "r", shape=self.shape)
+        used = np.flatnonzero(~np.isnan(features[:, 0, 0]))
+        return (features if len(used) == len(features) else features[used]), used

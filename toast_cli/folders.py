@@ -1,0 +1,151 @@
+"""Run folders: named by what they compute, locked while in use, every file written beside its name and renamed."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from toast_cli.errors import ToastError
+
+# How a run is carried out, not what it computes; and what the settings below it already say.
+NOT_SCIENTIFIC = ("device", "batch_size", "workers", "fresh", "keep_features", "experiment", "hydra")
+_PATHS = (("model", "checkpoint"), ("data", "path"))
+_OWN = ("config.yaml", "run.json", "translators.safetensors", "results.csv", "summary.csv", "features")
+
+
+def scientific(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved settings that decide what a run computes, with absolute paths."""
+    settings: dict[str, Any] = {}
+    for key in cfg:
+        if key not in NOT_SCIENTIFIC:
+            value = cfg[key]
+            settings[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    for group, key in _PATHS:
+        path = settings[group].get(key)
+        if path and not path.startswith("pkg://"):
+            settings[group][key] = str(Path(path).expanduser().resolve())
+    return settings
+
+
+def folder_name(cfg: DictConfig) -> str:
+    """``<model>-<data>-<translator>-<hash8>``: the same settings always name the same folder."""
+    settings = scientific(cfg)
+    words = (settings["model"]["label"], settings["data"]["label"], settings["translator"]["_target_"].rpartition(".")[2].lower())
+    name = "-".join(re.sub(r"[^\w.]+", "_", str(word)) for word in words)
+    return f"{name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]}"
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """The whole file or none of it: written beside ``path``, flushed to the disk, renamed."""
+    beside = path.with_name(f".{path.name}.tmp")
+    with beside.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+class RunFolder:
+    """The folder of one run: ``config.yaml`` (its settings), ``run.json`` (its record) and what ``run`` puts there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._record = path / "run.json"
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return json.loads(self._record.read_text()) if self._record.is_file() else {}
+
+    def note(self, **entries: Any) -> None:
+        """Add entries to the record."""
+        write_atomically(self._record, json.dumps({**self.record, **entries}, indent=2) + "\n")
+
+    def begin(self, **facts: Any) -> None:
+        """Record what the run is made of, or, when it goes on, check that this has not changed. Raises ToastError if it has."""
+        for key, value in facts.items():
+            before = self.record.get(key, value)
+            if before != value:
+                raise ToastError(
+                    f"{self.path} was begun with {key} {before}, which is now {value}: restore it to go on, or start over with fresh=true."
+                )
+        self.note(**facts)
+
+    @property
+    def complete(self) -> bool:
+        return self.record.get("complete", False) and (self / "summary.csv").is_file()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the wall time of what happens inside to the record."""
+        begun = time.perf_counter()
+        yield
+        seconds = {**self.record.get("seconds", {})}
+        seconds[name] = round(seconds.get(name, 0) + time.perf_counter() - begun, 3)
+        self.note(seconds=seconds)
+
+
+@contextmanager
+def open_folder(path: Path, cfg: DictConfig) -> Iterator[RunFolder]:
+    """The run folder at ``path``, held by this process alone; empty of results first if ``cfg.fresh``.
+
+    Raises ToastError where another process holds it or it belongs to a run with other settings.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as e:
+        raise ToastError(f"{path} is in use by another toast process: wait until it has finished, or choose another hydra.run.dir=<dir>.") from e
+    try:
+        for leftover in path.glob(".*.tmp"):
+            leftover.unlink()
+        if cfg.fresh:
+            _clear(path)
+        _claim(path, scientific(cfg))
+        yield RunFolder(path)
+    finally:
+        lock.release()
+
+
+def _clear(path: Path) -> None:
+    """Remove what a run writes, and nothing else: the folder may be any that a person named."""
+    for name in _OWN:
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
+        else:
+            (path / name).unlink(missing_ok=True)
+
+
+def _claim(path: Path, settings: dict[str, Any]) -> None:
+    """Write the settings into a new folder, or check that an old one's are the same."""
+    file = path / "config.yaml"
+    if file.is_file():
+        before = OmegaConf.to_container(OmegaConf.load(file))
+        different = sorted(_differences(before, settings))
+        if different:
+            raise ToastError(f"{path} holds a run with another {', '.join(different)}: choose another hydra.run.dir=<dir>, or fresh=true to replace it.")
+    elif (path / "results.csv").exists():
+        raise ToastError(f"{path} holds a results.csv but no config.yaml to say whose: choose another hydra.run.dir=<dir>, or fresh=true to replace it.")
+    else:
+        write_atomically(file, OmegaConf.to_yaml(OmegaConf.create(settings)))
+
+
+def _differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys whose values differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in one.keys() | other.keys():
+            yield from _differences(one.get(key), other.get(key), f"{prefix}.{key}" if prefix else str(key))
+    elif one != other:
+        yield prefix

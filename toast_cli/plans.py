@@ -1,0 +1,113 @@
+"""Spans of blocks, and plans made of them: parse, enumerate, validate, print.
+
+Blocks are 0 … L−1. The latent X^(i) leaves block i; X^(−1), the *stem*, is what enters block 0. Removing the span
+(s, e) takes blocks s+1 … e out and puts one translator X^(e) ≈ T(X^(s)) in their place.
+
+Plan text: ``9-11`` is one span, ``stem-2`` starts at the stem, ``2-3+9-11`` has two spans, ``none`` has none.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from toast_cli.errors import ToastError
+
+STEM = -1
+_SPAN = re.compile(r"(stem|\d+)-(\d+)")
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """Blocks ``start + 1 … end`` leave; ``start`` is −1 (the stem) or a block, and below ``end``."""
+
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if not STEM <= self.start < self.end:
+            raise ToastError(f"span {self} must start before it ends: write s-e with s < e, or stem-e.")
+
+    def __str__(self) -> str:
+        return f"{'stem' if self.start == STEM else self.start}-{self.end}"
+
+    @property
+    def blocks_removed(self) -> int:
+        return self.end - self.start
+
+    @classmethod
+    def parse(cls, text: str) -> "Span":
+        match = _SPAN.fullmatch(text.strip())
+        if match is None:
+            raise ToastError(f"span '{text}' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2.")
+        start, end = match.groups()
+        return cls(STEM if start == "stem" else int(start), int(end))
+
+
+@dataclass(frozen=True, order=True)
+class Plan:
+    """Disjoint spans, in order, removed together. Spans may chain: (0, 2) and (2, 5). No spans is the untouched model."""
+
+    spans: tuple[Span, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spans", tuple(sorted(self.spans)))
+        for left, right in zip(self.spans, self.spans[1:], strict=False):
+            if right.start < left.end:
+                raise ToastError(f"spans {left} and {right} overlap: the spans of one plan must be disjoint, such as 2-3+9-11.")
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self.spans)) or "none"
+
+    @property
+    def blocks_removed(self) -> int:
+        return sum(span.blocks_removed for span in self.spans)
+
+    @classmethod
+    def parse(cls, text: str) -> "Plan":
+        return cls() if text.strip() == "none" else cls(tuple(Span.parse(part) for part in text.split("+")))
+
+    def operations(self, depth: int) -> tuple["int | Span", ...]:
+        """The shortened model from stem to readout: an int is a block that stays, a Span a translator in its place.
+
+        Raises ToastError where a span ends past the last of the ``depth`` blocks.
+        """
+        operations: list[int | Span] = []
+        position = STEM
+        for span in self.spans:
+            if span.end >= depth:
+                raise ToastError(f"span {span} ends at block {span.end}, but the model's {depth} blocks are 0 to {depth - 1}.")
+            operations += [*range(position + 1, span.start + 1), span]
+            position = span.end
+        return (*operations, *range(position + 1, depth))
+
+
+def every_span(depth: int) -> list[Plan]:
+    """One plan for each of the L(L+1)/2 spans of a model of ``depth`` L blocks, those from the stem first."""
+    return [Plan((Span(s, e),)) for s in range(STEM, depth - 1) for e in range(s + 1, depth)]
+
+
+def single_blocks(depth: int) -> list[Plan]:
+    """One plan for each block that leaves alone."""
+    return [Plan((Span(i - 1, i),)) for i in range(depth)]
+
+
+def parse_plans(spans: str | Iterable[str], depth: int) -> list[Plan]:
+    """What ``spans=`` on the command line asks for, the untouched model always first, each plan once.
+
+    ``spans`` is ``all``, ``single``, one plan's text or a list of such texts; ``depth`` is the model's number of blocks.
+    """
+    named = {"all": every_span, "single": single_blocks}
+    if isinstance(spans, str) and spans in named:
+        plans = named[spans](depth)
+    else:
+        texts = [spans] if isinstance(spans, str) or not isinstance(spans, Iterable) else spans
+        plans = [_parse(text) for text in texts]
+    for plan in plans:
+        plan.operations(depth)
+    return list(dict.fromkeys([Plan(), *plans]))
+
+
+def _parse(text: object) -> Plan:
+    if not isinstance(text, str):
+        raise ToastError(f"spans has the entry {text!r}: use all, single or a list of plans such as [9-11,2-3+9-11].")
+    return Plan.parse(text)
