@@ -53,7 +53,10 @@ def main() -> None:
             optimizer.step()
             schedule.step()
         if epoch % 10 == 9:
-            print(f"epoch {epoch + 1}: loss {loss.item():.4f}, held-out accuracy {accuracy(model, test_x, test_y):.4f}", flush=True)
+            print(
+                f"epoch {epoch + 1}: loss {loss.item():.4f}, held-out accuracy {accuracy(model, test_x, test_y):.4f}",
+                flush=True,
+            )
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, args.output)
     print(f"wrote {args.output}: held-out accuracy {accuracy(model, test_x, test_y):.4f} on {len(test_x)} digits")
 

@@ -1,6 +1,7 @@
 """The ``toast`` verbs. Imports nothing heavy: a verb that needs torch imports it when it runs."""
 
 import argparse
+import errno
 import importlib.util
 import os
 import re
@@ -19,7 +20,13 @@ def _conf() -> Path:
 
 
 CONF = _conf()
-GROUPS = {"models": "model", "data": "data", "translators": "translator", "probes": "probe", "experiments": "experiment"}
+GROUPS = {
+    "models": "model",
+    "data": "data",
+    "translators": "translator",
+    "probes": "probe",
+    "experiments": "experiment",
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -51,7 +58,9 @@ def _dispatch(argv: list[str]) -> None:
     elif argv and argv[0] in verbs:
         verbs[argv[0]](argv[1:])
     elif argv and not argv[0].startswith("-"):
-        raise ToastError(f"'{argv[0]}' is not a verb{did_you_mean(argv[0], verbs)}: use {', '.join(verbs)}, or see toast --help.")
+        raise ToastError(
+            f"'{argv[0]}' is not a verb{did_you_mean(argv[0], verbs)}: use {', '.join(verbs)}, or see toast --help."
+        )
     else:
         _parser().parse_args(argv or ["--help"])
 
@@ -89,7 +98,9 @@ def _run(argv: list[str]) -> None:
 
     OmegaConf.register_new_resolver("toast_folder", lambda *, _root_: folder_name(_root_), replace=True)
     OmegaConf.register_new_resolver("toast_basename", lambda path: Path(path or "").name or "folder", replace=True)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting; `main` prints the sentence
+    os.environ["HYDRA_FULL_ERROR"] = (
+        "1"  # Hydra then raises instead of printing and exiting; `main` prints the sentence
+    )
 
     failures: list[tuple[Path, Exception]] = []
 
@@ -103,7 +114,9 @@ def _run(argv: list[str]) -> None:
                     run(cfg, folder)
             print_table(read_csv(path / "summary.csv", Summary))
             print(path / "results.csv")
-        except Exception as e:  # raised at the end: the other jobs of a multirun go on, and Hydra adds no words of its own
+        except (
+            Exception
+        ) as e:  # raised at the end: the other jobs of a multirun go on, and Hydra adds no words of its own
             failures.append((path, e))
 
     program, sys.argv = sys.argv, ["toast", *argv]
@@ -120,7 +133,9 @@ def _raise(failures: list[tuple[Path, Exception]]) -> None:
         raise failures[0][1]
     if failures:
         reasons = "".join(f"\n  {path}: {_sentence(error) or repr(error)}" for path, error in failures)
-        raise ToastError(f"{len(failures)} runs failed; the same command tries these again.{reasons}") from failures[0][1]
+        raise ToastError(f"{len(failures)} runs failed; the same command tries these again.{reasons}") from failures[0][
+            1
+        ]
 
 
 def _complete(argv: list[str]) -> None:
@@ -131,14 +146,20 @@ def _complete(argv: list[str]) -> None:
 
 def _list(argv: list[str]) -> None:
     """``toast list [group]``: the options of a config group with the first comment of each file."""
-    parser = argparse.ArgumentParser(prog="toast list", description="What can be chosen on the command line of toast run.")
+    parser = argparse.ArgumentParser(
+        prog="toast list", description="What can be chosen on the command line of toast run."
+    )
     parser.add_argument("group", nargs="?", metavar="{" + "|".join(GROUPS) + "}", help="one group (default: all)")
     parser.add_argument("--config-dir", "-cd", type=Path, help="your own groups, listed too")
     args = parser.parse_args(argv)
     if args.group is not None and args.group not in GROUPS:
-        raise ToastError(f"'{args.group}' cannot be listed{did_you_mean(args.group, GROUPS)}: use one of {', '.join(GROUPS)}.")
+        raise ToastError(
+            f"'{args.group}' cannot be listed{did_you_mean(args.group, GROUPS)}: use one of {', '.join(GROUPS)}."
+        )
     if args.config_dir is not None and not args.config_dir.is_dir():
-        raise ToastError(f"--config-dir {args.config_dir} is not a folder: give one that holds groups such as model/ or data/.")
+        raise ToastError(
+            f"--config-dir {args.config_dir} is not a folder: give one that holds groups such as model/ or data/."
+        )
     roots = [CONF] if args.config_dir is None else [CONF, args.config_dir]
     for title, group in GROUPS.items():
         if args.group in (None, title):
@@ -147,20 +168,24 @@ def _list(argv: list[str]) -> None:
 
 def _list_group(title: str, group: str, roots: list[Path]) -> None:
     files = {
-        path.relative_to(root / group).with_suffix("").as_posix(): path for root in roots for path in sorted((root / group).rglob("*.yaml"))
+        path.relative_to(root / group).with_suffix("").as_posix(): path
+        for root in roots
+        for path in sorted((root / group).rglob("*.yaml"))
     }
     print(f"{title} ({group}=...)")
     width = max(map(len, files), default=0)
     for name, path in files.items():
-        comments = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#") and "@package" not in line]
+        comments = [
+            line.lstrip("# ")
+            for line in path.read_text().splitlines()
+            if line.startswith("#") and "@package" not in line
+        ]
         print(f"  {name:{width}}  {comments[0] if comments else ''}".rstrip())
     print()
 
 
 def _sentence(error: Exception) -> str | None:
     """The one line a person needs of an error that is hers to mend; None for anything else, which is a bug of ours."""
-    from toast_cli.errors import ToastError
-
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
@@ -168,19 +193,30 @@ def _sentence(error: Exception) -> str | None:
         if isinstance(link, ToastError):
             return str(link)
         if isinstance(link, OSError) and link.errno in _DISK:
-            return f"{_DISK[link.errno]}{f' ({link.filename})' if link.filename else ''}: what is finished is kept; {_DISK_ADVICE}"
-    if importlib.util.find_spec("hydra") and any(type(link).__module__.startswith(("hydra.", "omegaconf.")) for link in chain):
+            return _DISK[link.errno].format(f" ({link.filename})" if link.filename else "")
+    if importlib.util.find_spec("hydra") and any(
+        type(link).__module__.startswith(("hydra.", "omegaconf.")) for link in chain
+    ):
         return _settings_sentence(error)
     return None
 
 
-_DISK = {28: "The disk is full", 13: "Permission was denied", 30: "The disk is read-only", 122: "The disk quota is used up"}
-_DISK_ADVICE = "make room or give another place with hydra.run.dir=<dir>, then run the same command again."
+_ELSEWHERE = (
+    "or give another place with hydra.run.dir=<dir>; what is finished is kept, and the same command goes on from there."
+)
+_DISK = {
+    errno.ENOSPC: "The disk is full{}: make room, " + _ELSEWHERE,
+    errno.EDQUOT: "The disk quota is used up{}: make room, " + _ELSEWHERE,
+    errno.EROFS: "The disk is read-only{}: mount it for writing, " + _ELSEWHERE,
+    errno.EACCES: "Permission was denied{}: change the permissions, " + _ELSEWHERE,
+}
 
 
 def _settings_sentence(error: Exception) -> str:
     """Hydra's and OmegaConf's complaints, which take several lines, in one."""
     lines = [re.sub(r"\s+", " ", line).strip() for line in str(error).splitlines()]
-    lines = [line for line in lines if line and not line.startswith(("full_key", "object_type", "See https", "Set the env"))]
+    lines = [
+        line for line in lines if line and not line.startswith(("full_key", "object_type", "See https", "Set the env"))
+    ]
     text = re.sub(r"Config search path:.*", "", " ".join(lines)).strip()
     return f"{text.rstrip('.')}. See toast run --help for the settings and toast list for the options."

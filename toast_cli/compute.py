@@ -54,7 +54,9 @@ def _pick_device(text: str) -> torch.device:
     if text == "auto":
         return torch.device(next((name for name in ("cuda", "mps") if name in available), "cpu"))
     if text not in available:
-        raise ToastError(f"device={text} is not to be had: this machine has {', '.join(available)}; use one of these or auto.")
+        raise ToastError(
+            f"device={text} is not to be had: this machine has {', '.join(available)}; use one of these or auto."
+        )
     return torch.device(text)
 
 
@@ -95,6 +97,8 @@ def halve(size: int, say: Callable[[str], None], error: Exception) -> int:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if size == 1:
-        raise ToastError("Memory ran out with a single image: use a smaller model or image size, or another device=.") from error
+        raise ToastError(
+            "Memory ran out with a single image: use a smaller model or image size, or another device=."
+        ) from error
     say(f"Memory ran out with {size} images at a time: going on with {size // 2}.")
     return size // 2

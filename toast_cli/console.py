@@ -26,7 +26,13 @@ class _Rate(ProgressColumn):
 @contextmanager
 def progress(label: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
     """A stage over ``total`` images, of which ``done`` are finished already; yields a function to call with the number just finished."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), _Rate(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
     if console.is_terminal:
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(label, total=total, completed=done)

@@ -6,6 +6,7 @@ fit images estimate translators, train images train the probe, test images are o
 
 import hashlib
 import io
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,10 @@ from torch.utils.data import DataLoader, Dataset
 from toast_cli.errors import ToastError, did_you_mean
 
 DIGITS = "scikit-learn"  # the `source` of the digits that ship with scikit-learn
-_DIGITS_TEST, _DIGITS_SEED = 360, 0  # the embedded model was trained with these held out: never change them apart from it
+_DIGITS_TEST, _DIGITS_SEED = (
+    360,
+    0,
+)  # the embedded model was trained with these held out: never change them apart from it
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -84,7 +88,11 @@ class Images:
         Raises ToastError that names a bad image.
         """
         loader = DataLoader(
-            _Decoder(self, transform, start), batch_size=size, num_workers=workers, collate_fn=list, persistent_workers=False
+            _Decoder(self, transform, start),
+            batch_size=size,
+            num_workers=workers,
+            collate_fn=list,
+            persistent_workers=False,
         )
         for number, items in enumerate(loader):
             positions = start + number * size + np.arange(len(items))
@@ -159,6 +167,8 @@ def load(
 
     Raises ToastError for whatever is missing, unreachable, empty or too small.
     """
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     rows = _read(source, config, path, (train_split, test_split))
     columns = [_columns(split, image_column, label_column) for split in rows]
     classes, (train_labels, test_labels) = _labels(rows, [column for _, column in columns])
@@ -187,10 +197,14 @@ def _read(source: str | None, config: str | None, path: str | None, names: tuple
     elif source is not None:
         splits = _read_hub(source, config, names)
     else:
-        raise ToastError("data=folder has no data.path: give data.path=<dir> with an image folder, parquet files or a saved data set.")
+        raise ToastError(
+            "data=folder has no data.path: give data.path=<dir> with an image folder, parquet files or a saved data set."
+        )
     for name in names:
         if name not in splits:
-            raise ToastError(f"{path or source} has no split '{name}' (it has {', '.join(splits)}): set data.train_split or data.test_split.")
+            raise ToastError(
+                f"{path or source} has no split '{name}' (it has {', '.join(splits)}): set data.train_split or data.test_split."
+            )
         if len(splits[name]) == 0:
             raise ToastError(f"Split '{name}' of {path or source} is empty: it must hold at least one image.")
     return [splits[name] for name in names]
@@ -198,7 +212,9 @@ def _read(source: str | None, config: str | None, path: str | None, names: tuple
 
 def _read_path(path: Path, names: tuple[str, str]) -> dict[str, datasets.Dataset]:
     if not path.is_dir():
-        raise ToastError(f"data.path={path} is not a folder: give one with an image folder, parquet files or a saved data set.")
+        raise ToastError(
+            f"data.path={path} is not a folder: give one with an image folder, parquet files or a saved data set."
+        )
     try:
         if (path / "dataset_dict.json").is_file():
             return dict(datasets.load_from_disk(str(path)))
@@ -207,18 +223,24 @@ def _read_path(path: Path, names: tuple[str, str]) -> dict[str, datasets.Dataset
         kind, files = _find_files(path, names)
         return dict(datasets.load_dataset(kind, data_files=files))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as e:
-        raise ToastError(f"data.path={path} cannot be read as a data set: {' '.join(str(e.__cause__ or e).split())[:300]}") from e
+        raise ToastError(
+            f"data.path={path} cannot be read as a data set: {' '.join(str(e.__cause__ or e).split())[:300]}"
+        ) from e
 
 
 def _find_files(path: Path, names: tuple[str, str]) -> tuple[str, dict[str, str | list[str]]]:
     """The ``datasets`` builder for what lies in ``path``, and the files of each split."""
     parquet = {
-        name: sorted(str(file) for folder in (path, path / "data") for file in folder.glob(f"{name}*.parquet")) for name in names
+        name: sorted(str(file) for folder in (path, path / "data") for file in folder.glob(f"{name}*.parquet"))
+        for name in names
     }
     if any(parquet.values()):
         kind, files = "parquet", parquet
     else:
-        kind, files = "imagefolder", {name: [str(path / name / "**")] if (path / name).is_dir() else [] for name in names}
+        kind, files = (
+            "imagefolder",
+            {name: [str(path / name / "**")] if (path / name).is_dir() else [] for name in names},
+        )
     for name in names:
         if not files[name]:
             raise ToastError(
@@ -250,18 +272,25 @@ def _read_digits() -> dict[str, datasets.Dataset]:
 
     pixels, labels = load_digits(return_X_y=True)
     grey = np.rint(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=[str(digit) for digit in range(10)]))
+    features = datasets.Features(
+        image=datasets.Image(), label=datasets.ClassLabel(names=[str(digit) for digit in range(10)])
+    )
     order = _stratified(labels, _DIGITS_SEED)
     parts = {"train": np.sort(order[_DIGITS_TEST:]), "test": np.sort(order[:_DIGITS_TEST])}
     return {
-        name: datasets.Dataset.from_dict({"image": [Image.fromarray(grey[i]) for i in part], "label": labels[part]}, features=features)
+        name: datasets.Dataset.from_dict(
+            {"image": [Image.fromarray(grey[i]) for i in part], "label": labels[part]}, features=features
+        )
         for name, part in parts.items()
     }
 
 
 def _columns(rows: datasets.Dataset, image: str | None, label: str | None) -> tuple[str, str]:
     """The image and the label column: as named, else the only one of its kind in the schema."""
-    kinds: dict[str, tuple[str | None, type]] = {"image": (image, datasets.Image), "label": (label, datasets.ClassLabel)}
+    kinds: dict[str, tuple[str | None, type]] = {
+        "image": (image, datasets.Image),
+        "label": (label, datasets.ClassLabel),
+    }
     found = []
     for kind, (name, feature) in kinds.items():
         fitting = [column for column, value in rows.features.items() if isinstance(value, feature)]
@@ -294,7 +323,9 @@ def _labels(rows: list[datasets.Dataset], columns: list[str]) -> tuple[tuple[str
         names = tuple(str(kind) for kind in kinds)
         numbers = [np.where(np.isin(value, kinds), np.searchsorted(kinds, value), -1) for value in values]
     else:
-        raise ToastError(f"data.label_column={columns[0]} holds {feature}, not classes: name a column of class labels, integers or strings.")
+        raise ToastError(
+            f"data.label_column={columns[0]} holds {feature}, not classes: name a column of class labels, integers or strings."
+        )
     for split, value, number in zip(rows, values, numbers, strict=True):
         foreign = value[(number < 0) | (number >= len(names))]
         if len(foreign):
@@ -321,7 +352,10 @@ def _draw(labels: np.ndarray, wanted: int | None, key: str, seed: int) -> np.nda
 
 def _draw_fit(available: int, wanted: int, order: str, seed: int) -> np.ndarray:
     count = _count(wanted, available, "data.fit_images")
-    orders = {"first": lambda: np.arange(count), "random": lambda: np.random.default_rng(seed).permutation(available)[:count]}
+    orders = {
+        "first": lambda: np.arange(count),
+        "random": lambda: np.random.default_rng(seed).permutation(available)[:count],
+    }
     if order not in orders:
         raise ToastError(f"data.fit_order={order} is not an order{did_you_mean(order, orders)}: use random or first.")
     return orders[order]()
@@ -329,5 +363,7 @@ def _draw_fit(available: int, wanted: int, order: str, seed: int) -> np.ndarray:
 
 def _count(wanted: Any, available: int, key: str) -> int:
     if not isinstance(wanted, int) or isinstance(wanted, bool) or not 1 <= wanted <= available:
-        raise ToastError(f"{key}={wanted} cannot be had: give a whole number from 1 to {available}, the images of that split.")
+        raise ToastError(
+            f"{key}={wanted} cannot be had: give a whole number from 1 to {available}, the images of that split."
+        )
     return wanted

@@ -39,13 +39,20 @@ def build_trie(plans: Sequence[Plan], depth: int) -> Node:
 
 
 class Encoder:
-    """Pixels -> the features of P plans. ``maps`` holds the module of every span in ``plans``."""
+    """Pixels -> the features of P plans. ``maps`` holds the module of every span in ``plans``.
 
-    def __init__(self, backbone: Backbone, plans: Sequence[Plan], maps: Mapping[Span, nn.Module]) -> None:
+    With ``all_tokens`` the last operation is computed for every token: slower, the same to within rounding, and for
+    the plan without spans the same bit for bit as the untouched model.
+    """
+
+    def __init__(
+        self, backbone: Backbone, plans: Sequence[Plan], maps: Mapping[Span, nn.Module], all_tokens: bool = False
+    ) -> None:
         self.backbone = backbone
         self.maps = maps
         self.trie = build_trie(plans, backbone.depth)
         self.plans = len(plans)
+        self.readout_tokens = None if all_tokens else backbone.readout_tokens
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -58,7 +65,7 @@ class Encoder:
         for plan in node.plans:
             features[plan] = self.backbone.readout(latent).float()
         for operation, child in node.children.items():
-            rows = None if child.children else self.backbone.readout_tokens
+            rows = None if child.children else self.readout_tokens
             self._walk(child, self._apply(operation, latent, rows), features)
 
     def _apply(self, operation: int | Span, latent: Tensor, rows: int | None) -> Tensor:

@@ -39,7 +39,11 @@ def scientific(cfg: DictConfig) -> dict[str, Any]:
 def folder_name(cfg: DictConfig) -> str:
     """``<model>-<data>-<translator>-<hash8>``: the same settings always name the same folder."""
     settings = scientific(cfg)
-    words = (settings["model"]["label"], settings["data"]["label"], settings["translator"]["_target_"].rpartition(".")[2].lower())
+    words = (
+        settings["model"]["label"],
+        settings["data"]["label"],
+        settings["translator"]["_target_"].rpartition(".")[2].lower(),
+    )
     name = "-".join(re.sub(r"[^\w.]+", "_", str(word)) for word in words)
     return f"{name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]}"
 
@@ -57,8 +61,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 class RunFolder:
     """The folder of one run: ``config.yaml`` (its settings), ``run.json`` (its record) and what ``run`` puts there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, inputs: dict[str, Any]) -> None:
         self.path = path
+        self._inputs = inputs
         self._record = path / "run.json"
 
     def __truediv__(self, name: str) -> Path:
@@ -84,7 +89,15 @@ class RunFolder:
 
     @property
     def complete(self) -> bool:
-        return self.record.get("complete", False) and (self / "summary.csv").is_file()
+        """Whether there is nothing left to do: all rows are written, and from files that are as they were."""
+        record = self.record
+        return (
+            record.get("complete", False) and record.get("inputs") == self._inputs and (self / "summary.csv").is_file()
+        )
+
+    def finish(self) -> None:
+        """Record that all rows are written."""
+        self.note(complete=True, inputs=self._inputs)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -107,16 +120,26 @@ def open_folder(path: Path, cfg: DictConfig) -> Iterator[RunFolder]:
     try:
         lock.acquire(timeout=0)
     except Timeout as e:
-        raise ToastError(f"{path} is in use by another toast process: wait until it has finished, or choose another hydra.run.dir=<dir>.") from e
+        raise ToastError(
+            f"{path} is in use by another toast process: wait until it has finished, or choose another hydra.run.dir=<dir>."
+        ) from e
     try:
         for leftover in path.glob(".*.tmp"):
             leftover.unlink()
         if cfg.fresh:
             _clear(path)
-        _claim(path, scientific(cfg))
-        yield RunFolder(path)
+        settings = scientific(cfg)
+        _claim(path, settings)
+        yield RunFolder(path, _inputs(settings))
     finally:
         lock.release()
+
+
+def _inputs(settings: dict[str, Any]) -> dict[str, Any]:
+    """Size and time of the local files a run reads, and of what lies in a local folder: a cheap sign that they changed."""
+    paths = [Path(settings[group].get(key) or "") for group, key in _PATHS if settings[group].get(key)]
+    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path]) if file.exists()]
+    return {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
 
 
 def _clear(path: Path) -> None:
@@ -135,9 +158,13 @@ def _claim(path: Path, settings: dict[str, Any]) -> None:
         before = OmegaConf.to_container(OmegaConf.load(file))
         different = sorted(_differences(before, settings))
         if different:
-            raise ToastError(f"{path} holds a run with another {', '.join(different)}: choose another hydra.run.dir=<dir>, or fresh=true to replace it.")
+            raise ToastError(
+                f"{path} holds a run with another {', '.join(different)}: choose another hydra.run.dir=<dir>, or fresh=true to replace it."
+            )
     elif (path / "results.csv").exists():
-        raise ToastError(f"{path} holds a results.csv but no config.yaml to say whose: choose another hydra.run.dir=<dir>, or fresh=true to replace it.")
+        raise ToastError(
+            f"{path} holds a results.csv but no config.yaml to say whose: choose another hydra.run.dir=<dir>, or fresh=true to replace it."
+        )
     else:
         write_atomically(file, OmegaConf.to_yaml(OmegaConf.create(settings)))
 

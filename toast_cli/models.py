@@ -9,7 +9,7 @@ import importlib.resources
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -39,6 +39,9 @@ class Backbone(nn.Module):
         transform: PIL image in RGB -> uint8 (3, H, W), as the model's own data config asks, at ``image_size``.
         readout_tokens: how many leading tokens the readout looks at; None means all of them.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, vit: VisionTransformer, label: str, image_size: int) -> None:
         super().__init__()
@@ -121,7 +124,9 @@ def leading_rows(block: nn.Module, latent: Tensor, rows: int) -> Tensor:
     n, t, _ = latent.shape
     query_weight, pair_weight = attention.qkv.weight.split([attention.attn_dim, 2 * attention.attn_dim])
     query_bias, pair_bias = (
-        (None, None) if attention.qkv.bias is None else attention.qkv.bias.split([attention.attn_dim, 2 * attention.attn_dim])
+        (None, None)
+        if attention.qkv.bias is None
+        else attention.qkv.bias.split([attention.attn_dim, 2 * attention.attn_dim])
     )
     x = block.norm1(latent)  # (N, T, D)
     heads = (attention.num_heads, attention.head_dim)
@@ -167,16 +172,28 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> VisionTra
         )
     tags = timm.list_pretrained(architecture)
     if tag and name not in tags:
-        raise ToastError(f"model.name={name}: {architecture} has no weights tagged '{tag}'; it has {', '.join(tags) or 'none'}.")
+        raise ToastError(
+            f"model.name={name}: {architecture} has no weights tagged '{tag}'; it has {', '.join(tags) or 'none'}."
+        )
+    with torch.device("meta"):  # a look at what it is, before anything is fetched
+        kind = type(timm.create_model(architecture, pretrained=False))
+    if not issubclass(kind, VisionTransformer):
+        raise ToastError(
+            f"model.name={name} is a {kind.__name__}: only models of timm's VisionTransformer class can be used."
+        )
     try:
-        vit = timm.create_model(name, pretrained=pretrained, **arguments)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # random weights are the same in every run, so that a dry test can be resumed
+            return cast(VisionTransformer, timm.create_model(name, pretrained=pretrained, **arguments))
     except (GatedRepoError, RepositoryNotFoundError) as e:
         raise ToastError(
             f"The hub does not give out the weights of {name} without permission: accept their terms on the hub and set HF_TOKEN, "
             "or give model.checkpoint=<file>."
         ) from e
     except (TypeError, AssertionError, ValueError) as e:
-        raise ToastError(f"timm cannot build {name} with {arguments}: {e}; check model.image_size and model.options.") from e
+        raise ToastError(
+            f"timm cannot build {name} with {arguments}: {e}; check model.image_size and model.options."
+        ) from e
     except Exception as e:
         if not pretrained:
             raise
@@ -184,31 +201,35 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> VisionTra
             f"The weights of {name} could not be fetched from the hub ({type(e).__name__}): give model.checkpoint=<file>, set HF_HOME "
             "to a cache that holds them, or try the pipeline with model.pretrained=false."
         ) from e
-    if not isinstance(vit, VisionTransformer):
-        raise ToastError(f"model.name={name} is a {type(vit).__name__}: only models of timm's VisionTransformer class can be used.")
-    return vit
 
 
 def _load_checkpoint(vit: VisionTransformer, checkpoint: str) -> None:
     path = checkpoint_path(checkpoint)
     if not path.is_file():
-        raise ToastError(f"model.checkpoint={checkpoint} is not a file: give the path of a safetensors or torch weights file.")
+        raise ToastError(
+            f"model.checkpoint={checkpoint} is not a file: give the path of a safetensors or torch weights file."
+        )
     try:
-        weights = checkpoint_filter_fn(load_state_dict(str(path), weights_only=True), vit)
-        missing, unexpected = vit.load_state_dict(weights, strict=False)
-    except (SafetensorError, pickle.UnpicklingError, EOFError, KeyError, AttributeError, TypeError) as e:
+        weights = load_state_dict(str(path), weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError, TypeError) as e:
         raise ToastError(
             f"model.checkpoint={checkpoint} cannot be read as weights ({type(e).__name__}): it must be a safetensors file, or a torch "
             "file that holds nothing but tensors (toast executes no pickle)."
         ) from e
-    except RuntimeError as e:
+    try:
+        missing, unexpected = vit.load_state_dict(checkpoint_filter_fn(weights, vit), strict=False)
+    except (RuntimeError, KeyError, AttributeError, TypeError, ValueError) as e:
         raise ToastError(f"model.checkpoint={checkpoint} does not fit the model: {' '.join(str(e).split())[:300]}") from e
     foreign = [key for key in unexpected if not key.startswith(_HEADS)]
     if missing or foreign:
         named = "; ".join(
-            f"{len(keys)} {what}, such as {keys[0]}" for what, keys in (("weights are missing", missing), ("are unknown", foreign)) if keys
+            f"{len(keys)} {what}, such as {keys[0]}"
+            for what, keys in (("weights are missing", missing), ("are unknown", foreign))
+            if keys
         )
-        raise ToastError(f"model.checkpoint={checkpoint} does not fit the model ({named}): choose the model it was saved from.")
+        raise ToastError(
+            f"model.checkpoint={checkpoint} does not fit the model ({named}): choose the model it was saved from."
+        )
 
 
 def checkpoint_path(checkpoint: str) -> Path:

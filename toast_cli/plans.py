@@ -38,7 +38,9 @@ class Span:
     def parse(cls, text: str) -> "Span":
         match = _SPAN.fullmatch(text.strip())
         if match is None:
-            raise ToastError(f"span '{text}' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2.")
+            raise ToastError(
+                f"span '{text}' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2."
+            )
         start, end = match.groups()
         return cls(STEM if start == "stem" else int(start), int(end))
 
@@ -53,7 +55,9 @@ class Plan:
         object.__setattr__(self, "spans", tuple(sorted(self.spans)))
         for left, right in zip(self.spans, self.spans[1:], strict=False):
             if right.start < left.end:
-                raise ToastError(f"spans {left} and {right} overlap: the spans of one plan must be disjoint, such as 2-3+9-11.")
+                raise ToastError(
+                    f"spans {left} and {right} overlap: the spans of one plan must be disjoint, such as 2-3+9-11."
+                )
 
     def __str__(self) -> str:
         return "+".join(map(str, self.spans)) or "none"
@@ -75,7 +79,9 @@ class Plan:
         position = STEM
         for span in self.spans:
             if span.end >= depth:
-                raise ToastError(f"span {span} ends at block {span.end}, but the model's {depth} blocks are 0 to {depth - 1}.")
+                raise ToastError(
+                    f"span {span} ends at block {span.end}, but the model's {depth} blocks are 0 to {depth - 1}."
+                )
             operations += [*range(position + 1, span.start + 1), span]
             position = span.end
         return (*operations, *range(position + 1, depth))
@@ -100,7 +106,9 @@ def parse_plans(spans: str | Iterable[str], depth: int) -> list[Plan]:
     if isinstance(spans, str) and spans in named:
         plans = named[spans](depth)
     else:
-        texts = [spans] if isinstance(spans, str) or not isinstance(spans, Iterable) else spans
+        texts = [spans] if isinstance(spans, str) or not isinstance(spans, Iterable) else list(spans)
+        if not texts:
+            raise ToastError("spans is empty: use all, single or a list of plans such as [9-11,2-3+9-11].")
         plans = [_parse(text) for text in texts]
     for plan in plans:
         plan.operations(depth)

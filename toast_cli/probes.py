@@ -34,7 +34,9 @@ class LinearProbe:
 
     name = "linear"
 
-    def __init__(self, learning_rate: float = 1e-2, epochs: int = 5, batch_size: int = 256, device: str = "cpu") -> None:
+    def __init__(
+        self, learning_rate: float = 1e-2, epochs: int = 5, batch_size: int = 256, device: str = "cpu"
+    ) -> None:
         self.learning_rate = learning_rate
         self.epochs = epochs
         self.batch_size = batch_size

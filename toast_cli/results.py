@@ -93,7 +93,9 @@ def read_csv(path: Path, kind: type) -> list[Any]:
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != list(types):
-            raise ToastError(f"{path} has other columns than this version of toast writes: move it away, or use fresh=true.")
+            raise ToastError(
+                f"{path} has other columns than this version of toast writes: move it away, or use fresh=true."
+            )
         return [kind(**{name: _parse(text, types[name]) for name, text in line.items()}) for line in reader]
 
 
@@ -108,7 +110,9 @@ def summarise(rows: list[Row]) -> list[Summary]:
     """One line a plan, in the order of the rows."""
     import pandas as pd
 
-    frame = pd.DataFrame([(row.plan, row.accuracy, row.accuracy_delta) for row in rows], columns=["plan", "accuracy", "delta"])
+    frame = pd.DataFrame(
+        [(row.plan, row.accuracy, row.accuracy_delta) for row in rows], columns=["plan", "accuracy", "delta"]
+    )
     spread = frame.groupby("plan", sort=False).agg(["mean", "std", "size"])
     first = {row.plan: row for row in reversed(rows)}
     lines = [_summary(first[str(plan)], values) for plan, values in spread.iterrows()]
@@ -139,7 +143,9 @@ def _beats(other: Summary, line: Summary) -> bool:
 def print_table(lines: list[Summary]) -> None:
     """The summary on stdout, the best trade-offs marked."""
     head = lines[0]
-    table = Table(title=f"{head.model} on {head.data}, {head.translator} translator, {head.seeds} seed{'s' * (head.seeds > 1)}")
+    table = Table(
+        title=f"{head.model} on {head.data}, {head.translator} translator, {head.seeds} seed{'s' * (head.seeds > 1)}"
+    )
     for column in ("plan", "blocks", "accuracy", "delta", "params", "GFLOPs", "R²", ""):
         table.add_column(column, justify="left" if column in ("plan", "") else "right", no_wrap=True)
     for line in lines:
@@ -157,4 +163,7 @@ def print_table(lines: list[Summary]) -> None:
         )
     console = Console(highlight=False)
     console.print(table, crop=False)
-    console.print("* no other plan is as accurate for as few GFLOPs; params and GFLOPs are ratios to the original's", soft_wrap=True)
+    console.print(
+        "* no other plan is as accurate for as few GFLOPs; params and GFLOPs are ratios to the original's",
+        soft_wrap=True,
+    )

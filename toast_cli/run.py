@@ -61,22 +61,23 @@ def run(cfg: DictConfig, folder: RunFolder) -> None:
         job = prepare(cfg, folder)
     with folder.stage("fit"):
         fitted = fit(job)
-    with folder.stage("encode"):
-        encode(job, fitted)
-    with folder.stage("probe"):
-        score(job, fitted)
-    folder.note(complete=True)
+    if missing_seeds(job):
+        with folder.stage("encode"):
+            encode(job, fitted)
+        with folder.stage("probe"):
+            score(job, fitted)
+    write_csv(folder / "summary.csv", summarise(read_csv(folder / "results.csv", Row)), Summary)
+    folder.finish()
     if not cfg.keep_features:
         for name in ("train", "test"):
-            feature_file(job, name).path.unlink()
+            feature_file(job, name).path.unlink(missing_ok=True)
 
 
 def prepare(cfg: DictConfig, folder: RunFolder) -> Job:
     """Load the model, then the data, cheap checks first; record what the run is made of."""
     seeds = _seeds(cfg.seeds)
     backbone = instantiate(cfg.model, _convert_="all")
-    spans = OmegaConf.to_object(cfg.spans) if OmegaConf.is_config(cfg.spans) else cfg.spans
-    plans = parse_plans(spans, backbone.depth)
+    plans = parse_plans(_plain(cfg.spans), backbone.depth)
     compute = Compute.pick(cfg.device, cfg.precision, backbone.width)
     data = instantiate(cfg.data, _convert_="all")
     backbone.to(compute.device)
@@ -95,7 +96,11 @@ def prepare(cfg: DictConfig, folder: RunFolder) -> Job:
     folder.begin(
         weights=backbone.fingerprint(), data=data.fingerprint(), device=compute.device.type, precision=compute.precision
     )
-    folder.note(versions=_versions(), plans=[str(plan) for plan in plans], images={"train": len(data.train), "test": len(data.test)})
+    folder.note(
+        versions=_versions(),
+        plans=[str(plan) for plan in plans],
+        images={"train": len(data.train), "test": len(data.test)},
+    )
     say(
         f"{backbone.label} ({backbone.depth} blocks of width {backbone.width}) on {data.label}: {len(plans)} plans, "
         f"{build_trie(plans, backbone.depth).evaluations()} block evaluations an image, {compute.precision} on {compute.device}, "
@@ -136,14 +141,15 @@ def _moments(job: Job, spans: list[Span], batch_size: int) -> tuple[Moments, int
             advance(len(positions))
     for layer, total in moments.total.items():
         if not torch.isfinite(total).all():
-            raise ToastError(f"The latents after block {layer} are not finite in {job.compute.precision}: use precision=fp32, and check the weights.")
+            raise ToastError(
+                f"The latents after block {layer} are not finite in {job.compute.precision}: use precision=fp32, and check the weights."
+            )
     return moments, used
 
 
 def encode(job: Job, fitted: Fitted) -> None:
     """The features of every plan for all train and test images, on disk."""
-    maps = {span: translator.to_module().to(job.compute.device) for span, translator in fitted.items()}
-    encoder = Halving(Encoder(job.backbone, job.plans, maps), say)
+    encoder = Halving(Encoder(job.backbone, job.plans, modules(job, fitted)), say)
     for name, images in (("train", job.data.train), ("test", job.data.test)):
         _encode_split(job, encoder, name, images)
     job.data.fit.split.kept.clear()
@@ -156,7 +162,9 @@ def _encode_split(job: Job, encoder: Halving, name: str, images: Images) -> None
         return
     with progress(f"encode {name}", len(images), done) as advance, job.compute.autocast():
         for positions, pixels in images.batches(job.backbone.transform, job.batch_size, job.workers, done):
-            features = np.full((min(job.batch_size, len(images) - done), *file.shape[1:]), np.nan, np.float32)  # (B, P, F)
+            features = np.full(
+                (min(job.batch_size, len(images) - done), *file.shape[1:]), np.nan, np.float32
+            )  # (B, P, F)
             if len(positions):
                 features[positions - done] = encoder(pixels.to(job.compute.device)).cpu().numpy()
                 _check_finite(job, features[positions - done])
@@ -168,7 +176,9 @@ def _encode_split(job: Job, encoder: Halving, name: str, images: Images) -> None
 def _check_finite(job: Job, features: np.ndarray) -> None:
     bad = np.flatnonzero(~np.isfinite(features).all(axis=(0, 2)))
     if len(bad):
-        raise ToastError(f"The features of plan {job.plans[bad[0]]} are not finite in {job.compute.precision}: use precision=fp32, or leave the plan out.")
+        raise ToastError(
+            f"The features of plan {job.plans[bad[0]]} are not finite in {job.compute.precision}: use precision=fp32, or leave the plan out."
+        )
 
 
 def feature_file(job: Job, name: str) -> FeatureFile:
@@ -181,25 +191,34 @@ def score(job: Job, fitted: Fitted) -> None:
     (train, train_used), (test, test_used) = (feature_file(job, name).read() for name in ("train", "test"))
     train_labels, test_labels = job.data.train.labels[train_used], job.data.test.labels[test_used]
     rows: list[Row] = read_csv(job.folder / "results.csv", Row)
-    finished = {row.seed for row in rows}
-    columns = [_plan_columns(job, fitted, plan, costs) for costs in [_costs(job, fitted)] for plan in job.plans]
-    for seed in job.seeds:
-        if seed in finished:
-            continue
+    costs = Costs(job.backbone, modules(job, fitted))
+    columns = [_plan_columns(job, fitted, plan, costs) for plan in job.plans]
+    for seed in missing_seeds(job):
         say(f"probe: seed {seed}, {len(job.plans)} plans on {len(train)} train images")
         predicted = job.probe.fit(train, train_labels, len(job.data.classes), seed).predict(test)  # (P, N)
         accuracies = (predicted == test_labels).mean(axis=1).tolist()
-        shared = {"seed": seed, "train_images": len(train), "test_images": len(test), "accuracy_original": accuracies[0]}
+        shared = {
+            "seed": seed,
+            "train_images": len(train),
+            "test_images": len(test),
+            "accuracy_original": accuracies[0],
+        }
         rows += [
             Row(**plan, **shared, accuracy=accuracy, accuracy_delta=accuracy - accuracies[0])
             for plan, accuracy in zip(columns, accuracies, strict=True)
         ]
         write_csv(job.folder / "results.csv", rows, Row)
-    write_csv(job.folder / "summary.csv", summarise(rows), Summary)
 
 
-def _costs(job: Job, fitted: Fitted) -> Costs:
-    return Costs(job.backbone, {span: translator.to_module().to(job.compute.device) for span, translator in fitted.items()})
+def missing_seeds(job: Job) -> list[int]:
+    """The seeds that have no rows yet."""
+    finished = {row.seed for row in read_csv(job.folder / "results.csv", Row)}
+    return [seed for seed in job.seeds if seed not in finished]
+
+
+def modules(job: Job, fitted: Fitted) -> dict[Span, nn.Module]:
+    """The map of every span, on the run's device."""
+    return {span: translator.to_module().to(job.compute.device) for span, translator in fitted.items()}
 
 
 def _plan_columns(job: Job, fitted: Fitted, plan: Plan, costs: Costs) -> dict[str, Any]:
@@ -229,10 +248,15 @@ def _plan_columns(job: Job, fitted: Fitted, plan: Plan, costs: Costs) -> dict[st
 
 
 def _seeds(seeds: Any) -> list[int]:
-    values = OmegaConf.to_object(seeds) if OmegaConf.is_config(seeds) else [seeds]
+    values = _plain(seeds) if OmegaConf.is_config(seeds) else [seeds]
     if not isinstance(values, list) or not values or not all(type(seed) is int and seed >= 0 for seed in values):
         raise ToastError(f"seeds={values} is not a list of seeds: use whole numbers from 0, such as seeds=[0,1,2].")
     return list(dict.fromkeys(values))
+
+
+def _plain(value: Any) -> Any:
+    """A config node as Python's own lists and dicts."""
+    return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
 
 
 def _workers(workers: Any, compute: Compute) -> int:

@@ -14,5 +14,8 @@ def shorten(backbone: Backbone, plan: Plan, maps: Mapping[Span, nn.Module]) -> n
     Takes normalised images (N, 3, H, W), as the original does; shares no memory with it.
     """
     return backbone.shortened(
-        [maps[operation] if isinstance(operation, Span) else backbone.blocks[operation] for operation in plan.operations(backbone.depth)]
+        [
+            maps[operation] if isinstance(operation, Span) else backbone.blocks[operation]
+            for operation in plan.operations(backbone.depth)
+        ]
     )

@@ -81,7 +81,8 @@ class Linear(Translator):
         return self
 
     def to_module(self) -> nn.Module:
-        module = nn.Linear(*self.weight_.shape, bias=False, dtype=self.weight_.dtype).requires_grad_(False)
+        source, target = self.weight_.shape
+        module = nn.Linear(source, target, bias=False, dtype=self.weight_.dtype).requires_grad_(False)
         module.weight.copy_(self.weight_.T)
         return module
 
@@ -109,17 +110,17 @@ def least_squares(xx: Tensor, xy: Tensor, dtype: torch.dtype) -> tuple[Tensor, i
 
 def save(path: Path, fitted: Mapping[Span, Translator]) -> None:
     """What the translators of all spans have learned, as one safetensors file; plain numbers go into its metadata."""
-    tensors, numbers = {}, {}
-    for span, translator in fitted.items():
-        for name, value in translator.learned().items():
-            (tensors if isinstance(value, Tensor) else numbers)[f"{span}/{name}"] = value
+    learned = {f"{span}/{name}": value for span, fit in fitted.items() for name, value in fit.learned().items()}
+    tensors = {key: value for key, value in learned.items() if isinstance(value, Tensor)}
+    numbers = {key: value for key, value in learned.items() if key not in tensors}
     write_atomically(path, safetensors.torch.save(tensors, metadata={"learned": json.dumps(numbers)}))
 
 
 def load(path: Path, prototype: Translator) -> dict[Span, Translator]:
     """The inverse of ``save``: a copy of ``prototype`` for every span."""
     with safe_open(path, framework="pt") as file:
-        learned = {**json.loads(file.metadata()["learned"]), **{name: file.get_tensor(name) for name in file.keys()}}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        learned = {**json.loads(file.metadata()["learned"]), **tensors}
     spans: dict[str, dict[str, Any]] = {}
     for key, value in learned.items():
         span, _, name = key.partition("/")

@@ -1,0 +1,165 @@
+"""One body over every model family that timm's VisionTransformer class covers, at tiny size."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.conftest import pixels, tiny
+from toast_cli import models
+from toast_cli.encode import Encoder, latents
+from toast_cli.errors import ToastError
+from toast_cli.moments import Moments
+from toast_cli.plans import Plan, parse_plans
+from toast_cli.surgery import shorten
+from toast_cli.translators import Linear
+
+FAMILIES = {
+    "class token": ("vit_tiny_patch16_224", {}),
+    "distillation token": ("deit_tiny_distilled_patch16_224", {}),
+    "layer scale": ("vit_small_patch14_dinov2", {}),
+    "registers": ("vit_small_patch14_reg4_dinov2", {}),
+    "position embedding beside the class token": ("deit3_small_patch16_224", {}),
+    "average pooling, no class token": ("vit_base_patch16_gap_224", {}),
+    "average pooling, several registers": ("vit_medium_patch16_reg4_gap_256", {}),
+    "attention pooling": ("vit_base_patch16_siglip_224", {}),
+    "norm before the blocks": ("vit_base_patch32_clip_224", {}),
+    "norm of queries and keys": ("vit_tiny_patch16_224", {"qk_norm": True}),
+    "no bias": ("vit_tiny_patch16_224", {"qkv_bias": False}),
+    "parallel blocks": ("vit_small_patch16_18x2_224", {}),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family(family: str):
+    name, options = FAMILIES[family]
+    backbone, images = tiny(name, **options), pixels()
+    plans = parse_plans("all", backbone.depth)
+    spans = sorted({span for plan in plans for span in plan.spans})
+    moments = Moments((span.start, span.end) for span in spans)
+    moments.update(latents(backbone, images))
+    maps = {span: Linear().fit(moments.pair(span.start, span.end)).to_module() for span in spans}
+    whole = Encoder(backbone, plans, maps, all_tokens=True)(images)  # (N, P, F)
+    fast = Encoder(backbone, plans, maps)(images)
+
+    with torch.inference_mode():
+        untouched = features(backbone.vit, backbone, images)
+        assert torch.equal(whole[:, 0], untouched), "a plan without spans is the untouched model, bit for bit"
+        assert torch.equal(features(shorten(backbone, Plan(), {}), backbone, images), untouched)
+        for number, plan in enumerate(plans):
+            short = features(shorten(backbone, plan, maps), backbone, images)
+            assert relative(whole[:, number], short) < 1e-5
+            assert relative(fast[:, number], short) < 1e-5
+    assert fast.shape == (6, len(plans), backbone.feature_width)
+    assert backbone.tokens == backbone.stem(images).shape[1]
+    assert (relative(whole[:, 1:], untouched[:, None]) > 1e-3).item(), "the plans must do something"
+
+
+def features(vit: torch.nn.Module, backbone: models.Backbone, images: torch.Tensor) -> torch.Tensor:
+    """timm's own way to them."""
+    return vit.forward_head(vit.forward_features(backbone.normalise(images)), pre_logits=True)
+
+
+def relative(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    return (one - other).norm() / other.norm()
+
+
+def test_a_shortened_model_is_smaller_and_its_own():
+    backbone = tiny()
+    short = shorten(backbone, Plan.parse("0-2"), {Plan.parse("0-2").spans[0]: torch.nn.Identity()})
+    assert len(short.blocks) == 2
+    assert len(backbone.blocks) == 3
+    short.blocks[0].norm1.weight.data.zero_()
+    assert backbone.blocks[0].norm1.weight.abs().sum() > 0
+
+
+def test_preprocessing_is_the_models_own_at_the_size_it_runs_at():
+    backbone = models.load("d", "vit_small_patch14_dinov2", pretrained=False, image_size=56, options={"depth": 1})
+    from PIL import Image
+
+    assert backbone.transform(Image.new("RGB", (90, 70))).shape == (3, 56, 56)
+    assert backbone.transform(Image.new("RGB", (90, 70))).dtype == torch.uint8
+    expected = torch.tensor([0.485, 0.456, 0.406])
+    assert torch.allclose(backbone.mean.flatten(), expected)
+    white = backbone.normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
+    assert torch.allclose(white, (1 - expected) / torch.tensor([0.229, 0.224, 0.225]))
+
+
+def test_a_dry_model_is_the_same_each_time():
+    one, other = (models.load("t", "vit_tiny_patch16_224", pretrained=False, options={"depth": 1}) for _ in range(2))
+    assert one.fingerprint() == other.fingerprint()
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_checkpoint_reads_back_with_head_and_other_image_size(tmp_path, suffix: str):
+    backbone = tiny()
+    weights = {**backbone.vit.state_dict(), "head.weight": torch.zeros(10, 32), "head.bias": torch.zeros(10)}
+    path = tmp_path / f"w.{suffix}"
+    save_file(weights, path) if suffix == "safetensors" else torch.save({"model": weights}, path)
+    options = {"patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2}
+    again = models.load("t", "vit_tiny_patch16_224", checkpoint=str(path), image_size=32, options=options)
+    assert again.fingerprint() == backbone.fingerprint()
+    larger = models.load("t", "vit_tiny_patch16_224", checkpoint=str(path), image_size=64, options=options)
+    assert larger.tokens == 65
+    assert torch.equal(larger.vit.pos_embed[:, :1], backbone.vit.pos_embed[:, :1])
+
+
+class Boom:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('executed')",))
+
+
+def test_checkpoints_that_do_not_serve_are_named(tmp_path):
+    backbone = tiny()
+    weights = backbone.vit.state_dict()
+    bad = {
+        "missing.safetensors": (lambda p: None, "is not a file"),
+        "garbage.safetensors": (lambda p: p.write_bytes(b"garbage" * 9), "cannot be read as weights"),
+        "garbage.pt": (lambda p: p.write_bytes(b"garbage" * 9), "cannot be read as weights"),
+        "code.pt": (lambda p: p.write_bytes(pickle.dumps(Boom())), "executes no pickle"),
+        "zip.pt": (lambda p: torch.save(Boom(), p), "executes no pickle"),
+        "truncated.safetensors": (
+            lambda p: (save_file(weights, p), p.write_bytes(p.read_bytes()[:-99])),
+            "cannot be read as weights",
+        ),
+        "half.safetensors": (
+            lambda p: save_file({k: v for k, v in weights.items() if "blocks.2" not in k}, p),
+            "does not fit the model (12 weights are missing, such as blocks.2.",
+        ),
+        "more.safetensors": (lambda p: save_file({**weights, "blocks.3.x": torch.ones(1)}, p), "1 are unknown, such as blocks.3.x"),
+        "wide.safetensors": (lambda p: save_file({**weights, "norm.weight": torch.ones(7)}, p), "does not fit the model: "),
+    }
+    for name, (write, sentence) in bad.items():
+        write(tmp_path / name)
+        with pytest.raises(ToastError) as error:
+            models.load(
+                "t",
+                "vit_tiny_patch16_224",
+                checkpoint=str(tmp_path / name),
+                image_size=32,
+                options={"patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2},
+            )
+        assert sentence in str(error.value), name
+        assert str(error.value).startswith(f"model.checkpoint={tmp_path / name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("vit_smal_patch16_224", "is not known to timm"),
+        ("vit_smal_patch16_224", "did you mean vit_small_patch16_224"),
+        ("vit_small_patch16_224.nobody", "has no weights tagged 'nobody'; it has vit_small_patch16_224.augreg_in1k"),
+        ("resnet18", "is a ResNet: only models of timm's VisionTransformer class can be used."),
+        ("vit_tiny_patch16_224", "could not be fetched from the hub"),
+    ],
+)
+def test_names_that_do_not_serve(name: str, sentence: str):
+    with pytest.raises(ToastError, match="model.name=|weights of") as error:
+        models.load("t", name)
+    assert sentence in str(error.value)
+
+
+def test_options_that_timm_does_not_take():
+    with pytest.raises(ToastError, match="timm cannot build vit_tiny_patch16_224 with"):
+        models.load("t", "vit_tiny_patch16_224", pretrained=False, options={"wings": 2})

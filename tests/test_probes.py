@@ -1,0 +1,50 @@
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from toast_cli.probes import LinearProbe
+
+
+def problem(plans: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, P, F) of three classes, easier for some plans than for others; labels (N,)."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 3, 700)
+    centres = np.random.default_rng(9).normal(size=(3, 1, 6)) * np.linspace(0.2, 1.5, plans)[:, None]
+    return (centres[labels] + generator.normal(size=(700, plans, 6))).astype(np.float32), labels
+
+
+def train_alone(features: np.ndarray, labels: np.ndarray, seed: int) -> torch.nn.Linear:
+    """The same probe for one plan (N, F), as anyone would write it."""
+    generator = torch.Generator().manual_seed(seed)
+    model = torch.nn.Linear(6, 3)
+    with torch.no_grad():
+        model.weight.uniform_(-(6**-0.5), 6**-0.5, generator=generator)
+        model.bias.uniform_(-(6**-0.5), 6**-0.5, generator=generator)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(5):
+        for batch in torch.randperm(len(features), generator=generator).split(256):
+            optimizer.zero_grad()
+            F.cross_entropy(model(torch.from_numpy(features)[batch]), torch.from_numpy(labels)[batch]).backward()
+            optimizer.step()
+    return model
+
+
+def test_all_plans_together_equal_one_at_a_time():
+    (train, labels), (test, _) = problem(), problem(seed=1)
+    for seed in (0, 1):
+        together = LinearProbe().fit(train, labels, 3, seed)
+        predicted = together.predict(test)
+        assert predicted.shape == (4, 700)
+        for plan in range(4):
+            alone = train_alone(train[:, plan], labels, seed)
+            assert torch.allclose(together.weight_[plan].T, alone.weight, atol=1e-5)
+            assert (predicted[plan] == alone(torch.from_numpy(test[:, plan])).argmax(1).numpy()).all()
+
+
+def test_it_learns_and_the_seed_decides():
+    (train, labels), (test, truth) = problem(), problem(seed=1)
+    predicted = LinearProbe(epochs=30).fit(train, labels, 3, 0).predict(test)
+    accuracy = (predicted == truth).mean(axis=1)
+    assert accuracy[-1] > 0.8 > 0.6 > accuracy[0] > 0.3
+    assert (LinearProbe().fit(train, labels, 3, 5).predict(test) == LinearProbe().fit(train, labels, 3, 5).predict(test)).all()
+    assert (LinearProbe().fit(train, labels, 3, 5).predict(test) != LinearProbe().fit(train, labels, 3, 6).predict(test)).any()
