@@ -16,7 +16,13 @@ from PIL import Image
 from toast_cli import cli, models
 from toast_cli.models import Backbone
 
-SMALL = ["data.fit_images=40", "data.train_images=96", "data.test_images=48", "spans=[stem-2,9-11,2-3+9-11]", "device=cpu"]
+SMALL = [
+    "data.fit_images=40",
+    "data.train_images=96",
+    "data.test_images=48",
+    "spans=[stem-2,9-11,2-3+9-11]",
+    "device=cpu",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +67,9 @@ def tiny(name: str = "vit_tiny_patch16_224", depth: int = 3, **options: object) 
 
 def pixels(count: int = 6, size: int = 32, seed: int = 0) -> torch.Tensor:
     """uint8 (count, 3, size, size)."""
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def save_image_folder(root: Path, classes: int = 2, per_class: int = 6, size: int = 12, mode: str = "RGB") -> Path:

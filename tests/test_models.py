@@ -127,8 +127,14 @@ def test_checkpoints_that_do_not_serve_are_named(tmp_path):
             lambda p: save_file({k: v for k, v in weights.items() if "blocks.2" not in k}, p),
             "does not fit the model (12 weights are missing, such as blocks.2.",
         ),
-        "more.safetensors": (lambda p: save_file({**weights, "blocks.3.x": torch.ones(1)}, p), "1 are unknown, such as blocks.3.x"),
-        "wide.safetensors": (lambda p: save_file({**weights, "norm.weight": torch.ones(7)}, p), "does not fit the model: "),
+        "more.safetensors": (
+            lambda p: save_file({**weights, "blocks.3.x": torch.ones(1)}, p),
+            "1 are unknown, such as blocks.3.x",
+        ),
+        "wide.safetensors": (
+            lambda p: save_file({**weights, "norm.weight": torch.ones(7)}, p),
+            "does not fit the model: ",
+        ),
     }
     for name, (write, sentence) in bad.items():
         write(tmp_path / name)

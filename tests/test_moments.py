@@ -42,7 +42,9 @@ def test_r2_is_one_minus_residual_over_variation(latents: dict):
     weight = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     residual = (y - x @ weight).square().sum()
     assert moments.pair(0, 2).residual(weight) == pytest.approx(residual.item(), rel=1e-12)
-    assert moments.pair(0, 2).r2(weight) == pytest.approx(1 - (residual / (y - y.mean(0)).square().sum()).item(), rel=1e-12)
+    assert moments.pair(0, 2).r2(weight) == pytest.approx(
+        1 - (residual / (y - y.mean(0)).square().sum()).item(), rel=1e-12
+    )
     assert moments.pair(0, 2).r2(weight) < 0, "worse than a constant"
 
 

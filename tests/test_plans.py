@@ -57,4 +57,6 @@ def test_what_is_wrong_with_a_span_is_said(spans: object, sentence: str):
 def test_the_trie_shares_prefixes():
     papers = [plan for plan in every_span(12) if plan.spans[0].start >= 0]
     assert build_trie([Plan(), *papers], 12).evaluations() == 232  # 518 one span at a time
-    assert sum(len(list(filter(lambda o: isinstance(o, int), plan.operations(12)))) for plan in [Plan(), *papers]) == 518
+    assert (
+        sum(len(list(filter(lambda o: isinstance(o, int), plan.operations(12)))) for plan in [Plan(), *papers]) == 518
+    )

@@ -46,5 +46,9 @@ def test_it_learns_and_the_seed_decides():
     predicted = LinearProbe(epochs=30).fit(train, labels, 3, 0).predict(test)
     accuracy = (predicted == truth).mean(axis=1)
     assert accuracy[-1] > 0.8 > 0.6 > accuracy[0] > 0.3
-    assert (LinearProbe().fit(train, labels, 3, 5).predict(test) == LinearProbe().fit(train, labels, 3, 5).predict(test)).all()
-    assert (LinearProbe().fit(train, labels, 3, 5).predict(test) != LinearProbe().fit(train, labels, 3, 6).predict(test)).any()
+    assert (
+        LinearProbe().fit(train, labels, 3, 5).predict(test) == LinearProbe().fit(train, labels, 3, 5).predict(test)
+    ).all()
+    assert (
+        LinearProbe().fit(train, labels, 3, 5).predict(test) != LinearProbe().fit(train, labels, 3, 6).predict(test)
+    ).any()

@@ -91,13 +91,12 @@ def _run(argv: list[str]) -> None:
     """``toast run``: hand the rest of the command line to Hydra, which composes ``conf/`` and calls the runner."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig
 
-    from toast_cli.folders import folder_name, open_folder
+    from toast_cli.folders import open_folder
     from toast_cli.results import Summary, print_table, read_csv
 
-    OmegaConf.register_new_resolver("toast_folder", lambda *, _root_: folder_name(_root_), replace=True)
-    OmegaConf.register_new_resolver("toast_basename", lambda path: Path(path or "").name or "folder", replace=True)
+    register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = (
         "1"  # Hydra then raises instead of printing and exiting; `main` prints the sentence
     )
@@ -125,6 +124,16 @@ def _run(argv: list[str]) -> None:
     finally:
         sys.argv = program
     _raise(failures)
+
+
+def register_resolvers() -> None:
+    """What ``conf/`` may interpolate: ``${toast_folder:}``, a run's folder name, and ``${toast_basename:path}``."""
+    from omegaconf import OmegaConf
+
+    from toast_cli.folders import folder_name
+
+    OmegaConf.register_new_resolver("toast_folder", lambda *, _root_: folder_name(_root_), replace=True)
+    OmegaConf.register_new_resolver("toast_basename", lambda path: Path(path or "").name or "folder", replace=True)
 
 
 def _raise(failures: list[tuple[Path, Exception]]) -> None:

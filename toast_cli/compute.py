@@ -1,7 +1,6 @@
 """Where and in which precision a run computes, and what it does when memory runs out."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ _GPU_ELEMENTS = 2**25
 
 @dataclass(frozen=True)
 class Compute:
-    """A device and a precision: ``fp32``, or ``bf16`` by autocast, which keeps the residual stream in fp32."""
+    """A device and a precision, ``fp32`` or ``bf16``."""
 
     device: torch.device
     precision: str
@@ -32,8 +31,9 @@ class Compute:
             precision = "bf16" if width >= _NARROW and _multiplies_bf16(chosen) else "fp32"
         return cls(chosen, precision)
 
-    def autocast(self) -> AbstractContextManager:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def batch_size(self, wanted: str | int, tokens: int, width: int) -> int:
         """Images at a time: as ``wanted``, or for ``auto`` the power of two whose latents are of the size that suits the device."""

@@ -201,10 +201,6 @@ def _read(source: str | None, config: str | None, path: str | None, names: tuple
             "data=folder has no data.path: give data.path=<dir> with an image folder, parquet files or a saved data set."
         )
     for name in names:
-        if name not in splits:
-            raise ToastError(
-                f"{path or source} has no split '{name}' (it has {', '.join(splits)}): set data.train_split or data.test_split."
-            )
         if len(splits[name]) == 0:
             raise ToastError(f"Split '{name}' of {path or source} is empty: it must hold at least one image.")
     return [splits[name] for name in names]
@@ -216,13 +212,19 @@ def _read_path(path: Path, names: tuple[str, str]) -> dict[str, datasets.Dataset
             f"data.path={path} is not a folder: give one with an image folder, parquet files or a saved data set."
         )
     try:
-        if (path / "dataset_dict.json").is_file():
-            return dict(datasets.load_from_disk(str(path)))
-        if all((path / name / "state.json").is_file() for name in names):
-            return {name: datasets.load_from_disk(str(path / name)) for name in names}
+        saved = {state.parent.name: state.parent for state in sorted(path.glob("*/state.json"))}
+        if saved:
+            for name in names:
+                if name not in saved:
+                    raise ToastError(
+                        f"data.path={path} has no split '{name}' (it has {', '.join(saved)}): set data.train_split or data.test_split."
+                    )
+            return {name: datasets.load_from_disk(str(saved[name])) for name in names}
         kind, files = _find_files(path, names)
         return dict(datasets.load_dataset(kind, data_files=files))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as e:
+        if "corresponds to no data" in str(e):
+            raise ToastError(f"data.path={path} has an empty split ({e}): it must hold at least one image.") from e
         raise ToastError(
             f"data.path={path} cannot be read as a data set: {' '.join(str(e.__cause__ or e).split())[:300]}"
         ) from e
@@ -254,6 +256,8 @@ def _read_hub(source: str, config: str | None, names: tuple[str, str]) -> dict[s
     try:
         return {name: datasets.load_dataset(source, config, split=name) for name in names}
     except Exception as e:
+        if "Unknown split" in str(e):
+            raise ToastError(f"{source}: {e} Set data.train_split or data.test_split.") from e
         causes = (e, e.__cause__, e.__context__)
         if any(isinstance(cause, GatedRepoError) for cause in causes) or "gated" in str(e):
             raise ToastError(
@@ -315,6 +319,10 @@ def _schema(rows: datasets.Dataset) -> str:
 def _labels(rows: list[datasets.Dataset], columns: list[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
     """Class names, and the labels of each split as class numbers. The first split is the one that names the classes."""
     feature = rows[0].features[columns[0]]
+    if not isinstance(feature, datasets.ClassLabel | datasets.Value):
+        raise ToastError(
+            f"data.label_column={columns[0]} holds {type(feature).__name__}s, not classes: name a column of class labels."
+        )
     values = [np.asarray(split[column]) for split, column in zip(rows, columns, strict=True)]
     if isinstance(feature, datasets.ClassLabel):
         names, numbers = tuple(feature.names), [value.astype(np.int64) for value in values]

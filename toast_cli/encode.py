@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from toast_cli.models import Backbone, leading_rows
+from toast_cli.models import Backbone
 from toast_cli.plans import STEM, Plan, Span
 
 
@@ -63,7 +63,7 @@ class Encoder:
 
     def _walk(self, node: Node, latent: Tensor, features: list[Tensor]) -> None:
         for plan in node.plans:
-            features[plan] = self.backbone.readout(latent).float()
+            features[plan] = self.backbone.readout(latent)
         for operation, child in node.children.items():
             rows = None if child.children else self.readout_tokens
             self._walk(child, self._apply(operation, latent, rows), features)
@@ -72,14 +72,13 @@ class Encoder:
         """(N, T, D) -> (N, T, D), or (N, rows, D) where only the leading ``rows`` tokens are needed."""
         if isinstance(operation, Span):
             return self.maps[operation](latent[:, :rows])
-        block = self.backbone.blocks[operation]
-        return block(latent) if rows is None else leading_rows(block, latent, rows)
+        return self.backbone.block(operation, latent, rows)
 
 
 @torch.inference_mode()
 def latents(backbone: Backbone, pixels: Tensor) -> dict[int, Tensor]:
     """uint8 (N, 3, H, W) -> X^(i) (N, T, D) for i = −1 … L−1, of the untouched model."""
     result = {STEM: backbone.stem(pixels)}
-    for i, block in enumerate(backbone.blocks):
-        result[i] = block(result[i - 1])
+    for i in range(backbone.depth):
+        result[i] = backbone.block(i, result[i - 1])
     return result

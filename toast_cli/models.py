@@ -36,6 +36,9 @@ class Backbone(nn.Module):
         label: the name it goes by in tables.
         blocks: L modules, each (N, T, D) -> (N, T, D).
         depth, width, image_size: L, D and the side of its square input in pixels.
+        block_dtype: what blocks multiply in; bfloat16 is by autocast, which keeps the residual stream in fp32. The stem,
+            the translators and the readout stay in fp32: they cost little, and bf16 there fills the stem's null space
+            with rounding noise, which a least-squares map then amplifies.
         transform: PIL image in RGB -> uint8 (3, H, W), as the model's own data config asks, at ``image_size``.
         readout_tokens: how many leading tokens the readout looks at; None means all of them.
     """
@@ -54,6 +57,7 @@ class Backbone(nn.Module):
         )
         self.register_buffer("mean", torch.tensor(config["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config["std"]).view(3, 1, 1), persistent=False)
+        self.block_dtype = torch.float32
         self.eval().requires_grad_(False)
 
     @property
@@ -92,6 +96,12 @@ class Backbone(nn.Module):
         """uint8 (N, 3, H, W) -> X^(−1) (N, T, D), what enters block 0."""
         x = self.vit.patch_embed(self.normalise(pixels))
         return self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(x)))
+
+    def block(self, i: int, latent: Tensor, rows: int | None = None) -> Tensor:
+        """X^(i−1) (N, T, D) -> X^(i) (N, T, D), or its leading tokens (N, rows, D) alone."""
+        with torch.autocast(latent.device.type, torch.bfloat16, enabled=self.block_dtype == torch.bfloat16):
+            block = self.vit.blocks[i]
+            return (block(latent) if rows is None else leading_rows(block, latent, rows)).to(latent.dtype)
 
     def readout(self, latent: Tensor) -> Tensor:
         """Last latent (N, T, D), or its first ``readout_tokens`` tokens -> features (N, F): final norm, then pooling."""
@@ -219,7 +229,9 @@ def _load_checkpoint(vit: VisionTransformer, checkpoint: str) -> None:
     try:
         missing, unexpected = vit.load_state_dict(checkpoint_filter_fn(weights, vit), strict=False)
     except (RuntimeError, KeyError, AttributeError, TypeError, ValueError) as e:
-        raise ToastError(f"model.checkpoint={checkpoint} does not fit the model: {' '.join(str(e).split())[:300]}") from e
+        raise ToastError(
+            f"model.checkpoint={checkpoint} does not fit the model: {' '.join(str(e).split())[:300]}"
+        ) from e
     foreign = [key for key in unexpected if not key.startswith(_HEADS)]
     if missing or foreign:
         named = "; ".join(

@@ -80,7 +80,7 @@ def prepare(cfg: DictConfig, folder: RunFolder) -> Job:
     plans = parse_plans(_plain(cfg.spans), backbone.depth)
     compute = Compute.pick(cfg.device, cfg.precision, backbone.width)
     data = instantiate(cfg.data, _convert_="all")
-    backbone.to(compute.device)
+    backbone.to(compute.device).block_dtype = compute.dtype
     job = Job(
         folder=folder,
         backbone=backbone,
@@ -133,7 +133,7 @@ def fit(job: Job) -> Fitted:
 def _moments(job: Job, spans: list[Span], batch_size: int) -> tuple[Moments, int]:
     """Moments of the untouched model's latents over the fit images, and how many of these could be used."""
     moments, used = Moments((span.start, span.end) for span in spans), 0
-    with progress("fit", len(job.data.fit)) as advance, job.compute.autocast():
+    with progress("fit", len(job.data.fit)) as advance:
         for positions, pixels in job.data.fit.batches(job.backbone.transform, batch_size, job.workers, keep=True):
             if len(positions):
                 moments.update(latents(job.backbone, pixels.to(job.compute.device)))
@@ -160,7 +160,7 @@ def _encode_split(job: Job, encoder: Halving, name: str, images: Images) -> None
     done = file.finished(job.batch_size)
     if done == len(images):
         return
-    with progress(f"encode {name}", len(images), done) as advance, job.compute.autocast():
+    with progress(f"encode {name}", len(images), done) as advance:
         for positions, pixels in images.batches(job.backbone.transform, job.batch_size, job.workers, done):
             features = np.full(
                 (min(job.batch_size, len(images) - done), *file.shape[1:]), np.nan, np.float32
@@ -190,6 +190,9 @@ def score(job: Job, fitted: Fitted) -> None:
     """Train and test the probes of all plans, seed by seed; a finished seed's rows are on disk before the next begins."""
     (train, train_used), (test, test_used) = (feature_file(job, name).read() for name in ("train", "test"))
     train_labels, test_labels = job.data.train.labels[train_used], job.data.test.labels[test_used]
+    left_out = len(job.data.train) + len(job.data.test) - len(train_used) - len(test_used)
+    if left_out:
+        say(f"{left_out} images could not be decoded and were left out")
     rows: list[Row] = read_csv(job.folder / "results.csv", Row)
     costs = Costs(job.backbone, modules(job, fitted))
     columns = [_plan_columns(job, fitted, plan, costs) for plan in job.plans]

@@ -1,0 +1,172 @@
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from tests.conftest import SMALL
+from toast_cli import __version__, cli, data, models, probes, translators
+from toast_cli.cli import CONF, GROUPS
+from toast_cli.folders import scientific
+
+ROOT = Path(__file__).parents[1]
+OPTIONS = sorted(
+    path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml") if path.parent != CONF
+)
+
+
+class TestHelp:
+    def test_answers_at_once_and_without_torch(self):
+        code = "import sys, toast_cli.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+        best = 9.0
+        for _ in range(3):  # the best of three: the machine may be busy
+            begun = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+            best = min(best, time.perf_counter() - begun)
+        assert best < 0.5
+
+    def test_version(self, toast):
+        assert toast("--version") == (0, f"toast {__version__}\n", "")
+
+    def test_no_arguments_is_help(self, toast):
+        assert toast()[1] == toast("--help")[1]
+
+    def test_run_help_shows_examples_then_groups_then_settings(self, toast):
+        status, out, _ = toast("run", "--help")
+        assert status == 0
+        assert out.index("Examples") < out.index("toast run model=dinov2_s") < out.index("Groups and their options")
+        assert out.index("translator: identity, linear") < out.index("fit_images: 500")
+
+    def test_every_example_composes(self, toast):
+        examples = re.findall(r"^ +toast run(.*?)(?:  .*)?$", toast("run", "--help")[1], re.MULTILINE)
+        assert len(examples) >= 8
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            for example in examples:
+                words = [word for word in example.split() if not word.startswith("-")]
+                if "my_conf" not in words:
+                    compose(
+                        "config",
+                        [
+                            re.sub(r"=(\w+),.*", r"=\1", word) if "[" not in word else word
+                            for word in words
+                            if word != "job"
+                        ],
+                    )
+
+    def test_cfg_job_shows_the_settings_and_runs_nothing(self, toast, tmp_path):
+        status, out, _ = toast("run", "--cfg", "job", "model=vit_s")
+        assert status == 0
+        assert "name: vit_small_patch16_224.augreg_in21k_ft_in1k" in out
+        assert not list(tmp_path.iterdir())
+
+    def test_completion_knows_the_verb(self, toast, monkeypatch):
+        for line, word in (
+            ("toast run mod", "model="),
+            ("toast run data=mn", "data=mnist"),
+            ("toast run translator=li", "translator=linear"),
+        ):
+            monkeypatch.setenv("COMP_LINE", line)
+            assert word in toast("-sc", "query=bash")[1].split()
+        assert toast("-sc", "install=bash")[1].rstrip().endswith("hydra_bash_completion toast")
+
+
+class TestList:
+    def test_everything_with_a_word_on_each(self, toast):
+        status, out, _ = toast("list")
+        assert status == 0
+        for title, group in GROUPS.items():
+            assert f"{title} ({group}=...)" in out
+        for option in OPTIONS:
+            group, _, name = option.partition("/")
+            if group in GROUPS.values():
+                assert re.search(rf"^  {re.escape(name)} +\S", out, re.MULTILINE), option
+
+    def test_one_group_and_ones_own(self, toast, tmp_path):
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "mine.yaml").write_text("# My own model\n_target_: toast_cli.models.load\n")
+        out = toast("list", "models", "--config-dir", str(tmp_path))[1]
+        assert "mine         My own model" in out
+        assert "cifar10" not in out
+
+    def test_no_such_group(self, toast):
+        assert toast("list", "model") == (
+            1,
+            "",
+            "toast: 'model' cannot be listed (did you mean models?): use one of models, data, translators, probes, experiments.\n",
+        )
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if not option.startswith("hydra/")])
+def test_every_option_composes(option: str):
+    group, name = re.match(r"(experiment|\w+)/(.+)", option).groups()
+    extra = {"model/timm": ["model.name=vit_tiny_patch16_224"], "data/folder": ["data.path=photos"]}.get(option, [])
+    cli.register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        settings = scientific(compose("config", [f"{group}={name}", *extra]))
+    targets = {
+        "model": models.load,
+        "data": data.load,
+        "translator": translators.Translator,
+        "probe": probes.LinearProbe,
+    }
+    for key in targets:
+        assert settings[key]["_target_"].startswith("toast_cli.")
+    if group in ("model", "data") and name not in ("timm", "folder"):
+        assert settings[group]["label"] == name
+    assert (CONF / f"{option}.yaml").read_text().startswith("#"), "the first line says what it is"
+
+
+ERRORS = {
+    ("fly",): "'fly' is not a verb: use run, list, or see toast --help.",
+    ("rn",): "'rn' is not a verb (did you mean run?): use run, list, or see toast --help.",
+    ("run", "model=dinov2_x"): "Could not find 'model/dinov2_x' Available options in 'model': deit_b deit_s digits_vit",
+    ("run", "data=cifar"): "Could not find 'data/cifar' Available options in 'data': cifar10 cifar100 cifar100_coarse",
+    ("run", "translator=lnear"): "Could not find 'translator/lnear' Available options in 'translator': identity linear",
+    ("run", "probe=svm"): "Could not find 'probe/svm' Available options in 'probe': linear",
+    ("run", "modle=vit_s"): "Could not override 'modle'",
+    ("run", "model.nmae=x"): "Could not override 'model.nmae'",
+    ("run", "spans=[9-11"): "no viable alternative at input '[9-11'",
+    ("run", "model=timm"): "Missing mandatory value: model.name",
+    ("run", "model.checkpoint=nowhere.safetensors"): "model.checkpoint=nowhere.safetensors is not a file",
+    ("run", "spans=9-12"): "span 9-12 ends at block 12, but the model's 12 blocks are 0 to 11.",
+    ("run", "spans=[2-5+4-6]"): "spans 2-5 and 4-6 overlap",
+    ("run", "+model.wings=2"): "unexpected keyword argument 'wings'",
+    ("run", "device=tpu"): "device=tpu is not to be had: this machine has cpu",
+    ("run", "precision=fp8"): "precision=fp8 is not a precision: use auto, fp32, bf16.",
+    ("run", "batch_size=0"): "batch_size=0 is not a number of images: use auto or a whole number from 1.",
+    ("run", "workers=-1"): "workers=-1 is not a number of processes: use auto or a whole number from 0.",
+    ("run", "seeds=[0,x]"): "seeds=[0, 'x'] is not a list of seeds: use whole numbers from 0, such as seeds=[0,1,2].",
+    ("run", "seeds=[]"): "seeds=[] is not a list of seeds",
+    ("run", "data=folder"): "data=folder has no data.path: give data.path=<dir>",
+    ("run", "data=mnist"): "ylecun/mnist could not be fetched from the hub",
+    ("run", "--config-dir", "nowhere"): "nowhere",
+    ("list", "--config-dir", "nowhere"): "--config-dir nowhere is not a folder",
+}
+
+
+@pytest.mark.parametrize("argv", ERRORS, ids=" ".join)
+def test_an_error_is_one_sentence_and_a_status(argv: tuple[str, ...], toast):
+    status, out, err = toast(*argv)
+    assert (status, out) == (1, "")
+    assert err.startswith("toast: ")
+    assert ERRORS[argv] in err
+    assert err.count("\n") == 1, err
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setenv("TOAST_DEBUG", "1")
+    with pytest.raises(cli.ToastError):
+        cli.main(["fly"])
+
+
+def test_from_another_directory_as_a_program(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "toast_cli", "run", *SMALL, "hydra.run.dir=here"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "here" / "results.csv")
+    assert (tmp_path / "here" / "results.csv").is_file()

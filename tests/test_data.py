@@ -1,0 +1,250 @@
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import save_image_folder
+from toast_cli import data
+from toast_cli.data import DIGITS
+from toast_cli.errors import ToastError
+
+
+def transform(image: Image.Image) -> torch.Tensor:
+    """RGB image -> uint8 (3, H, W)."""
+    assert image.mode == "RGB"
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def digits(**settings: object) -> data.Data:
+    return data.load("digits", DIGITS, image_column="image", label_column="label", **{"fit_images": 50, **settings})
+
+
+def folder(path: object, **settings: object) -> data.Data:
+    return data.load("folder", None, path=str(path), **{"fit_images": 4, **settings})
+
+
+def all_pixels(images: data.Images, **settings: object) -> torch.Tensor:
+    return torch.cat([pixels for _, pixels in images.batches(transform, 5, **settings)])
+
+
+class TestDigits:
+    def test_held_out_digits_are_fixed_whatever_the_seed(self):
+        one, other = digits(), digits(seed=7)
+        assert (len(one.train), len(one.test), one.classes) == (1437, 360, tuple("0123456789"))
+        assert (one.test.labels == other.test.labels).all()
+        assert one.test.split.encoded(0) == other.test.split.encoded(0)
+        counts = np.bincount(one.test.labels)
+        assert counts.min() >= 34
+        assert counts.max() <= 37
+
+    def test_grey_becomes_rgb(self):
+        _, pixels = next(digits().test.batches(transform, 8))
+        assert pixels.shape == (8, 3, 8, 8)
+        assert pixels.dtype == torch.uint8
+        assert torch.equal(pixels[:, 0], pixels[:, 2])
+        assert pixels.max() == 255
+
+
+class TestDraws:
+    def test_a_smaller_draw_is_part_of_a_larger_one_and_stratified(self):
+        small, large = digits(train_images=100), digits(train_images=400)
+        assert set(small.train.indices) < set(large.train.indices)
+        for images in (small.train, large.train):
+            counts = np.bincount(images.labels, minlength=10)
+            assert counts.max() - counts.min() <= 0.04 * len(images)
+            assert (np.diff(images.indices) > 0).all(), "stored order"
+
+    def test_the_seed_decides(self):
+        assert (digits(train_images=100).train.indices != digits(train_images=100, seed=1).train.indices).any()
+        assert (digits().fit.indices != digits(seed=1).fit.indices).any()
+        assert (digits().fit.indices == digits().fit.indices).all()
+        assert digits().fingerprint() == digits().fingerprint() != digits(seed=1).fingerprint()
+
+    def test_fit_images_do_not_move_with_train_images(self):
+        assert (digits().fit.indices == digits(train_images=60).fit.indices).all()
+
+    def test_first_is_stored_order(self):
+        assert digits(fit_order="first").fit.indices.tolist() == list(range(50))
+
+    @pytest.mark.parametrize(
+        ("settings", "sentence"),
+        [
+            (
+                {"fit_images": 1438},
+                "data.fit_images=1438 cannot be had: give a whole number from 1 to 1437, the images of that split.",
+            ),
+            ({"fit_images": 0}, "data.fit_images=0 cannot be had"),
+            ({"train_images": 2.5}, "data.train_images=2.5 cannot be had"),
+            ({"test_images": "many"}, "data.test_images=many cannot be had: give a whole number from 1 to 360"),
+            (
+                {"fit_order": "frist"},
+                "data.fit_order=frist is not an order (did you mean first?): use random or first.",
+            ),
+        ],
+    )
+    def test_what_cannot_be_drawn(self, settings: dict, sentence: str):
+        with pytest.raises(ToastError) as error:
+            digits(**settings)
+        assert str(error.value).startswith(sentence)
+
+
+class TestPaths:
+    def test_image_folder(self, tmp_path):
+        loaded = folder(save_image_folder(tmp_path / "set"))
+        assert loaded.classes == ("kind0", "kind1")
+        assert (len(loaded.train), len(loaded.test)) == (12, 12)
+        brightness = all_pixels(loaded.test).float().mean((1, 2, 3))
+        assert ((brightness > 90).numpy() == (loaded.test.labels == 1)).all()
+
+    def test_parquet_and_saved_sets_give_the_same(self, tmp_path):
+        expected = folder(save_image_folder(tmp_path / "set"))
+        rows = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "set"))
+        rows.save_to_disk(str(tmp_path / "saved"))
+        rows = rows.cast_column("image", datasets.Image(decode=False)).map(
+            lambda row: {"image": {"bytes": open(row["image"]["path"], "rb").read(), "path": None}},  # noqa: PTH123, SIM115
+            features=datasets.Features(image=datasets.Image(), label=rows["train"].features["label"]),
+        )
+        (tmp_path / "parquet").mkdir()
+        for split in ("train", "test"):
+            rows[split].to_parquet(str(tmp_path / "parquet" / f"{split}.parquet"))
+        for kind in ("saved", "parquet"):
+            loaded = folder(tmp_path / kind)
+            assert loaded.classes == expected.classes
+            assert torch.equal(all_pixels(loaded.train), all_pixels(expected.train))
+            assert (loaded.test.labels == expected.test.labels).all()
+
+    def test_other_split_names(self, tmp_path):
+        save_image_folder(tmp_path / "set")
+        (tmp_path / "set" / "test").rename(tmp_path / "set" / "val")
+        assert len(folder(tmp_path / "set", test_split="val").test) == 12
+        with pytest.raises(
+            ToastError, match="has no split 'test': toast looks for test.parquet, a folder test/<class>/"
+        ):
+            folder(tmp_path / "set")
+
+    def test_columns_are_read_or_named(self, tmp_path):
+        features = datasets.Features(
+            photo=datasets.Image(),
+            fine=datasets.ClassLabel(names=["a", "b"]),
+            coarse=datasets.ClassLabel(names=["c"]),
+            word=datasets.Value("string"),
+        )
+        image = Image.new("RGB", (4, 4))
+        rows = datasets.Dataset.from_dict(
+            {"photo": [image] * 4, "fine": [0, 1, 1, 0], "coarse": [0] * 4, "word": ["x", "y", "z", "x"]},
+            features=features,
+        )
+        datasets.DatasetDict(train=rows, test=rows).save_to_disk(str(tmp_path / "set"))
+        assert folder(tmp_path / "set", label_column="fine").classes == ("a", "b")
+        words = folder(tmp_path / "set", label_column="word")
+        assert words.classes == ("x", "y", "z")
+        assert words.train.labels.tolist() == [0, 1, 2, 0]
+        for settings, sentence in (
+            ({}, "of which 2 are marked as label: name one with data.label_column."),
+            (
+                {"label_column": "fin"},
+                "data.label_column=fin is not a column (did you mean fine?): the data set has photo (Image), fine",
+            ),
+            (
+                {"image_column": "word", "label_column": "fine"},
+                "data.image_column=word holds no images: the data set has photo (Image)",
+            ),
+            ({"label_column": "photo"}, "data.label_column=photo holds Images, not classes"),
+        ):
+            with pytest.raises(ToastError) as error:
+                folder(tmp_path / "set", **settings)
+            assert sentence in str(error.value)
+
+    def test_unlabelled_and_empty_splits(self, tmp_path):
+        features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b"]))
+        image = Image.new("RGB", (4, 4))
+        full = datasets.Dataset.from_dict({"image": [image] * 4, "label": [0, 1, 1, 0]}, features=features)
+        unlabelled = datasets.Dataset.from_dict({"image": [image] * 2, "label": [-1, -1]}, features=features)
+        datasets.DatasetDict(train=full, test=unlabelled).save_to_disk(str(tmp_path / "set"))
+        with pytest.raises(
+            ToastError, match="has the label -1 for 2 of its 2 images, outside the 2 classes: choose a labelled split"
+        ):
+            folder(tmp_path / "set")
+        (tmp_path / "parquet").mkdir()
+        full.to_parquet(str(tmp_path / "parquet" / "train.parquet"))
+        full.select([]).to_parquet(str(tmp_path / "parquet" / "test.parquet"))
+        with pytest.raises(ToastError, match='has an empty split .*"test".*: it must hold at least one image.'):
+            folder(tmp_path / "parquet")
+        with pytest.raises(
+            ToastError, match="has no split 'nope' .it has test, train.: set data.train_split or data.test_split."
+        ):
+            folder(tmp_path / "set", test_split="nope")
+
+    def test_paths_that_hold_nothing(self, tmp_path):
+        with pytest.raises(ToastError, match="data.path=.*nowhere is not a folder: give one with an image folder"):
+            folder(tmp_path / "nowhere")
+        with pytest.raises(ToastError, match="data=folder has no data.path: give data.path=<dir>"):
+            data.load("folder", None)
+        (tmp_path / "train.parquet").write_bytes(b"garbage")
+        (tmp_path / "test.parquet").write_bytes(b"garbage")
+        with pytest.raises(ToastError, match=r"data.path=.* cannot be read as a data set: "):
+            folder(tmp_path)
+
+    def test_hub_that_is_out_of_reach(self):
+        with pytest.raises(
+            ToastError, match=r"uoft-cs/cifar10 could not be fetched from the hub .*: give data.path=<dir> with a copy"
+        ):
+            data.load("cifar10", "uoft-cs/cifar10", image_column="img", label_column="label")
+
+    def test_gated_set_says_how_to_get_in(self, monkeypatch: pytest.MonkeyPatch):
+        def gated(*_: object, **__: object) -> None:
+            raise datasets.exceptions.DatasetNotFoundError(
+                "Dataset 'ILSVRC/imagenet-1k' is a gated dataset on the Hub."
+            )
+
+        monkeypatch.setattr(datasets, "load_dataset", gated)
+        with pytest.raises(
+            ToastError,
+            match="accept them on its hub page, then set HF_TOKEN to a token with read access; or give data.path",
+        ):
+            data.load("imagenet1k", "ILSVRC/imagenet-1k")
+
+
+class TestBadImages:
+    @pytest.fixture
+    def broken(self, tmp_path):
+        """Image 1 of train is cut short."""
+        root = save_image_folder(tmp_path / "set", size=40)
+        file = root / "train" / "kind0" / "1.png"
+        file.write_bytes(file.read_bytes()[:-200])
+        return root
+
+    def test_named_with_index_and_path(self, broken):
+        with pytest.raises(
+            ToastError,
+            match=r"^train image 1 \(.*kind0/1.png\) cannot be decoded \(.*truncated.*\): mend or remove it, or set ",
+        ):
+            all_pixels(folder(broken).train)
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_left_out_where_asked(self, broken, workers: int):
+        images = folder(broken, skip_bad_images=True).train
+        positions = np.concatenate([positions for positions, _ in images.batches(transform, 5, workers)])
+        assert positions.tolist() == [0, *range(2, 12)]
+        assert len(all_pixels(images, workers=workers)) == 11
+
+    def test_in_a_worker_too(self, broken):
+        with pytest.raises(ToastError, match="^train image 1 "):
+            all_pixels(folder(broken).train, workers=1)
+
+
+def test_kept_pixels_are_not_decoded_again(monkeypatch: pytest.MonkeyPatch):
+    loaded = digits(train_images=400)
+    decoded: list[int] = []
+    monkeypatch.setattr(data.Split, "encoded", lambda self, index: decoded.append(index) or original(self, index))
+    fit = all_pixels(loaded.fit, keep=True)
+    train = all_pixels(loaded.train)
+    assert len(decoded) == len(set(decoded)) == len(set(loaded.fit.indices) | set(loaded.train.indices))
+    shared = set(loaded.fit.indices) & set(loaded.train.indices)
+    assert shared
+    for index in shared:
+        assert torch.equal(fit[loaded.fit.indices == index], train[loaded.train.indices == index])
+
+
+original = data.Split.encoded

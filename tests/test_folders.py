@@ -1,0 +1,126 @@
+import json
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from toast_cli.cli import CONF, register_resolvers
+from toast_cli.errors import ToastError
+from toast_cli.folders import folder_name, open_folder, write_atomically
+
+
+def config(*overrides: str) -> DictConfig:
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def test_the_same_settings_name_the_same_folder():
+    name = folder_name(config())
+    assert name.startswith("digits_vit-digits-linear-")
+    assert len(name.rpartition("-")[2]) == 8
+    assert folder_name(config()) == name
+    for execution in ("device=cpu", "batch_size=3", "workers=2", "fresh=true", "keep_features=true"):
+        assert folder_name(config(execution)) == name
+    for science in (
+        "spans=single",
+        "seeds=[1]",
+        "data.fit_images=400",
+        "precision=bf16",
+        "probe.epochs=6",
+        "translator=identity",
+    ):
+        assert folder_name(config(science)) != name
+
+
+def test_an_experiment_is_its_settings_not_its_name(tmp_path):
+    named = config("experiment=smoke/digits")
+    spelled = config(
+        "spans=[stem-0,0-4,10-11,2-3+9-11]", "data.fit_images=100", "data.train_images=300", "data.test_images=100"
+    )
+    assert folder_name(named) == folder_name(spelled)
+
+
+def test_paths_are_absolute(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    here = folder_name(config("data=folder", "data.path=set"))
+    assert folder_name(config("data=folder", f"data.path={tmp_path}/set")) == here
+    monkeypatch.chdir("/")
+    assert folder_name(config("data=folder", "data.path=set")) != here
+
+
+def test_one_process_at_a_time(tmp_path):
+    with open_folder(tmp_path / "run", config()):
+        with (
+            pytest.raises(ToastError, match="run is in use by another toast process: wait until it has finished"),
+            open_folder(tmp_path / "run", config()),
+        ):
+            pass
+    with open_folder(tmp_path / "run", config()):
+        pass
+
+
+def test_a_folder_belongs_to_its_settings(tmp_path):
+    with open_folder(tmp_path, config()):
+        pass
+    with (
+        pytest.raises(
+            ToastError, match=r"holds a run with another data.fit_images, spans: choose another hydra.run.dir"
+        ),
+        open_folder(tmp_path, config("data.fit_images=10", "spans=single")),
+    ):
+        pass
+    with open_folder(tmp_path, config("data.fit_images=10", "fresh=true")):
+        assert OmegaConf.load(tmp_path / "config.yaml").data.fit_images == 10
+
+
+def test_fresh_removes_what_a_run_writes_and_nothing_else(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    (tmp_path / "features").mkdir()
+    for name in ("results.csv", "features/train.f32"):
+        (tmp_path / name).write_text("old")
+    with (
+        pytest.raises(ToastError, match="holds a results.csv but no config.yaml to say whose"),
+        open_folder(tmp_path, config()),
+    ):
+        pass
+    with open_folder(tmp_path, config("fresh=true")) as folder:
+        assert not folder.complete
+    assert {path.name for path in tmp_path.iterdir()} == {"thesis.tex", "config.yaml", ".lock"}
+
+
+def test_temporary_files_of_a_killed_run_go(tmp_path):
+    (tmp_path / ".results.csv.tmp").write_text("half a")
+    with open_folder(tmp_path, config()):
+        assert not (tmp_path / ".results.csv.tmp").exists()
+
+
+def test_what_a_run_is_made_of_must_not_change_under_it(tmp_path):
+    with open_folder(tmp_path, config()) as folder:
+        folder.begin(weights="aa", precision="fp32")
+        folder.begin(weights="aa", precision="fp32")
+        with pytest.raises(
+            ToastError,
+            match="was begun with weights aa, which is now bb: restore it to go on, or start over with fresh=true.",
+        ):
+            folder.begin(weights="bb")
+
+
+def test_complete_until_the_files_it_read_change(tmp_path):
+    weights = tmp_path / "w.safetensors"
+    weights.write_text("one")
+    settings = config(f"model.checkpoint={weights}")
+    with open_folder(tmp_path / "run", settings) as folder:
+        write_atomically(folder / "summary.csv", "")
+        folder.finish()
+        assert folder.complete
+    weights.write_text("other")
+    with open_folder(tmp_path / "run", settings) as folder:
+        assert not folder.complete
+
+
+def test_writes_are_whole_or_not_at_all(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    write_atomically(tmp_path / "a.json", json.dumps([1]))
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "a.json", json.dumps([1, 2]))
+    assert json.loads((tmp_path / "a.json").read_text()) == [1]

@@ -1,0 +1,320 @@
+"""The main job on the embedded model and digits: rows, resume, faults."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import SMALL, save_image_folder
+from toast_cli import compute, data, encode, features, probes
+from toast_cli.results import Row, read_csv
+
+ROOT = Path(__file__).parents[1]
+
+
+def rows(path: Path) -> list[dict]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class TestResults:
+    @pytest.fixture
+    def done(self, toast, tmp_path):
+        status, out, err = toast("run", *SMALL, "seeds=[0,1]", "hydra.run.dir=here")
+        assert status == 0, err
+        return tmp_path / "here", out, err
+
+    def test_rows_plan_by_plan_and_seed_by_seed(self, done):
+        table = read_csv(done[0] / "results.csv", Row)
+        plans = ["none", "stem-2", "9-11", "2-3+9-11"]
+        assert [(row.plan, row.seed) for row in table] == [(plan, seed) for seed in (0, 1) for plan in plans]
+        assert [row.spans_start_end for row in table[:4]] == ["[]", "[[-1, 2]]", "[[9, 11]]", "[[2, 3], [9, 11]]"]
+        assert [row.blocks_removed for row in table[:4]] == [0, 3, 2, 3]
+        for row in table:
+            assert (row.model, row.data, row.translator, row.probe) == ("digits_vit", "digits", "linear", "linear")
+            assert (row.fit_images, row.train_images, row.test_images) == (40, 96, 48)
+            assert (row.precision, row.device) == ("fp32", "cpu")
+            assert row.accuracy_delta == row.accuracy - row.accuracy_original
+            assert row.params_ratio == row.params / row.params_original
+            assert row.gflops_ratio == row.gflops / row.gflops_original
+            assert row.accuracy * 48 == pytest.approx(round(row.accuracy * 48))
+        assert table[0].fit_r2 is None
+        assert table[0].params == table[0].params_original
+        assert table[3].fit_r2 <= min(table[2].fit_r2, 1)
+        assert table[1].fit_rank < 64, "the stem's latents are rank-deficient"
+        assert {row.accuracy for row in table if row.plan == "none"} != {0.1}
+
+    def test_the_folder_tells_what_was_run(self, done):
+        folder, out, err = done
+        record = json.loads((folder / "run.json").read_text())
+        assert record["complete"]
+        assert set(record["seconds"]) == {"load", "fit", "encode", "probe"}
+        assert {"torch", "timm", "toast"} <= set(record["versions"])
+        assert len(record["weights"]) == len(record["data"]) == 16
+        assert {path.name for path in folder.iterdir()} == {
+            "config.yaml", "run.json", "results.csv", "summary.csv", "translators.safetensors", "features", ".lock",
+        }  # fmt: skip
+        assert not list((folder / "features").iterdir()), "features are gone when the run is complete"
+        assert out.splitlines()[-1] == str(folder / "results.csv")
+        assert "2-3+9-11" in out
+        assert "4 plans" in err
+
+    def test_again_is_complete_at_once(self, done, toast, monkeypatch):
+        monkeypatch.setattr("toast_cli.run.run", lambda *_: pytest.fail("there is nothing left to do"))
+        before = (done[0] / "results.csv").read_bytes()
+        status, out, _ = toast("run", *SMALL, "seeds=[0,1]", "hydra.run.dir=here")
+        assert (status, out) == (0, done[1])
+        assert (done[0] / "results.csv").read_bytes() == before
+
+    def test_fresh_starts_over_and_gives_the_same(self, done, toast):
+        before = (done[0] / "results.csv").read_bytes()
+        assert "encode train" in toast("run", *SMALL, "seeds=[0,1]", "hydra.run.dir=here", "fresh=true")[2]
+        assert (done[0] / "results.csv").read_bytes() == before
+
+    def test_other_settings_do_not_overwrite(self, done, toast):
+        status, _, err = toast("run", *SMALL, "seeds=[0]", "hydra.run.dir=here")
+        assert status == 1
+        assert "holds a run with another seeds: choose another hydra.run.dir=<dir>, or fresh=true to replace it." in err
+
+
+def test_every_image_is_decoded_once(toast, monkeypatch):
+    decoded: list[tuple[str, int]] = []
+    original = data.Split.pixels
+
+    def pixels(self, index, transform):
+        if index not in self.kept:
+            decoded.append((self.name, index))
+        return original(self, index, transform)
+
+    monkeypatch.setattr(data.Split, "pixels", pixels)
+    assert toast("run", *SMALL)[0] == 0
+    assert len(decoded) == len(set(decoded))
+    assert len([split for split, _ in decoded if split == "test"]) == 48
+    assert 96 <= len([split for split, _ in decoded if split == "train"]) <= 136
+
+
+def test_identity_has_no_parameters_and_may_be_worse_than_a_constant(toast, tmp_path):
+    assert toast("run", *SMALL, "translator=identity", "hydra.run.dir=here")[0] == 0
+    none, stem, late, _ = rows(tmp_path / "here" / "results.csv")
+    assert int(stem["params"]) < int(none["params"]) - 3 * 49_000
+    assert float(stem["fit_r2"]) < 0 < float(late["fit_r2"])
+
+
+def test_the_folder_is_named_by_what_it_computes(toast, tmp_path):
+    assert toast("run", *SMALL)[0] == 0
+    assert toast("run", *SMALL, "batch_size=7")[0] == 0
+    assert toast("run", *SMALL, "data.seed=1")[0] == 0
+    names = [path.name for path in (tmp_path / "outputs" / "run").iterdir()]
+    assert len(names) == 2
+    assert all(name.startswith("digits_vit-digits-linear-") for name in names)
+
+
+class TestMultirun:
+    def test_each_job_in_its_own_folder_and_all_resumable(self, toast, tmp_path):
+        status, out, _ = toast("run", "-m", *SMALL, "translator=identity,linear")
+        assert status == 0
+        paths = [line for line in out.splitlines() if line.endswith("results.csv")]
+        assert [rows(Path(path))[0]["translator"] for path in paths] == ["identity", "linear"]
+        assert toast("run", *SMALL, "translator=identity")[1].splitlines()[-1] == paths[0]
+
+    def test_one_bad_job_does_not_stop_the_others(self, toast):
+        status, out, err = toast(
+            "run", "-m", "data.fit_images=40", "data.train_images=96", "data.test_images=48", "spans=9-12,9-11,5-3"
+        )
+        assert status == 1
+        assert out.count("results.csv") == 1
+        assert "2 runs failed; the same command tries these again." in err
+        assert "span 9-12 ends at block 12" in err
+        assert "span 5-3 must start before it ends" in err
+
+
+class TestResume:
+    def reference(self, toast, tmp_path, *settings: str) -> bytes:
+        assert toast("run", *SMALL, *settings, "hydra.run.dir=reference")[0] == 0
+        return (tmp_path / "reference" / "results.csv").read_bytes()
+
+    @pytest.mark.parametrize("call", range(1, 7))
+    def test_from_any_batch_to_the_same_rows(self, toast, tmp_path, monkeypatch, call: int):
+        expected = self.reference(toast, tmp_path, "batch_size=32")
+        append, calls = features.FeatureFile.append, iter(range(1, 99))
+
+        def killed(self, values):
+            if next(calls) == call:
+                append(self, values[:5])  # a write that got no further
+                raise KeyboardInterrupt
+            append(self, values)
+
+        monkeypatch.setattr(features.FeatureFile, "append", killed)
+        status, _, err = toast("run", *SMALL, "batch_size=32", "hydra.run.dir=here")
+        assert (status, err.splitlines()[-1]) == (
+            (130, "toast: Interrupted: what is finished is kept, the same command goes on from there.")
+            if call < 6
+            else (0, err.splitlines()[-1])
+        )
+        encoded: list[int] = []
+        monkeypatch.setattr(features.FeatureFile, "append", append)
+        walk = encode.Encoder.__call__
+        monkeypatch.setattr(encode.Encoder, "__call__", lambda self, x: encoded.append(len(x)) or walk(self, x))
+        assert toast("run", *SMALL, "batch_size=32", "hydra.run.dir=here")[0] == 0
+        assert (tmp_path / "here" / "results.csv").read_bytes() == expected
+        assert sum(encoded) == max(0, 96 + 48 - 32 * (call - 1)), "finished batches are not done again"
+
+    def test_between_seeds(self, toast, tmp_path, monkeypatch):
+        expected = self.reference(toast, tmp_path, "seeds=[0,1]")
+        fit = probes.LinearProbe.fit
+        monkeypatch.setattr(
+            probes.LinearProbe, "fit", lambda self, x, y, c, seed: fit(self, x, y, c, seed) if seed == 0 else 1 / 0
+        )
+        with pytest.raises(ZeroDivisionError):
+            toast("run", *SMALL, "seeds=[0,1]", "hydra.run.dir=here")
+        assert len(rows(tmp_path / "here" / "results.csv")) == 4
+        seeds: list[int] = []
+        monkeypatch.setattr(
+            probes.LinearProbe, "fit", lambda self, x, y, c, seed: seeds.append(seed) or fit(self, x, y, c, seed)
+        )
+        assert toast("run", *SMALL, "seeds=[0,1]", "hydra.run.dir=here")[0] == 0
+        assert seeds == [1]
+        assert (tmp_path / "here" / "results.csv").read_bytes() == expected
+
+    def test_after_sigkill(self, toast, tmp_path):
+        expected = self.reference(toast, tmp_path, "batch_size=4")
+        command = [sys.executable, "-m", "toast_cli", "run", *SMALL, "batch_size=4", "hydra.run.dir=here"]
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL
+        )
+        partial = tmp_path / "here" / "features" / "train.f32"
+        while not partial.is_file() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "here" / "results.csv").exists()
+        assert toast("run", *SMALL, "batch_size=4", "hydra.run.dir=here")[0] == 0
+        assert (tmp_path / "here" / "results.csv").read_bytes() == expected
+
+
+class TestFaults:
+    def test_memory_that_runs_out_halves_the_batch(self, toast, tmp_path, monkeypatch):
+        assert toast("run", *SMALL, "hydra.run.dir=reference")[0] == 0
+        walk, look = encode.Encoder.__call__, encode.latents
+
+        def limited(function):
+            def call(self, x):
+                if len(x) > 20:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+                return function(self, x)
+
+            return call
+
+        monkeypatch.setattr(encode.Encoder, "__call__", limited(walk))
+        monkeypatch.setattr("toast_cli.run.latents", limited(look))
+        status, _, err = toast("run", *SMALL, "hydra.run.dir=here", "batch_size=64")
+        assert status == 0
+        assert "Memory ran out with 64 images at a time: going on with 32." in err
+        assert "Memory ran out with 32 images at a time: going on with 16." in err
+        for one, other in zip(
+            rows(tmp_path / "reference" / "results.csv"), rows(tmp_path / "here" / "results.csv"), strict=True
+        ):
+            assert one["accuracy"] == other["accuracy"]
+
+    def test_memory_for_not_even_one_image(self):
+        def never(batch):
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
+
+        with pytest.raises(compute.ToastError, match="Memory ran out with a single image: use a smaller model"):
+            compute.Halving(never, lambda _: None)(torch.zeros(4, 2))
+
+    def test_a_full_disk_loses_nothing(self, toast, tmp_path, monkeypatch):
+        append = features.FeatureFile.append
+
+        def full(self, values):
+            if self.path.name == "test.f32":
+                raise OSError(28, "No space left on device", str(self.path))
+            append(self, values)
+
+        monkeypatch.setattr(features.FeatureFile, "append", full)
+        status, _, err = toast("run", *SMALL, "hydra.run.dir=here")
+        assert status == 1
+        assert f"toast: The disk is full ({tmp_path}/here/features/test.f32): make room, or give another place" in err
+        monkeypatch.setattr(features.FeatureFile, "append", append)
+        status, _, err = toast("run", *SMALL, "hydra.run.dir=here")
+        assert status == 0
+        assert "encode train" not in err
+
+    def test_bad_images_stop_the_run_or_are_left_out(self, toast, tmp_path):
+        root = save_image_folder(tmp_path / "set", per_class=8, size=40)
+        for name in ("train/kind0/1.png", "test/kind1/2.png"):
+            (root / name).write_bytes((root / name).read_bytes()[:-300])
+        command = ["run", "data=folder", f"data.path={root}", "data.fit_images=16", "spans=9-11", "hydra.run.dir=here"]
+        status, _, err = toast(*command)
+        assert status == 1
+        assert f"toast: train image 1 ({root}/train/kind0/1.png) cannot be decoded" in err
+        status, _, err = toast(*command, "data.skip_bad_images=true", "fresh=true")
+        assert status == 0, err
+        row = rows(tmp_path / "here" / "results.csv")[1]
+        assert (row["fit_images"], row["train_images"], row["test_images"]) == ("15", "15", "15")
+        assert "2 images could not be decoded and were left out" in err
+
+    def test_weights_that_are_not_finite(self, toast, tmp_path):
+        from safetensors.torch import load_file, save_file
+
+        from toast_cli.models import checkpoint_path
+
+        weights = load_file(checkpoint_path("pkg://toast_cli/weights/digits_vit.safetensors"))
+        weights["blocks.5.mlp.fc2.bias"][:] = float("nan")
+        save_file(weights, tmp_path / "nan.safetensors")
+        status, _, err = toast("run", *SMALL, f"model.checkpoint={tmp_path}/nan.safetensors")
+        assert status == 1
+        assert (
+            "toast: The latents after block 9 are not finite in fp32: use precision=fp32, and check the weights." in err
+        )
+
+
+def test_bf16_is_close_and_says_so(toast, tmp_path):
+    assert toast("run", *SMALL, "hydra.run.dir=fp32", "precision=fp32", "keep_features=true")[0] == 0
+    assert toast("run", *SMALL, "hydra.run.dir=bf16", "precision=bf16", "keep_features=true")[0] == 0
+    assert {row["precision"] for row in rows(tmp_path / "bf16" / "results.csv")} == {"bf16"}
+    one, other = (
+        np.memmap(tmp_path / precision / "features" / "test.f32", np.float32, "r", shape=(48, 4, 64))
+        for precision in ("fp32", "bf16")
+    )
+    assert 1e-5 < np.linalg.norm(one - other) / np.linalg.norm(one) < 0.01
+
+
+def test_the_untouched_model_reads_held_out_digits(toast, tmp_path):
+    assert toast("run", "spans=[10-11,0-4]", "hydra.run.dir=linear")[0] == 0
+    none, late, early = rows(tmp_path / "linear" / "results.csv")
+    assert int(none["test_images"]) == 360
+    assert float(none["accuracy"]) >= 0.95
+    assert float(late["accuracy_delta"]) > -0.015, "some spans are free"
+    assert float(early["accuracy_delta"]) < -0.04, "some are not"
+
+
+def test_real_weights_and_images(toast, assets, tmp_path):
+    status, _, err = toast(
+        "run",
+        "model=dinov2_s",
+        f"model.checkpoint={assets}/weights/dinov2_s_saliency.safetensors",
+        "model.label=saliency",
+        "data=cifar10",
+        f"data.path={assets}/cifar10_sample",
+        "data.fit_images=8",
+        "data.train_images=24",
+        "data.test_images=10",
+        "spans=[9-11,stem-0]",
+        "precision=fp32",
+        "hydra.run.dir=here",
+    )
+    assert status == 0, err
+    none, late, early = read_csv(tmp_path / "here" / "results.csv", Row)
+    assert none.params == 22_056_576 - 0 or none.params > 21_000_000
+    assert none.gflops == pytest.approx(2 * 6.14, rel=0.1)
+    assert late.fit_rank == early.fit_rank == 384 or early.fit_rank < 384
+    assert 0.9 < late.fit_r2 < 1
