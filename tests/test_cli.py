@@ -89,7 +89,7 @@ class TestList:
         (tmp_path / "model").mkdir()
         (tmp_path / "model" / "mine.yaml").write_text("# My own model\n_target_: toast_cli.models.load\n")
         out = toast("list", "models", "--config-dir", str(tmp_path))[1]
-        assert "mine         My own model" in out
+        assert re.search("^  mine +My own model$", out, re.MULTILINE)
         assert "cifar10" not in out
 
     def test_no_such_group(self, toast):

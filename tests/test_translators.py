@@ -64,7 +64,7 @@ class TestContract:
         fitted = {Span(-1, 2): load(name).fit(pair(*data())), Span(4, 5): load(name).fit(pair(*reversed(data())))}
         translators.save(tmp_path / "t.safetensors", fitted)
         again = translators.load(tmp_path / "t.safetensors", load(name))
-        assert list(again) == sorted(fitted) or set(again) == set(fitted)
+        assert set(again) == set(fitted)
         for span, translator in fitted.items():
             x = data()[0]
             assert torch.equal(again[span].to_module()(x), translator.to_module()(x))
