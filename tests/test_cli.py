@@ -5,7 +5,9 @@ import sys
 import time
 from pathlib import Path
 
+import hydra
 import pytest
+import timm
 from hydra import compose, initialize_config_dir
 
 from tests.conftest import SMALL
@@ -113,10 +115,13 @@ def test_every_option_composes(option: str):
         "translator": translators.Translator,
         "probe": probes.LinearProbe,
     }
-    for key in targets:
-        assert settings[key]["_target_"].startswith("toast_cli.")
+    for key, expected in targets.items():
+        target = hydra.utils.get_object(settings[key]["_target_"])
+        assert target is expected or issubclass(target, expected)
     if group in ("model", "data") and name not in ("timm", "folder"):
         assert settings[group]["label"] == name
+    if group == "model" and name not in ("timm", "digits_vit"):
+        assert settings["model"]["name"] in timm.list_pretrained("*vit*") + timm.list_pretrained("deit*")
     assert (CONF / f"{option}.yaml").read_text().startswith("#"), "the first line says what it is"
 
 

@@ -6,8 +6,9 @@ from PIL import Image
 
 from tests.conftest import save_image_folder
 from toast_cli import data
-from toast_cli.data import DIGITS
 from toast_cli.errors import ToastError
+from toast_cli.images import Images, Split
+from toast_cli.sources import DIGITS
 
 
 def transform(image: Image.Image) -> torch.Tensor:
@@ -24,7 +25,7 @@ def folder(path: object, **settings: object) -> data.Data:
     return data.load("folder", None, path=str(path), **{"fit_images": 4, **settings})
 
 
-def all_pixels(images: data.Images, **settings: object) -> torch.Tensor:
+def all_pixels(images: Images, **settings: object) -> torch.Tensor:
     return torch.cat([pixels for _, pixels in images.batches(transform, 5, **settings)])
 
 
@@ -237,7 +238,7 @@ class TestBadImages:
 def test_kept_pixels_are_not_decoded_again(monkeypatch: pytest.MonkeyPatch):
     loaded = digits(train_images=400)
     decoded: list[int] = []
-    monkeypatch.setattr(data.Split, "encoded", lambda self, index: decoded.append(index) or original(self, index))
+    monkeypatch.setattr(Split, "encoded", lambda self, index: decoded.append(index) or original(self, index))
     fit = all_pixels(loaded.fit, keep=True)
     train = all_pixels(loaded.train)
     assert len(decoded) == len(set(decoded)) == len(set(loaded.fit.indices) | set(loaded.train.indices))
@@ -247,4 +248,4 @@ def test_kept_pixels_are_not_decoded_again(monkeypatch: pytest.MonkeyPatch):
         assert torch.equal(fit[loaded.fit.indices == index], train[loaded.train.indices == index])
 
 
-original = data.Split.encoded
+original = Split.encoded

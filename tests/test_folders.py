@@ -49,12 +49,12 @@ def test_paths_are_absolute(tmp_path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_one_process_at_a_time(tmp_path):
-    with open_folder(tmp_path / "run", config()):
-        with (
-            pytest.raises(ToastError, match="run is in use by another toast process: wait until it has finished"),
-            open_folder(tmp_path / "run", config()),
-        ):
-            pass
+    with (
+        open_folder(tmp_path / "run", config()),
+        pytest.raises(ToastError, match="run is in use by another toast process: wait until it has finished"),
+        open_folder(tmp_path / "run", config()),
+    ):
+        pass
     with open_folder(tmp_path / "run", config()):
         pass
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from tests.conftest import SMALL, save_image_folder
-from toast_cli import compute, data, encode, features, probes
+from toast_cli import compute, encode, features, probes
+from toast_cli.images import Split
 from toast_cli.results import Row, read_csv
 
 ROOT = Path(__file__).parents[1]
@@ -87,14 +88,14 @@ class TestResults:
 
 def test_every_image_is_decoded_once(toast, monkeypatch):
     decoded: list[tuple[str, int]] = []
-    original = data.Split.pixels
+    original = Split.pixels
 
     def pixels(self, index, transform):
         if index not in self.kept:
             decoded.append((self.name, index))
         return original(self, index, transform)
 
-    monkeypatch.setattr(data.Split, "pixels", pixels)
+    monkeypatch.setattr(Split, "pixels", pixels)
     assert toast("run", *SMALL)[0] == 0
     assert len(decoded) == len(set(decoded))
     assert len([split for split, _ in decoded if split == "test"]) == 48
@@ -216,7 +217,7 @@ class TestFaults:
             return call
 
         monkeypatch.setattr(encode.Encoder, "__call__", limited(walk))
-        monkeypatch.setattr("toast_cli.run.latents", limited(look))
+        monkeypatch.setattr("toast_cli.stages.latents", limited(look))
         status, _, err = toast("run", *SMALL, "hydra.run.dir=here", "batch_size=64")
         assert status == 0
         assert "Memory ran out with 64 images at a time: going on with 32." in err
@@ -315,7 +316,7 @@ def test_real_weights_and_images(toast, assets, tmp_path):
         "hydra.run.dir=here",
     )
     assert status == 0, err
-    none, late, early = read_csv(tmp_path / "here" / "results.csv", Row)
+    none, late, _ = read_csv(tmp_path / "here" / "results.csv", Row)
     d = 384
     assert none.params == 14 * 14 * 3 * d + d + d + 257 * d + 12 * (12 * d * d + 15 * d) + 2 * d
     assert late.params == none.params - 2 * (12 * d * d + 15 * d) + d * d

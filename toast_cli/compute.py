@@ -27,6 +27,7 @@ class Compute:
         if precision not in _PRECISIONS:
             raise ToastError(f"precision={precision} is not a precision: use {', '.join(_PRECISIONS)}.")
         chosen = _pick_device(device)
+        torch.backends.cudnn.allow_tf32 = False  # the stem's convolution would take it for fp32 otherwise
         if precision == "auto":
             precision = "bf16" if width >= _NARROW and _multiplies_bf16(chosen) else "fp32"
         return cls(chosen, precision)

@@ -1,0 +1,42 @@
+"""Which images of a split are used: stratified, nested, seeded draws."""
+
+from typing import Any
+
+import numpy as np
+
+from toast_cli.errors import ToastError, did_you_mean
+
+
+def stratified(labels: np.ndarray, seed: int) -> np.ndarray:
+    """An order (N,) of which every beginning is a random draw with each class in proportion."""
+    generator = np.random.default_rng(seed)
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        place[members] = (np.arange(len(members)) + generator.random()) / len(members)
+    return np.argsort(place, kind="stable")
+
+
+def draw(labels: np.ndarray, wanted: int | None, key: str, seed: int) -> np.ndarray:
+    """Indices of ``wanted`` images, stratified by their ``labels`` (N,); of all of them for None. ``key`` names the setting."""
+    return np.arange(len(labels)) if wanted is None else stratified(labels, seed)[: _count(wanted, len(labels), key)]
+
+
+def draw_fit(available: int, wanted: int, order: str, seed: int) -> np.ndarray:
+    """Indices of ``wanted`` of the ``available`` images, at ``random`` or the ``first``."""
+    count = _count(wanted, available, "data.fit_images")
+    orders = {
+        "first": lambda: np.arange(count),
+        "random": lambda: np.random.default_rng(seed).permutation(available)[:count],
+    }
+    if order not in orders:
+        raise ToastError(f"data.fit_order={order} is not an order{did_you_mean(order, orders)}: use random or first.")
+    return orders[order]()
+
+
+def _count(wanted: Any, available: int, key: str) -> int:
+    if not isinstance(wanted, int) or isinstance(wanted, bool) or not 1 <= wanted <= available:
+        raise ToastError(
+            f"{key}={wanted} cannot be had: give a whole number from 1 to {available}, the images of that split."
+        )
+    return wanted
