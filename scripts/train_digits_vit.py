@@ -34,7 +34,7 @@ def main() -> None:
     model = backbone.vit.train().requires_grad_(True)
 
     def tensors(images):
-        pixels = torch.cat([pixels for _, pixels in images.batches(backbone.transform, 256)])
+        pixels = torch.cat([batch.pixels for batch in images.batches(backbone.transform, 256)])
         return backbone.normalise(pixels), torch.from_numpy(images.labels)
 
     (x, y), (test_x, test_y) = tensors(data.train), tensors(data.test)

@@ -1,5 +1,8 @@
+import resource
+
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -7,7 +10,7 @@ from PIL import Image
 from tests.conftest import save_image_folder
 from toast_cli import data
 from toast_cli.errors import ToastError
-from toast_cli.images import Images, Split
+from toast_cli.images import Images, Split, to_rgb
 from toast_cli.sources import DIGITS
 
 
@@ -26,7 +29,7 @@ def folder(path: object, **settings: object) -> data.Data:
 
 
 def all_pixels(images: Images, **settings: object) -> torch.Tensor:
-    return torch.cat([pixels for _, pixels in images.batches(transform, 5, **settings)])
+    return torch.cat([batch.pixels for batch in images.batches(transform, 5, **settings)])
 
 
 class TestDigits:
@@ -40,7 +43,7 @@ class TestDigits:
         assert counts.max() <= 37
 
     def test_grey_becomes_rgb(self):
-        _, pixels = next(digits().test.batches(transform, 8))
+        pixels = next(digits().test.batches(transform, 8)).pixels
         assert pixels.shape == (8, 3, 8, 8)
         assert pixels.dtype == torch.uint8
         assert torch.equal(pixels[:, 0], pixels[:, 2])
@@ -151,7 +154,7 @@ class TestPaths:
                 {"image_column": "word", "label_column": "fine"},
                 "data.image_column=word holds no images: the data set has photo (Image)",
             ),
-            ({"label_column": "photo"}, "data.label_column=photo holds Images, not classes"),
+            ({"label_column": "photo"}, "data.label_column=photo holds Image("),
         ):
             with pytest.raises(ToastError) as error:
                 folder(tmp_path / "set", **settings)
@@ -164,7 +167,8 @@ class TestPaths:
         unlabelled = datasets.Dataset.from_dict({"image": [image] * 2, "label": [-1, -1]}, features=features)
         datasets.DatasetDict(train=full, test=unlabelled).save_to_disk(str(tmp_path / "set"))
         with pytest.raises(
-            ToastError, match="has the label -1 for 2 of its 2 images, outside the 2 classes: choose a labelled split"
+            ToastError,
+            match="has the label -1 for 2 of its 2 images, outside the 2 classes of split 'train': choose a labelled split",
         ):
             folder(tmp_path / "set")
         (tmp_path / "parquet").mkdir()
@@ -176,6 +180,34 @@ class TestPaths:
             ToastError, match="has no split 'nope' .it has test, train.: set data.train_split or data.test_split."
         ):
             folder(tmp_path / "set", test_split="nope")
+
+    def test_labels_are_matched_by_name(self, tmp_path):
+        image = Image.new("RGB", (4, 4))
+        for split, names, labels in (("train", ["a", "b", "c"], [0, 1, 2, 1]), ("test", ["c", "a"], [0, 1, 1, 0])):
+            features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=names))
+            rows = datasets.Dataset.from_dict({"image": [image] * 4, "label": labels}, features=features)
+            rows.save_to_disk(str(tmp_path / "saved" / split))
+            (tmp_path / "parquet").mkdir(exist_ok=True)
+            rows.to_parquet(str(tmp_path / "parquet" / f"{split}.parquet"))
+        for kind in ("saved", "parquet"):
+            assert folder(tmp_path / kind).test.labels.tolist() == [2, 0, 0, 2]
+        with pytest.raises(
+            ToastError, match="Split 'train' has the label b for 2 of its 4 images, outside the 2 classes"
+        ):
+            folder(tmp_path / "saved", train_split="test", test_split="train")
+
+    def test_parquet_without_the_hubs_schema(self, tmp_path):
+        save_image_folder(tmp_path / "set")
+        for split in ("train", "test"):
+            files = sorted((tmp_path / "set" / split).rglob("*.png"))
+            frame = pd.DataFrame(
+                {"picture": [file.read_bytes() for file in files], "kind": [file.parent.name for file in files]}
+            )
+            (tmp_path / "hub" / "plain_text").mkdir(parents=True, exist_ok=True)
+            frame.to_parquet(tmp_path / "hub" / "plain_text" / f"{split}-00000-of-00001.parquet")
+        loaded = folder(tmp_path / "hub", label_column="kind")
+        assert loaded.classes == ("kind0", "kind1")
+        assert torch.equal(all_pixels(loaded.train), all_pixels(folder(tmp_path / "set").train))
 
     def test_paths_that_hold_nothing(self, tmp_path):
         with pytest.raises(ToastError, match="data.path=.*nowhere is not a folder: give one with an image folder"):
@@ -226,13 +258,37 @@ class TestBadImages:
     @pytest.mark.parametrize("workers", [0, 2])
     def test_left_out_where_asked(self, broken, workers: int):
         images = folder(broken, skip_bad_images=True).train
-        positions = np.concatenate([positions for positions, _ in images.batches(transform, 5, workers)])
-        assert positions.tolist() == [0, *range(2, 12)]
+        batches = list(images.batches(transform, 5, workers))
+        assert [position for batch in batches for position in batch.positions] == [0, *range(2, 12)]
+        assert [batch.size for batch in batches] == [5, 5, 2]
         assert len(all_pixels(images, workers=workers)) == 11
 
     def test_in_a_worker_too(self, broken):
         with pytest.raises(ToastError, match="^train image 1 "):
             all_pixels(folder(broken).train, workers=1)
+
+
+def test_many_images_in_workers_take_few_file_descriptors():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        loaded = digits(fit_images=400)
+        assert (
+            len(torch.cat([batch.pixels for batch in loaded.fit.batches(transform, 64, workers=2, keep=True)])) == 400
+        )
+        assert len(loaded.fit.split.kept) == 400
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_sixteen_bit_grey_is_scaled_and_photographs_stand_upright():
+    ramp = Image.fromarray((np.arange(256, dtype=np.uint16) * 257).reshape(16, 16))
+    assert np.asarray(to_rgb(ramp))[:, :, 0].ravel().tolist() == list(range(256))
+    wide = Image.new("RGB", (8, 4))
+    wide.getexif()[0x0112] = 6
+    assert to_rgb(wide).size == (4, 8)
+    with pytest.raises(ValueError, match="mode F, whose range is not fixed"):
+        to_rgb(Image.new("F", (2, 2)))
 
 
 def test_kept_pixels_are_not_decoded_again(monkeypatch: pytest.MonkeyPatch):

@@ -74,18 +74,40 @@ def test_a_folder_belongs_to_its_settings(tmp_path):
 
 
 def test_fresh_removes_what_a_run_writes_and_nothing_else(tmp_path):
-    (tmp_path / "thesis.tex").write_text("mine")
-    (tmp_path / "features").mkdir()
-    for name in ("results.csv", "features/train.f32"):
-        (tmp_path / name).write_text("old")
-    with (
-        pytest.raises(ToastError, match="holds a results.csv but no config.yaml to say whose"),
-        open_folder(tmp_path, config()),
-    ):
-        pass
+    with open_folder(tmp_path, config()):
+        (tmp_path / "features").mkdir()
+        for name in ("results.csv", "features/train.f32", "thesis.tex"):
+            (tmp_path / name).write_text("old")
     with open_folder(tmp_path, config("fresh=true")) as folder:
         assert not folder.complete
-    assert {path.name for path in tmp_path.iterdir()} == {"thesis.tex", "config.yaml", ".lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"thesis.tex", "config.yaml", "run.json", ".lock"}
+
+
+def test_what_no_run_left_is_never_touched(tmp_path):
+    for name in ("results.csv", "config.yaml"):
+        (tmp_path / name).write_text("mine")
+        for setting in ("fresh=true", "fresh=false"):
+            with (
+                pytest.raises(
+                    ToastError,
+                    match=f"holds a {name} that no toast run left there: choose another hydra.run.dir=<dir>.",
+                ),
+                open_folder(tmp_path, config(setting)),
+            ):
+                pass
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
+
+
+def test_no_is_not_yes(tmp_path):
+    with open_folder(tmp_path, config()):
+        (tmp_path / "results.csv").write_text("rows")
+    with (
+        pytest.raises(ToastError, match="fresh=no is neither true nor false: write fresh=true or fresh=false."),
+        open_folder(tmp_path, config("fresh=no")),
+    ):
+        pass
+    assert (tmp_path / "results.csv").exists()
 
 
 def test_temporary_files_of_a_killed_run_go(tmp_path):

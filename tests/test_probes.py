@@ -1,8 +1,18 @@
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
+from toast_cli.errors import ToastError
 from toast_cli.probes import LinearProbe
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("epochs", 0), ("epochs", "five"), ("batch_size", 2.5), ("learning_rate", -1)]
+)
+def test_settings_are_checked_before_anything_is_encoded(key: str, value: object):
+    with pytest.raises(ToastError, match=f"^probe.{key}={value} cannot be used: give a .*number above 0.$"):
+        LinearProbe(**{key: value})
 
 
 def problem(plans: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

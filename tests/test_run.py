@@ -51,7 +51,7 @@ class TestResults:
         assert table[0].params == table[0].params_original
         assert table[3].fit_r2 <= min(table[2].fit_r2, 1)
         assert table[1].fit_rank < 64, "the stem's latents are rank-deficient"
-        assert {row.accuracy for row in table if row.plan == "none"} != {0.1}
+        assert min(row.accuracy for row in table if row.plan == "none") > 0.8, "probes are trained"
 
     def test_the_folder_tells_what_was_run(self, done):
         folder, out, err = done
@@ -157,11 +157,9 @@ class TestResume:
 
         monkeypatch.setattr(features.FeatureFile, "append", killed)
         status, _, err = toast("run", *SMALL, "batch_size=32", "hydra.run.dir=here")
-        assert (status, err.splitlines()[-1]) == (
-            (130, "toast: Interrupted: what is finished is kept, the same command goes on from there.")
-            if call < 6
-            else (0, err.splitlines()[-1])
-        )
+        assert status == (130 if call < 6 else 0)
+        interrupted = "toast: Interrupted: what is finished is kept, the same command goes on from there."
+        assert (interrupted in err) == (call < 6)
         encoded: list[int] = []
         monkeypatch.setattr(features.FeatureFile, "append", append)
         walk = encode.Encoder.__call__
@@ -173,16 +171,12 @@ class TestResume:
     def test_between_seeds(self, toast, tmp_path, monkeypatch):
         expected = self.reference(toast, tmp_path, "seeds=[0,1]")
         fit = probes.LinearProbe.fit
-        monkeypatch.setattr(
-            probes.LinearProbe, "fit", lambda self, x, y, c, seed: fit(self, x, y, c, seed) if seed == 0 else 1 / 0
-        )
+        monkeypatch.setattr(probes.LinearProbe, "fit", lambda self, *a: fit(self, *a) if a[3] == 0 else 1 / 0)
         with pytest.raises(ZeroDivisionError):
             toast("run", *SMALL, "seeds=[0,1]", "hydra.run.dir=here")
         assert len(rows(tmp_path / "here" / "results.csv")) == 4
         seeds: list[int] = []
-        monkeypatch.setattr(
-            probes.LinearProbe, "fit", lambda self, x, y, c, seed: seeds.append(seed) or fit(self, x, y, c, seed)
-        )
+        monkeypatch.setattr(probes.LinearProbe, "fit", lambda self, *a: seeds.append(a[3]) or fit(self, *a))
         assert toast("run", *SMALL, "seeds=[0,1]", "hydra.run.dir=here")[0] == 0
         assert seeds == [1]
         assert (tmp_path / "here" / "results.csv").read_bytes() == expected
@@ -245,7 +239,10 @@ class TestFaults:
         monkeypatch.setattr(features.FeatureFile, "append", full)
         status, _, err = toast("run", *SMALL, "hydra.run.dir=here")
         assert status == 1
-        assert f"toast: The disk is full ({tmp_path}/here/features/test.f32): make room, or give another place" in err
+        assert (
+            f"toast: No space left on device ({tmp_path}/here/features/test.f32): make room, or give another place"
+            in err
+        )
         monkeypatch.setattr(features.FeatureFile, "append", append)
         status, _, err = toast("run", *SMALL, "hydra.run.dir=here")
         assert status == 0
@@ -263,7 +260,7 @@ class TestFaults:
         assert status == 0, err
         row = rows(tmp_path / "here" / "results.csv")[1]
         assert (row["fit_images"], row["train_images"], row["test_images"]) == ("15", "15", "15")
-        assert "2 images could not be decoded and were left out" in err
+        assert "2 train and test images could not be decoded and were left out" in err
 
     def test_weights_that_are_not_finite(self, toast, tmp_path):
         from safetensors.torch import load_file, save_file
@@ -275,9 +272,7 @@ class TestFaults:
         save_file(weights, tmp_path / "nan.safetensors")
         status, _, err = toast("run", *SMALL, f"model.checkpoint={tmp_path}/nan.safetensors")
         assert status == 1
-        assert (
-            "toast: The latents after block 9 are not finite in fp32: use precision=fp32, and check the weights." in err
-        )
+        assert "toast: The latents after block 9 are not finite in fp32: check the weights." in err
 
 
 def test_bf16_is_close_and_says_so(toast, tmp_path):
@@ -300,6 +295,7 @@ def test_the_untouched_model_reads_held_out_digits(toast, tmp_path):
     assert float(early["accuracy_delta"]) < -0.04, "some are not"
 
 
+@pytest.mark.slow
 def test_real_weights_and_images(toast, assets, tmp_path):
     status, _, err = toast(
         "run",

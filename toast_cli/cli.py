@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import importlib.util
 import os
 import re
 import sys
@@ -201,24 +200,23 @@ def _sentence(error: Exception) -> str | None:
     for link in chain:
         if isinstance(link, ToastError):
             return str(link)
-        if isinstance(link, OSError) and link.errno in _DISK:
-            return _DISK[link.errno].format(f" ({link.filename})" if link.filename else "")
-    if importlib.util.find_spec("hydra") and any(
-        type(link).__module__.startswith(("hydra.", "omegaconf.")) for link in chain
-    ):
+        if isinstance(link, OSError) and link.errno is not None:
+            return _file_sentence(link)
+        if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError":
+            return f"Memory ran out: use a smaller batch_size=, fewer spans= at a time, or another device=; {_KEPT}"
+    if any(type(link).__module__.startswith(("hydra.", "omegaconf.")) for link in chain):
         return _settings_sentence(error)
     return None
 
 
-_ELSEWHERE = (
-    "or give another place with hydra.run.dir=<dir>; what is finished is kept, and the same command goes on from there."
-)
-_DISK = {
-    errno.ENOSPC: "The disk is full{}: make room, " + _ELSEWHERE,
-    errno.EDQUOT: "The disk quota is used up{}: make room, " + _ELSEWHERE,
-    errno.EROFS: "The disk is read-only{}: mount it for writing, " + _ELSEWHERE,
-    errno.EACCES: "Permission was denied{}: change the permissions, " + _ELSEWHERE,
-}
+_KEPT = "what is finished is kept, and the same command goes on from there."
+_REMEDIES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EACCES: "change the permissions"}
+
+
+def _file_sentence(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    remedy = _REMEDIES.get(error.errno or 0, "mend that")
+    return f"{error.strerror}{where}: {remedy}, or give another place with hydra.run.dir=<dir>; {_KEPT}"
 
 
 def _settings_sentence(error: Exception) -> str:

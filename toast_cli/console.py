@@ -19,8 +19,14 @@ def say(text: str) -> None:
 
 
 class _Rate(ProgressColumn):
+    """Images a second since the stage began, those that were ``done`` before not counted."""
+
+    def __init__(self, done: int) -> None:
+        super().__init__()
+        self.done = done
+
     def render(self, task: Task) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0:.1f} images/s")
+        return Text(f"{(task.completed - self.done) / (task.elapsed or 1e9):.1f} images/s")
 
 
 @contextmanager
@@ -30,7 +36,7 @@ def progress(label: str, total: int, done: int = 0) -> Iterator[Callable[[int], 
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
-        _Rate(),
+        _Rate(done),
         TimeRemainingColumn(),
     )
     if console.is_terminal:

@@ -7,9 +7,11 @@ import datasets
 import numpy as np
 
 from toast_cli.draws import draw, draw_fit
-from toast_cli.errors import ToastError
+from toast_cli.errors import ToastError, require_flag
 from toast_cli.images import Images, Split
 from toast_cli.sources import columns_of, read
+
+_SAMPLED = 1000
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,20 @@ class Data:
     test: Images
 
     def fingerprint(self) -> str:
-        """Hash of which images are used with which labels, and of the fit images' files."""
+        """Hash of which images are used with which labels, and of up to 1 000 files of each kind, evenly spread."""
         digest = hashlib.sha256()
         for images in (self.fit, self.train, self.test):
             digest.update(images.indices.astype("<i8").tobytes() + images.labels.astype("<i8").tobytes())
-        for index in self.fit.indices:
-            digest.update(self.fit.split.encoded(int(index)))
+            for index in images.indices[:: -(-len(images) // _SAMPLED)]:
+                digest.update(_file_hash(images.split, int(index)))
         return digest.hexdigest()[:16]
+
+
+def _file_hash(split: Split, index: int) -> bytes:
+    try:
+        return hashlib.sha256(split.encoded(index)).digest()
+    except (OSError, ValueError):
+        return b"no file"
 
 
 def load(
@@ -57,12 +66,14 @@ def load(
 
     Raises ToastError for whatever is missing, unreachable, empty or too small.
     """
-    rows = read(source, config, path, (train_split, test_split))
+    splits = (train_split, test_split)
+    rows = read(source, config, path, splits)
     columns = [columns_of(split, image_column, label_column) for split in rows]
-    classes, (train_labels, test_labels) = _labels(rows, [column for _, column in columns])
+    classes, (train_labels, test_labels) = _labels(splits, rows, [column for _, column in columns])
+    skip = require_flag(skip_bad_images, "data.skip_bad_images")
     train, test = (
-        Split(name, split.cast_column(image, datasets.Image(decode=False)), image, skip_bad_images)
-        for name, split, (image, _) in zip((train_split, test_split), rows, columns, strict=True)
+        Split(name, split.select_columns([image]).cast_column(image, datasets.Image(decode=False)), image, skip)
+        for name, split, (image, _) in zip(splits, rows, columns, strict=True)
     )
 
     def take(split: Split, labels: np.ndarray, indices: np.ndarray) -> Images:
@@ -77,29 +88,39 @@ def load(
     )
 
 
-def _labels(rows: list[datasets.Dataset], columns: list[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
-    """Class names, and the labels of each split as class numbers. The first split is the one that names the classes."""
+def _labels(
+    splits: tuple[str, str], rows: list[datasets.Dataset], columns: list[str]
+) -> tuple[tuple[str, ...], list[np.ndarray]]:
+    """The class names, which the first split decides, and the labels of each split as class numbers (N,)."""
+    values = [_values(split, column) for split, column in zip(rows, columns, strict=True)]
     feature = rows[0].features[columns[0]]
-    if not isinstance(feature, datasets.ClassLabel | datasets.Value):
-        raise ToastError(
-            f"data.label_column={columns[0]} holds {type(feature).__name__}s, not classes: name a column of class labels."
-        )
-    values = [np.asarray(split[column]) for split, column in zip(rows, columns, strict=True)]
-    if isinstance(feature, datasets.ClassLabel):
-        names, numbers = tuple(feature.names), [value.astype(np.int64) for value in values]
-    elif values[0].dtype.kind in "iuU":
-        kinds = np.unique(values[0])
-        names = tuple(str(kind) for kind in kinds)
-        numbers = [np.where(np.isin(value, kinds), np.searchsorted(kinds, value), -1) for value in values]
-    else:
-        raise ToastError(
-            f"data.label_column={columns[0]} holds {feature}, not classes: name a column of class labels, integers or strings."
-        )
-    for split, value, number in zip(rows, values, numbers, strict=True):
-        foreign = value[(number < 0) | (number >= len(names))]
+    names = feature.names if isinstance(feature, datasets.ClassLabel) else np.unique(values[0]).tolist()
+    number = {name: i for i, name in enumerate(names)}
+    numbers = []
+    for split, stored, column, value in zip(splits, rows, columns, values, strict=True):
+        feature = stored.features[column]
+        kinds = feature.names if isinstance(feature, datasets.ClassLabel) else np.unique(value).tolist()
+        lookup = np.array([number.get(kind, -1) for kind in kinds] + [-1])  # the last is for −1, no label
+        place = value if isinstance(feature, datasets.ClassLabel) else np.searchsorted(kinds, value)
+        numbers.append(lookup[place])
+        foreign = np.flatnonzero(numbers[-1] < 0)
         if len(foreign):
             raise ToastError(
-                f"Split '{split.split}' has the label {foreign[0]} for {len(foreign)} of its {len(value)} images, outside the "
-                f"{len(names)} classes: choose a labelled split with data.train_split or data.test_split."
+                f"Split '{split}' has the label {([*kinds, -1])[place[foreign[0]]]} for {len(foreign)} of its {len(value)} images, outside "
+                f"the {len(names)} classes of split '{splits[0]}': choose a labelled split with data.train_split or data.test_split."
             )
-    return names, numbers
+    return tuple(map(str, names)), numbers
+
+
+def _values(rows: datasets.Dataset, column: str) -> np.ndarray:
+    """The labels (N,) as stored. Raises ToastError where they are no classes."""
+    feature = rows.features[column]
+    stored = rows[column][:] if isinstance(feature, datasets.ClassLabel | datasets.Value) else []
+    values = np.asarray(
+        [-1 if value is None else value for value in stored] if isinstance(feature, datasets.ClassLabel) else stored
+    )
+    if values.dtype.kind not in "iuU":
+        raise ToastError(
+            f"data.label_column={column} holds {feature}, not classes: name a column of class labels, integers or strings."
+        )
+    return values

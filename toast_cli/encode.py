@@ -41,32 +41,29 @@ def build_trie(plans: Sequence[Plan], depth: int) -> Node:
 class Encoder:
     """Pixels -> the features of P plans. ``maps`` holds the module of every span in ``plans``.
 
-    With ``all_tokens`` the last operation is computed for every token: slower, the same to within rounding, and for
-    the plan without spans the same bit for bit as the untouched model.
+    The untouched model is computed whole, so that its features are bit for bit those of timm's own forward pass.
     """
 
-    def __init__(
-        self, backbone: Backbone, plans: Sequence[Plan], maps: Mapping[Span, nn.Module], all_tokens: bool = False
-    ) -> None:
+    def __init__(self, backbone: Backbone, plans: Sequence[Plan], maps: Mapping[Span, nn.Module]) -> None:
         self.backbone = backbone
         self.maps = maps
         self.trie = build_trie(plans, backbone.depth)
-        self.plans = len(plans)
-        self.readout_tokens = None if all_tokens else backbone.readout_tokens
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) -> float32 (N, P, F)."""
-        features: list[Tensor] = [pixels] * self.plans
+        features: dict[int, Tensor] = {}
         self._walk(self.trie, self.backbone.stem(pixels), features)
-        return torch.stack(features, dim=1)
+        return torch.stack([features[plan] for plan in range(len(features))], dim=1)
 
-    def _walk(self, node: Node, latent: Tensor, features: list[Tensor]) -> None:
+    def _walk(self, node: Node, latent: Tensor, features: dict[int, Tensor], shortened: bool = False) -> None:
+        """``latent`` is where ``node``'s prefix leads; ``shortened`` says whether a translator is in it."""
         for plan in node.plans:
             features[plan] = self.backbone.readout(latent)
         for operation, child in node.children.items():
-            rows = None if child.children else self.readout_tokens
-            self._walk(child, self._apply(operation, latent, rows), features)
+            below = shortened or isinstance(operation, Span)
+            rows = self.backbone.readout_tokens if below and not child.children else None
+            self._walk(child, self._apply(operation, latent, rows), features, below)
 
     def _apply(self, operation: int | Span, latent: Tensor, rows: int | None) -> Tensor:
         """(N, T, D) -> (N, T, D), or (N, rows, D) where only the leading ``rows`` tokens are needed."""

@@ -31,8 +31,25 @@ class FeatureFile:
         with self.path.open("ab") as file:
             file.write(np.ascontiguousarray(features, dtype=np.float32).tobytes())
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Features (M, P, F) of the M images that were not left out, and their positions (M,)."""
-        features = np.memmap(self.path, np.float32, "r", shape=self.shape)
-        used = np.flatnonzero(~np.isnan(features[:, 0, 0]))
-        return (features if len(used) == len(features) else features[used]), used
+    def read(self) -> "Features":
+        """What is finished, left on disk."""
+        return Features(np.memmap(self.path, np.float32, "r", shape=self.shape))
+
+
+class Features:
+    """The features (M, P, F) of the M images that were not left out; rows are read from disk when they are asked for.
+
+    ``positions`` (M,) are those of the images among the split's.
+    """
+
+    def __init__(self, stored: np.ndarray) -> None:
+        self._stored = stored
+        self.positions = np.flatnonzero(~np.isnan(stored[:, 0, 0]))
+        self.shape = (len(self.positions), *stored.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, which: np.ndarray | slice) -> np.ndarray:
+        """float32 (B, P, F) of the images that ``which`` picks out of M."""
+        return np.asarray(self._stored[self.positions[which]])

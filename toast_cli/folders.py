@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,21 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from toast_cli.errors import ToastError
+from toast_cli.errors import ToastError, require_flag
 
 # How a run is carried out, not what it computes; and what the settings below it already say.
 NOT_SCIENTIFIC = ("device", "batch_size", "workers", "fresh", "keep_features", "experiment", "hydra")
 _PATHS = (("model", "checkpoint"), ("data", "path"))
-_OWN = ("config.yaml", "run.json", "translators.safetensors", "results.csv", "summary.csv", "features")
+RECORD = "run.json"
+_OWN = (
+    "features/train.f32",
+    "features/test.f32",
+    "translators.safetensors",
+    "results.csv",
+    "summary.csv",
+    "config.yaml",
+    RECORD,
+)
 
 
 def scientific(cfg: DictConfig) -> dict[str, Any]:
@@ -30,7 +38,7 @@ def scientific(cfg: DictConfig) -> dict[str, Any]:
             value = cfg[key]
             settings[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     for group, key in _PATHS:
-        path = settings[group].get(key)
+        path = str(settings[group].get(key) or "")
         if path and not path.startswith("pkg://"):
             settings[group][key] = str(Path(path).expanduser().resolve())
     return settings
@@ -61,10 +69,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 class RunFolder:
     """The folder of one run: ``config.yaml`` (its settings), ``run.json`` (its record) and what ``run`` puts there."""
 
-    def __init__(self, path: Path, inputs: dict[str, Any]) -> None:
+    def __init__(self, path: Path, inputs: str) -> None:
         self.path = path
         self._inputs = inputs
-        self._record = path / "run.json"
+        self._record = path / RECORD
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -103,10 +111,11 @@ class RunFolder:
     def stage(self, name: str) -> Iterator[None]:
         """Add the wall time of what happens inside to the record."""
         begun = time.perf_counter()
-        yield
-        seconds = {**self.record.get("seconds", {})}
-        seconds[name] = round(seconds.get(name, 0) + time.perf_counter() - begun, 3)
-        self.note(seconds=seconds)
+        try:
+            yield
+        finally:
+            before = self.record.get("seconds", {})
+            self.note(seconds={**before, name: round(before.get(name, 0) + time.perf_counter() - begun, 3)})
 
 
 @contextmanager
@@ -126,47 +135,49 @@ def open_folder(path: Path, cfg: DictConfig) -> Iterator[RunFolder]:
     try:
         for leftover in path.glob(".*.tmp"):
             leftover.unlink()
-        if cfg.fresh:
-            _clear(path)
         settings = scientific(cfg)
-        _claim(path, settings)
+        _claim(path, cfg, settings)
         yield RunFolder(path, _inputs(settings))
     finally:
         lock.release()
 
 
-def _inputs(settings: dict[str, Any]) -> dict[str, Any]:
-    """Size and time of the local files a run reads, and of what lies in a local folder: a cheap sign that they changed."""
-    paths = [Path(settings[group].get(key) or "") for group, key in _PATHS if settings[group].get(key)]
-    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path]) if file.exists()]
-    return {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+def _inputs(settings: dict[str, Any]) -> str:
+    """Hash of the names, sizes and times of the local files that a run reads: a cheap sign that one of them changed."""
+    digest = hashlib.sha256()
+    for group, key in _PATHS:
+        path = Path(settings[group].get(key) or "")
+        for file in sorted(path.rglob("*")) if path.is_dir() and path != Path() else [path]:
+            if file.is_file():
+                digest.update(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
 
 
 def _clear(path: Path) -> None:
-    """Remove what a run writes, and nothing else: the folder may be any that a person named."""
+    """Remove what a run wrote, its record last; nothing else, and nothing from a folder that never was a run's."""
     for name in _OWN:
-        if (path / name).is_dir():
-            shutil.rmtree(path / name)
-        else:
-            (path / name).unlink(missing_ok=True)
+        (path / name).unlink(missing_ok=True)
+    if (path / "features").is_dir() and not any((path / "features").iterdir()):
+        (path / "features").rmdir()
 
 
-def _claim(path: Path, settings: dict[str, Any]) -> None:
-    """Write the settings into a new folder, or check that an old one's are the same."""
-    file = path / "config.yaml"
-    if file.is_file():
-        before = OmegaConf.to_container(OmegaConf.load(file))
-        different = sorted(_differences(before, settings))
-        if different:
-            raise ToastError(
-                f"{path} holds a run with another {', '.join(different)}: choose another hydra.run.dir=<dir>, or fresh=true to replace it."
-            )
-    elif (path / "results.csv").exists():
+def _claim(path: Path, cfg: DictConfig, settings: dict[str, Any]) -> None:
+    """Make a new folder this run's, or check that it is. Raises ToastError where it belongs to something else."""
+    foreign = [name for name in _OWN if (path / name).exists()] if not (path / RECORD).is_file() else []
+    if foreign:
         raise ToastError(
-            f"{path} holds a results.csv but no config.yaml to say whose: choose another hydra.run.dir=<dir>, or fresh=true to replace it."
+            f"{path} holds a {foreign[0]} that no toast run left there: choose another hydra.run.dir=<dir>."
         )
-    else:
-        write_atomically(file, OmegaConf.to_yaml(OmegaConf.create(settings)))
+    if require_flag(cfg.fresh, "fresh"):
+        _clear(path)
+    if not (path / "config.yaml").is_file():
+        write_atomically(path / RECORD, "{}\n")
+        write_atomically(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
+    different = sorted(_differences(OmegaConf.to_container(OmegaConf.load(path / "config.yaml")), settings))
+    if different:
+        raise ToastError(
+            f"{path} holds a run with another {', '.join(different)}: choose another hydra.run.dir=<dir>, or fresh=true to replace it."
+        )
 
 
 def _differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:

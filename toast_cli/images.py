@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -30,14 +30,16 @@ class Split:
     """The encoded images of one stored split, and those pixels that are needed more than once."""
 
     name: str
-    rows: datasets.Dataset
+    rows: datasets.Dataset  # one column, image_column, of {"bytes", "path"}
     image_column: str
     skip_bad_images: bool = False
     kept: dict[int, Tensor | BadImage] = field(default_factory=dict)
 
     def encoded(self, index: int) -> bytes:
-        """The file of image ``index`` as it is stored."""
+        """The file of image ``index`` as it is stored. Raises OSError or ValueError where there is none."""
         value = self.rows[index][self.image_column]
+        if value is None:
+            raise ValueError("there is no image in this row")
         return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
 
     def pixels(self, index: int, transform: Transform) -> Tensor | BadImage:
@@ -46,10 +48,29 @@ class Split:
             return self.kept[index]
         try:
             with Image.open(io.BytesIO(self.encoded(index))) as image:
-                return transform(image.convert("RGB"))
+                return transform(to_rgb(image))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-            path = self.rows[index][self.image_column]["path"]
+            path = (self.rows[index][self.image_column] or {}).get("path")
             return BadImage(f"{self.name} image {index}{f' ({path})' if path else ''}", " ".join(str(e).split()))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Upright, in three channels of 8 bits. 16-bit grey is scaled; raises ValueError for pixels without a fixed range."""
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels are of mode {image.mode}, whose range is not fixed")
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``size`` images in a row, of which those at ``positions`` (B,) could be decoded: ``pixels`` uint8 (B, 3, H, W)."""
+
+    size: int
+    positions: np.ndarray
+    pixels: Tensor
 
 
 @dataclass(frozen=True)
@@ -65,34 +86,28 @@ class Images:
 
     def batches(
         self, transform: Transform, size: int, workers: int = 0, start: int = 0, keep: bool = False
-    ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Positions (B,) and pixels uint8 (B, 3, H, W), ``size`` at a time from image ``start`` on, in order.
+    ) -> Iterator[Batch]:
+        """The images from number ``start`` on, in order, ``size`` at a time.
 
         With ``keep`` the pixels stay in memory, so that whoever asks for the same image again has it decoded already.
-        Positions of bad images are missing from their batch where ``skip_bad_images`` is set.
 
-        Raises ToastError that names a bad image.
+        Raises ToastError that names a bad image, unless ``skip_bad_images`` is set.
         """
-        loader = DataLoader(
-            _Decoder(self, transform, start),
-            batch_size=size,
-            num_workers=workers,
-            collate_fn=list,
-            persistent_workers=False,
-        )
-        for number, items in enumerate(loader):
-            positions = start + number * size + np.arange(len(items))
+        loader = DataLoader(_Decoder(self, transform, start), size, num_workers=workers, collate_fn=_collate)
+        for good, pixels, bad in loader:
+            if bad and not self.split.skip_bad_images:
+                first = next(iter(bad.values()))
+                raise ToastError(
+                    f"{first.where} cannot be decoded ({first.reason}): mend or remove it, or set data.skip_bad_images=true to "
+                    "leave such images out."
+                )
             if keep:
-                self.split.kept.update(zip(self.indices[positions].tolist(), items, strict=True))
-            good = [i for i, item in enumerate(items) if not self._is_bad(item)]
-            yield positions[good], torch.stack([items[i] for i in good]) if good else torch.empty(0)
+                found = {**dict(zip(good, pixels.clone(), strict=True)), **bad}
+                self.split.kept.update({int(self.indices[position]): value for position, value in found.items()})
+            yield Batch(len(good) + len(bad), np.array(good, dtype=int), pixels)
 
-    def _is_bad(self, item: Tensor | BadImage) -> bool:
-        if isinstance(item, BadImage) and not self.split.skip_bad_images:
-            raise ToastError(
-                f"{item.where} cannot be decoded ({item.reason}): mend or remove it, or set data.skip_bad_images=true to leave such images out."
-            )
-        return isinstance(item, BadImage)
+
+_Item = tuple[int, Tensor | BadImage]  # position, pixels
 
 
 class _Decoder(Dataset):
@@ -104,5 +119,13 @@ class _Decoder(Dataset):
     def __len__(self) -> int:
         return len(self.images) - self.start
 
-    def __getitem__(self, i: int) -> Tensor | BadImage:
-        return self.images.split.pixels(int(self.images.indices[self.start + i]), self.transform)
+    def __getitem__(self, i: int) -> _Item:
+        position = self.start + i
+        return position, self.images.split.pixels(int(self.images.indices[position]), self.transform)
+
+
+def _collate(items: list[_Item]) -> tuple[list[int], Tensor, dict[int, BadImage]]:
+    """One tensor a batch: between processes each tensor takes a file descriptor."""
+    good = {position: item for position, item in items if isinstance(item, Tensor)}
+    bad = {position: item for position, item in items if isinstance(item, BadImage)}
+    return list(good), torch.stack(list(good.values())) if good else torch.empty(0), bad

@@ -23,7 +23,7 @@ from timm.models import load_state_dict
 from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.errors import ToastError, did_you_mean, require_flag, reraise_disk
 
 _HEADS = ("head.", "head_dist.")
 _PACKAGE = "pkg://"
@@ -128,22 +128,19 @@ def leading_rows(block: nn.Module, latent: Tensor, rows: int) -> Tensor:
     All tokens serve as keys and values, only the leading ones as queries and in the MLP. Blocks of another kind than
     timm's pre-norm ``Block`` with plain attention are computed whole.
     """
-    if type(block) is not Block or type(block.attn) is not Attention or block.attn.gate is not None:
+    if type(block) is not Block or type(block.attn) is not Attention or getattr(block.attn, "gate", None) is not None:
         return block(latent)[:, :rows]
     attention = block.attn
     n, t, _ = latent.shape
-    query_weight, pair_weight = attention.qkv.weight.split([attention.attn_dim, 2 * attention.attn_dim])
-    query_bias, pair_bias = (
-        (None, None)
-        if attention.qkv.bias is None
-        else attention.qkv.bias.split([attention.attn_dim, 2 * attention.attn_dim])
-    )
+    inner = attention.num_heads * attention.head_dim
+    query_weight, pair_weight = attention.qkv.weight.split([inner, 2 * inner])
+    query_bias, pair_bias = (None, None) if attention.qkv.bias is None else attention.qkv.bias.split([inner, 2 * inner])
     x = block.norm1(latent)  # (N, T, D)
     heads = (attention.num_heads, attention.head_dim)
     query = F.linear(x[:, :rows], query_weight, query_bias).view(n, rows, *heads).transpose(1, 2)  # (N, H, rows, D/H)
     key, value = F.linear(x, pair_weight, pair_bias).view(n, t, 2, *heads).permute(2, 0, 3, 1, 4)  # (N, H, T, D/H)
     mixed = F.scaled_dot_product_attention(attention.q_norm(query), attention.k_norm(key), value)
-    mixed = attention.norm(mixed.transpose(1, 2).reshape(n, rows, attention.attn_dim))
+    mixed = attention.norm(mixed.transpose(1, 2).reshape(n, rows, inner))
     x = latent[:, :rows] + block.ls1(attention.proj(mixed))
     return x + block.ls2(block.mlp(block.norm2(x)))
 
@@ -167,9 +164,9 @@ def load(
     arguments = {"num_classes": 0, **(options or {})}
     if image_size is not None:
         arguments["img_size"] = image_size
-    vit = _create(name, pretrained and checkpoint is None, arguments)
+    vit = _create(str(name), require_flag(pretrained, "model.pretrained") and checkpoint is None, arguments)
     if checkpoint is not None:
-        _load_checkpoint(vit, checkpoint)
+        _load_checkpoint(vit, str(checkpoint))
     return Backbone(vit, label, image_size or vit.patch_embed.img_size[0])
 
 
@@ -195,22 +192,24 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> VisionTra
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # random weights are the same in every run, so that a dry test can be resumed
             return cast(VisionTransformer, timm.create_model(name, pretrained=pretrained, **arguments))
-    except (GatedRepoError, RepositoryNotFoundError) as e:
-        raise ToastError(
+    except Exception as e:
+        reraise_disk(e)
+        raise _cannot_create(name, pretrained, arguments, e) from e
+
+
+def _cannot_create(name: str, pretrained: bool, arguments: dict[str, Any], error: Exception) -> ToastError:
+    if isinstance(error, GatedRepoError | RepositoryNotFoundError):
+        return ToastError(
             f"The hub does not give out the weights of {name} without permission: accept their terms on the hub and set HF_TOKEN, "
             "or give model.checkpoint=<file>."
-        ) from e
-    except (TypeError, AssertionError, ValueError) as e:
-        raise ToastError(
-            f"timm cannot build {name} with {arguments}: {e}; check model.image_size and model.options."
-        ) from e
-    except Exception as e:
-        if not pretrained:
-            raise
-        raise ToastError(
-            f"The weights of {name} could not be fetched from the hub ({type(e).__name__}): give model.checkpoint=<file>, set HF_HOME "
+        )
+    if pretrained and not isinstance(error, TypeError | AssertionError) and "size mismatch" not in str(error):
+        return ToastError(
+            f"The weights of {name} could not be fetched from the hub ({type(error).__name__}): give model.checkpoint=<file>, set HF_HOME "
             "to a cache that holds them, or try the pipeline with model.pretrained=false."
-        ) from e
+        )
+    reason = " ".join(str(error).split())[:200]
+    return ToastError(f"timm cannot build {name} with {arguments}: {reason}; check model.image_size and model.options.")
 
 
 def _load_checkpoint(vit: VisionTransformer, checkpoint: str) -> None:
@@ -221,7 +220,16 @@ def _load_checkpoint(vit: VisionTransformer, checkpoint: str) -> None:
         )
     try:
         weights = load_state_dict(str(path), weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError, TypeError) as e:
+    except (
+        OSError,
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        AttributeError,
+        TypeError,
+    ) as e:
         raise ToastError(
             f"model.checkpoint={checkpoint} cannot be read as weights ({type(e).__name__}): it must be a safetensors file, or a torch "
             "file that holds nothing but tensors (toast executes no pickle)."

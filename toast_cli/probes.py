@@ -3,6 +3,7 @@
 Shapes: N images, P plans, F features, C classes.
 """
 
+from collections.abc import Callable
 from typing import Protocol, Self
 
 import numpy as np
@@ -10,15 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from toast_cli.errors import ToastError
+from toast_cli.features import Features
+
+Advance = Callable[[int], None]
+
 
 class Probe(Protocol):
     """The contract: ``fit`` on train features, then ``predict`` classes for others, for each of P plans."""
 
     name: str
+    epochs: int
+    device: torch.device
 
-    def fit(self, features: np.ndarray, labels: np.ndarray, classes: int, seed: int) -> Self: ...
+    def fit(self, features: Features, labels: np.ndarray, classes: int, seed: int, advance: Advance = ...) -> Self: ...
 
-    def predict(self, features: np.ndarray) -> np.ndarray: ...
+    def predict(self, features: Features) -> np.ndarray: ...
 
 
 class LinearProbe:
@@ -34,16 +42,27 @@ class LinearProbe:
 
     name = "linear"
 
-    def __init__(
-        self, learning_rate: float = 1e-2, epochs: int = 5, batch_size: int = 256, device: str = "cpu"
-    ) -> None:
+    def __init__(self, learning_rate: float = 1e-2, epochs: int = 5, batch_size: int = 256) -> None:
+        for key, value, kind in (
+            ("epochs", epochs, int),
+            ("batch_size", batch_size, int),
+            ("learning_rate", learning_rate, float),
+        ):
+            if (
+                isinstance(value, bool) or not isinstance(value, kind | int) or value <= 0
+            ):  # now, not hours of encoding later
+                raise ToastError(
+                    f"probe.{key}={value} cannot be used: give a {'whole ' * (kind is int)}number above 0."
+                )
         self.learning_rate = learning_rate
         self.epochs = epochs
         self.batch_size = batch_size
-        self.device = device
+        self.device = torch.device("cpu")
 
-    def fit(self, features: np.ndarray, labels: np.ndarray, classes: int, seed: int) -> Self:
-        """``features`` float32 (N, P, F), on disk or in memory; ``labels`` (N,)."""
+    def fit(
+        self, features: Features, labels: np.ndarray, classes: int, seed: int, advance: Advance = lambda images: None
+    ) -> Self:
+        """``features`` float32 (N, P, F), ``labels`` (N,); ``advance`` hears of every minibatch, N images an epoch."""
         n, plans, width = features.shape
         generator = torch.Generator().manual_seed(seed)
         self.weight_, self.bias_ = (
@@ -58,10 +77,11 @@ class LinearProbe:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                advance(len(batch))
         return self
 
     @torch.no_grad()
-    def predict(self, features: np.ndarray) -> np.ndarray:
+    def predict(self, features: Features) -> np.ndarray:
         """float32 (N, P, F) -> class numbers (P, N)."""
         starts = range(0, len(features), 1024)
         return np.concatenate([self._logits(features[i : i + 1024]).argmax(-1).cpu().numpy() for i in starts], axis=1)

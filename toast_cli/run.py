@@ -17,11 +17,11 @@ from toast_cli import __version__
 from toast_cli.compute import Compute
 from toast_cli.console import say
 from toast_cli.encode import build_trie
-from toast_cli.errors import ToastError
+from toast_cli.errors import ToastError, require_flag
 from toast_cli.folders import RunFolder
 from toast_cli.plans import parse_plans
 from toast_cli.results import Row, Summary, read_csv, summarise, write_csv
-from toast_cli.stages import Job, encode, feature_file, fit, missing_seeds, score
+from toast_cli.stages import Job, encode, feature_file, fit, missing_seeds, modules, score
 
 
 def run(cfg: DictConfig, folder: RunFolder) -> None:
@@ -29,37 +29,41 @@ def run(cfg: DictConfig, folder: RunFolder) -> None:
 
     Raises ToastError for what a person must mend.
     """
+    keep_features = require_flag(cfg.keep_features, "keep_features")
     with folder.stage("load"):
         job = prepare(cfg, folder)
     with folder.stage("fit"):
         fitted = fit(job)
     if missing_seeds(job):
+        maps = modules(job, fitted)
         with folder.stage("encode"):
-            encode(job, fitted)
+            encode(job, maps)
         with folder.stage("probe"):
-            score(job, fitted)
+            score(job, fitted, maps)
     write_csv(folder / "summary.csv", summarise(read_csv(folder / "results.csv", Row)), Summary)
-    folder.finish()
-    if not cfg.keep_features:
+    if not keep_features:
         for name in ("train", "test"):
             feature_file(job, name).path.unlink(missing_ok=True)
+    folder.finish()
 
 
 def prepare(cfg: DictConfig, folder: RunFolder) -> Job:
     """Load the model, then the data, cheap checks first; record what the run is made of."""
     seeds = _seeds(cfg.seeds)
+    translator, probe = instantiate(cfg.translator), instantiate(cfg.probe)
     backbone = instantiate(cfg.model, _convert_="all")
     plans = parse_plans(_plain(cfg.spans), backbone.depth)
     compute = Compute.pick(cfg.device, cfg.precision, backbone.width)
     data = instantiate(cfg.data, _convert_="all")
     backbone.to(compute.device).block_dtype = compute.dtype
+    probe.device = compute.device
     job = Job(
         folder=folder,
         backbone=backbone,
         data=data,
         plans=plans,
-        translator=instantiate(cfg.translator),
-        probe=instantiate(cfg.probe, device=str(compute.device)),
+        translator=translator,
+        probe=probe,
         seeds=seeds,
         compute=compute,
         batch_size=compute.batch_size(cfg.batch_size, backbone.tokens, backbone.width),
@@ -83,7 +87,11 @@ def prepare(cfg: DictConfig, folder: RunFolder) -> Job:
 
 def _seeds(seeds: Any) -> list[int]:
     values = _plain(seeds) if OmegaConf.is_config(seeds) else [seeds]
-    if not isinstance(values, list) or not values or not all(type(seed) is int and seed >= 0 for seed in values):
+    if (
+        not isinstance(values, list)
+        or not values
+        or not all(type(seed) is int and 0 <= seed < 2**63 for seed in values)
+    ):
         raise ToastError(f"seeds={values} is not a list of seeds: use whole numbers from 0, such as seeds=[0,1,2].")
     return list(dict.fromkeys(values))
 

@@ -9,7 +9,7 @@ from huggingface_hub.errors import GatedRepoError
 from PIL import Image
 
 from toast_cli.draws import stratified
-from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.errors import ToastError, did_you_mean, reraise_disk
 
 DIGITS = "scikit-learn"  # the `source` of the digits that ship with scikit-learn
 # The embedded model was trained with these held out: never change them apart from it.
@@ -24,7 +24,7 @@ def read(source: str | None, config: str | None, path: str | None, names: tuple[
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     if path is not None:
-        splits = _read_path(Path(path).expanduser(), names)
+        splits = _read_path(Path(str(path)).expanduser(), names)
     elif source == DIGITS:
         splits = _read_digits()
     elif source is not None:
@@ -54,8 +54,9 @@ def _read_path(path: Path, names: tuple[str, str]) -> dict[str, datasets.Dataset
                     )
             return {name: datasets.load_from_disk(str(saved[name])) for name in names}
         kind, files = _find_files(path, names)
-        return dict(datasets.load_dataset(kind, data_files=files))
+        return {name: datasets.load_dataset(kind, data_files={name: files[name]}, split=name) for name in names}
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as e:
+        reraise_disk(e)
         if "corresponds to no data" in str(e):
             raise ToastError(f"data.path={path} has an empty split ({e}): it must hold at least one image.") from e
         raise ToastError(
@@ -63,32 +64,45 @@ def _read_path(path: Path, names: tuple[str, str]) -> dict[str, datasets.Dataset
         ) from e
 
 
-def _find_files(path: Path, names: tuple[str, str]) -> tuple[str, dict[str, str | list[str]]]:
+def _find_files(path: Path, names: tuple[str, str]) -> tuple[str, dict[str, list[str]]]:
     """The ``datasets`` builder for what lies in ``path``, and the files of each split."""
-    parquet = {
-        name: sorted(str(file) for pattern in (f"{name}.parquet", f"{name}-*.parquet") for file in path.rglob(pattern))
-        for name in names
-    }
+    parquet = _find_parquet(path, names)
     if any(parquet.values()):
         kind, files = "parquet", parquet
     else:
-        kind, files = (
-            "imagefolder",
-            {name: [str(path / name / "**")] if (path / name).is_dir() else [] for name in names},
-        )
+        kind, files = "imagefolder", {name: [str(path / name / "**")] * (path / name).is_dir() for name in names}
     for name in names:
         if not files[name]:
             raise ToastError(
                 f"data.path={path} has no split '{name}': toast looks for {name}.parquet, a folder {name}/<class>/ of images or a saved "
                 "data set; set data.train_split or data.test_split if yours is named otherwise."
             )
-    return kind, dict(files)
+    return kind, files
+
+
+def _find_parquet(path: Path, names: tuple[str, str]) -> dict[str, list[str]]:
+    """``train.parquet`` or the hub's ``train-00000-of-00001.parquet``, in ``path`` or in the one folder below that has any."""
+    found = []
+    for folder in (path, *sorted(child for child in path.iterdir() if child.is_dir())):
+        files = {
+            name: [
+                str(file) for file in sorted([*folder.glob(f"{name}.parquet"), *folder.glob(f"{name}-*-of-*.parquet")])
+            ]
+            for name in names
+        }
+        found += [(folder.name, files)] if any(files.values()) else []
+    if len(found) > 1:
+        raise ToastError(
+            f"data.path={path} has parquet files in {', '.join(name for name, _ in found)}: name one of these with data.path."
+        )
+    return found[0][1] if found else {name: [] for name in names}
 
 
 def _read_hub(source: str, config: str | None, names: tuple[str, str]) -> dict[str, datasets.Dataset]:
     try:
         return {name: datasets.load_dataset(source, config, split=name) for name in names}
     except Exception as e:
+        reraise_disk(e)
         if "Unknown split" in str(e):
             raise ToastError(f"{source}: {e} Set data.train_split or data.test_split.") from e
         causes = (e, e.__cause__, e.__context__)
@@ -124,25 +138,34 @@ def _read_digits() -> dict[str, datasets.Dataset]:
 
 def columns_of(rows: datasets.Dataset, image: str | None, label: str | None) -> tuple[str, str]:
     """The image and the label column: as named, else the only one of its kind in the schema."""
-    kinds: dict[str, tuple[str | None, type]] = {
-        "image": (image, datasets.Image),
-        "label": (label, datasets.ClassLabel),
-    }
-    found = []
-    for kind, (name, feature) in kinds.items():
-        fitting = [column for column, value in rows.features.items() if isinstance(value, feature)]
-        if name is None and len(fitting) != 1:
-            raise ToastError(
-                f"The data set's columns are {_schema(rows)}, of which {len(fitting)} are marked as {kind}: name one with data.{kind}_column."
-            )
-        if name is not None and name not in rows.features:
-            raise ToastError(
-                f"data.{kind}_column={name} is not a column{did_you_mean(name, rows.features)}: the data set has {_schema(rows)}."
-            )
-        found.append(name or fitting[0])
-    if not isinstance(rows.features[found[0]], datasets.Image):
+    images = [name for name, feature in rows.features.items() if _holds_images(feature)]
+    labels = [name for name, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
+    found = [_column(rows, "image", image, images), _column(rows, "label", label, labels)]
+    if found[0] not in images:
         raise ToastError(f"data.image_column={found[0]} holds no images: the data set has {_schema(rows)}.")
     return found[0], found[1]
+
+
+def _column(rows: datasets.Dataset, kind: str, name: str | None, fitting: list[str]) -> str:
+    if name is None and len(fitting) != 1:
+        raise ToastError(
+            f"The data set's columns are {_schema(rows)}, of which {len(fitting)} are marked as {kind}: name one with data.{kind}_column."
+        )
+    if name is not None and name not in rows.features:
+        raise ToastError(
+            f"data.{kind}_column={name} is not a column{did_you_mean(name, rows.features)}: the data set has {_schema(rows)}."
+        )
+    return name or fitting[0]
+
+
+def _holds_images(feature: object) -> bool:
+    """Images, or what a parquet file without the hub's own schema has in their place."""
+    encoded = isinstance(feature, datasets.Value) and feature.dtype in ("binary", "large_binary")
+    return (
+        isinstance(feature, datasets.Image)
+        or encoded
+        or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
+    )
 
 
 def _schema(rows: datasets.Dataset) -> str:

@@ -70,24 +70,22 @@ def _moments(job: Job, spans: list[Span], batch_size: int) -> tuple[Moments, int
     """Moments of the untouched model's latents over the fit images, and how many of these could be used."""
     moments, used = Moments((span.start, span.end) for span in spans), 0
     with progress("fit", len(job.data.fit)) as advance:
-        for positions, pixels in job.data.fit.batches(job.backbone.transform, batch_size, job.workers, keep=True):
-            if len(positions):
-                moments.update(latents(job.backbone, pixels.to(job.compute.device)))
-            used += len(positions)
-            advance(len(positions))
+        for batch in job.data.fit.batches(job.backbone.transform, batch_size, job.workers, keep=True):
+            if len(batch.positions):
+                moments.update(latents(job.backbone, batch.pixels.to(job.compute.device)))
+            used += len(batch.positions)
+            advance(batch.size)
     if used == 0:
         raise ToastError("None of the fit images can be decoded: mend them, or draw others with data.seed.")
     for layer, total in moments.total.items():
         if not torch.isfinite(total).all():
-            raise ToastError(
-                f"The latents after block {layer} are not finite in {job.compute.precision}: use precision=fp32, and check the weights."
-            )
+            raise _not_finite(f"The latents after block {layer}", job)
     return moments, used
 
 
-def encode(job: Job, fitted: Fitted) -> None:
+def encode(job: Job, maps: Mapping[Span, nn.Module]) -> None:
     """The features of every plan for all train and test images, on disk."""
-    encoder = Halving(Encoder(job.backbone, job.plans, modules(job, fitted)), say)
+    encoder = Halving(Encoder(job.backbone, job.plans, maps), say)
     for name, images in (("train", job.data.train), ("test", job.data.test)):
         _encode_split(job, encoder, name, images)
     job.data.fit.split.kept.clear()
@@ -99,24 +97,25 @@ def _encode_split(job: Job, encoder: Halving, name: str, images: Images) -> None
     if done == len(images):
         return
     with progress(f"encode {name}", len(images), done) as advance:
-        for positions, pixels in images.batches(job.backbone.transform, job.batch_size, job.workers, done):
-            features = np.full(
-                (min(job.batch_size, len(images) - done), *file.shape[1:]), np.nan, np.float32
-            )  # (B, P, F)
-            if len(positions):
-                features[positions - done] = encoder(pixels.to(job.compute.device)).cpu().numpy()
-                _check_finite(job, features[positions - done])
+        for batch in images.batches(job.backbone.transform, job.batch_size, job.workers, done):
+            features = np.full((batch.size, *file.shape[1:]), np.nan, np.float32)  # (B, P, F)
+            if len(batch.positions):
+                features[batch.positions - done] = encoder(batch.pixels.to(job.compute.device)).cpu().numpy()
+                _check_finite(job, features[batch.positions - done])
             file.append(features)
-            done += len(features)
-            advance(len(features))
+            done += batch.size
+            advance(batch.size)
 
 
 def _check_finite(job: Job, features: np.ndarray) -> None:
     bad = np.flatnonzero(~np.isfinite(features).all(axis=(0, 2)))
     if len(bad):
-        raise ToastError(
-            f"The features of plan {job.plans[bad[0]]} are not finite in {job.compute.precision}: use precision=fp32, or leave the plan out."
-        )
+        raise _not_finite(f"The features of plan {job.plans[bad[0]]}", job)
+
+
+def _not_finite(what: str, job: Job) -> ToastError:
+    advice = "check the weights" if job.compute.precision == "fp32" else "use precision=fp32"
+    return ToastError(f"{what} are not finite in {job.compute.precision}: {advice}.")
 
 
 def feature_file(job: Job, name: str) -> FeatureFile:
@@ -124,23 +123,24 @@ def feature_file(job: Job, name: str) -> FeatureFile:
     return FeatureFile(job.folder / "features" / f"{name}.f32", len(images), len(job.plans), job.backbone.feature_width)
 
 
-def score(job: Job, fitted: Fitted) -> None:
+def score(job: Job, fitted: Fitted, maps: Mapping[Span, nn.Module]) -> None:
     """Train and test the probes of all plans, seed by seed; a finished seed's rows are on disk before the next begins."""
-    (train, train_used), (test, test_used) = (feature_file(job, name).read() for name in ("train", "test"))
-    train_labels, test_labels = job.data.train.labels[train_used], job.data.test.labels[test_used]
+    train, test = (feature_file(job, name).read() for name in ("train", "test"))
     if len(train) == 0 or len(test) == 0:
         raise ToastError(
             "None of the train or none of the test images can be decoded: mend them or name another data.path."
         )
-    left_out = len(job.data.train) + len(job.data.test) - len(train_used) - len(test_used)
+    left_out = len(job.data.train) + len(job.data.test) - len(train) - len(test)
     if left_out:
-        say(f"{left_out} images could not be decoded and were left out")
+        say(f"{left_out} train and test images could not be decoded and were left out")
     rows: list[Row] = read_csv(job.folder / "results.csv", Row)
-    costs = Costs(job.backbone, modules(job, fitted))
+    costs = Costs(job.backbone, maps)
     columns = [_plan_columns(job, fitted, plan, costs) for plan in job.plans]
     for seed in missing_seeds(job):
-        say(f"probe: seed {seed}, {len(job.plans)} plans on {len(train)} train images")
-        predicted = job.probe.fit(train, train_labels, len(job.data.classes), seed).predict(test)  # (P, N)
+        with progress(f"probe seed {seed}", len(train) * job.probe.epochs) as advance:
+            labels = job.data.train.labels[train.positions]
+            job.probe.fit(train, labels, len(job.data.classes), seed, advance)
+        predicted, test_labels = job.probe.predict(test), job.data.test.labels[test.positions]  # (P, M), (M,)
         accuracies = (predicted == test_labels).mean(axis=1).tolist()
         shared = {
             "seed": seed,
