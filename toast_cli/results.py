@@ -164,6 +164,6 @@ def print_table(lines: list[Summary]) -> None:
     console = Console(highlight=False)
     console.print(table, crop=False)
     console.print(
-        "* no other plan is as accurate for as few GFLOPs; params and GFLOPs are ratios to the original's",
+        "* no other plan is as accurate on test for as few GFLOPs; params and GFLOPs are ratios to the original's",
         soft_wrap=True,
     )

@@ -1,0 +1,52 @@
+"""The README against the code, the help and the registry."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from toast_cli.cli import CONF, register_resolvers
+from toast_cli.results import Row, Summary, read_csv
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = [line.split("#")[0].split()[2:] for line in re.findall(r"^\$ (toast run .*)$", README, re.MULTILINE)]
+
+
+def test_first_screen_is_true(toast, tmp_path):
+    shown = re.findall(r"^│ (\S+) +│ +(\S+) │ +(\S+) │ +(\S+) │ +(\S+) │ +(\S+) │", README, re.MULTILINE)
+    plans = [row[0] for row in shown if row[0] != "none"]
+    assert toast("run", f"spans=[{','.join(plans)}]", "device=cpu", "hydra.run.dir=here")[0] == 0
+    measured = {line.plan: line for line in read_csv(tmp_path / "here" / "summary.csv", Summary)}
+    assert len(shown) == len(measured) >= 5
+    for plan, blocks, accuracy, delta, params, gflops in shown:
+        line = measured[plan]
+        assert int(blocks) == -line.blocks_removed
+        assert (params, gflops) == (f"{line.params_ratio:.3f}", f"{line.gflops_ratio:.3f}")
+        assert float(accuracy) == pytest.approx(line.accuracy_mean, abs=0.01), "another processor rounds otherwise"
+        assert float(delta) == pytest.approx(line.accuracy_delta_mean, abs=0.01)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_commands_compose(words: list[str]):
+    register_resolvers()
+    overrides = [re.sub(r"^(\w+)=(\w+),.*", r"\1=\2", word) for word in words if not word.startswith("-")]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        compose("config", overrides)
+
+
+def test_layout_is_the_layout():
+    listed = set(re.findall(r"^  (\w+\.py)", README, re.MULTILINE))
+    assert listed == {path.name for path in (ROOT / "toast_cli").glob("[!_]*.py")}
+
+
+def test_columns_are_the_columns():
+    section = README[README.index("Columns of `results.csv`") : README.index("- `fit_r2` =")]
+    assert re.findall(r"`(\w+)`", section) == list(Row.__annotations__)
+
+
+def test_changelog_names_the_version():
+    from toast_cli import __version__
+
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
