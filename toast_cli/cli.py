@@ -96,10 +96,7 @@ def _run(argv: list[str]) -> None:
     from toast_cli.results import Summary, print_table, read_csv
 
     register_resolvers()
-    os.environ["HYDRA_FULL_ERROR"] = (
-        "1"  # Hydra then raises instead of printing and exiting; `main` prints the sentence
-    )
-
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what goes wrong, and `main` prints the sentence
     failures: list[tuple[Path, Exception]] = []
 
     def job(cfg: DictConfig) -> None:
@@ -112,10 +109,8 @@ def _run(argv: list[str]) -> None:
                     run(cfg, folder)
             print_table(read_csv(path / "summary.csv", Summary))
             print(path / "results.csv")
-        except (
-            Exception
-        ) as e:  # raised at the end: the other jobs of a multirun go on, and Hydra adds no words of its own
-            failures.append((path, e))
+        except Exception as e:
+            failures.append((path, e))  # raised at the end: other jobs of a multirun go on, and Hydra adds no words
 
     program, sys.argv = sys.argv, ["toast", *argv]
     try:
@@ -136,7 +131,7 @@ def register_resolvers() -> None:
 
 
 def _raise(failures: list[tuple[Path, Exception]]) -> None:
-    """The one failure as it is; several (or one nobody expected) as a list of their sentences."""
+    """One failure as it is; several as a list of their sentences."""
     if len(failures) == 1:
         raise failures[0][1]
     if failures:

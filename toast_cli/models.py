@@ -25,8 +25,12 @@ from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, did_you_mean, require_flag, reraise_disk
 
+# A checkpoint may have these though the encoder has not.
 _HEADS = ("head.", "head_dist.")
 _PACKAGE = "pkg://"
+_UNREADABLE = (
+    OSError, EOFError, SafetensorError, pickle.UnpicklingError, RuntimeError, KeyError, AttributeError, TypeError,
+)  # fmt: skip
 
 
 class Backbone(nn.Module):
@@ -220,16 +224,7 @@ def _load_checkpoint(vit: VisionTransformer, checkpoint: str) -> None:
         )
     try:
         weights = load_state_dict(str(path), weights_only=True)
-    except (
-        OSError,
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        AttributeError,
-        TypeError,
-    ) as e:
+    except _UNREADABLE as e:
         raise ToastError(
             f"model.checkpoint={checkpoint} cannot be read as weights ({type(e).__name__}): it must be a safetensors file, or a torch "
             "file that holds nothing but tensors (toast executes no pickle)."
