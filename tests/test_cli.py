@@ -65,6 +65,15 @@ class TestHelp:
         assert "name: vit_small_patch16_224.augreg_in21k_ft_in1k" in out
         assert not list(tmp_path.iterdir())
 
+    def test_ones_own_groups_stand_beside_the_others(self, toast, tmp_path):
+        (tmp_path / "mine" / "translator").mkdir(parents=True)
+        (tmp_path / "mine" / "translator" / "same.yaml").write_text("_target_: toast_cli.translators.Identity\n")
+        status, out, err = toast(
+            "run", *SMALL, "--config-dir", str(tmp_path / "mine"), "translator=same", "hydra.run.dir=here"
+        )
+        assert status == 0, err
+        assert "identity translator" in out
+
     def test_completion_knows_the_verb(self, toast, monkeypatch):
         for line, word in (
             ("toast run mod", "model="),

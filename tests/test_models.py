@@ -103,6 +103,26 @@ def test_checkpoint_reads_back_with_head_and_other_image_size(tmp_path, suffix: 
     assert torch.equal(larger.vit.pos_embed[:, :1], backbone.vit.pos_embed[:, :1])
 
 
+def test_weights_come_from_a_hub_cache_without_internet(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """The real way to the hub's weights, with a cache as it leaves one behind."""
+    name = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    weights = {
+        **tiny(patch_size=16, embed_dim=192, depth=12).vit.state_dict(),
+        "head.weight": torch.zeros(1000, 192),
+        "head.bias": torch.zeros(1000),
+    }
+    weights["pos_embed"] = torch.randn(1, 197, 192)
+    repository = tmp_path / f"models--timm--{name}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    (repository / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    save_file(weights, repository / "snapshots" / ("0" * 40) / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    loaded = models.load("vit_t", name, image_size=224)
+    assert torch.equal(loaded.vit.blocks[7].mlp.fc1.weight, weights["blocks.7.mlp.fc1.weight"])
+    assert torch.equal(loaded.vit.pos_embed, weights["pos_embed"])
+
+
 class Boom:
     def __reduce__(self):
         return (exec, ("raise SystemExit('executed')",))

@@ -112,6 +112,7 @@ def _run(argv: list[str]) -> None:
         except Exception as e:
             failures.append((path, e))  # raised at the end: other jobs of a multirun go on, and Hydra adds no words
 
+    argv = sorted(argv, key=lambda word: "=" in word and not word.startswith("-"))  # Hydra wants overrides in one piece
     program, sys.argv = sys.argv, ["toast", *argv]
     try:
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()
