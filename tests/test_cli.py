@@ -74,6 +74,17 @@ class TestHelp:
         assert status == 0, err
         assert "identity translator" in out
 
+    def test_ones_own_translator(self, toast, tmp_path, monkeypatch):
+        (tmp_path / "mine.py").write_text(
+            "from toast_cli.translators import Identity\n\nclass Halved(Identity):\n    name = 'halved'\n\n    def __init__(self, by):\n        self.by = by\n"
+        )
+        (tmp_path / "conf" / "translator").mkdir(parents=True)
+        (tmp_path / "conf" / "translator" / "halved.yaml").write_text("_target_: mine.Halved\nby: 2\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        status, out, err = toast("run", "--config-dir", str(tmp_path / "conf"), *SMALL, "translator=halved")
+        assert status == 0, err
+        assert "halved translator" in out
+
     def test_completion_knows_the_verb(self, toast, monkeypatch):
         for line, word in (
             ("toast run mod", "model="),
@@ -113,7 +124,7 @@ class TestList:
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if not option.startswith("hydra/")])
 def test_every_option_composes(option: str):
-    group, name = re.match(r"(experiment|\w+)/(.+)", option).groups()
+    group, name = re.match(r"(\w+)/(.+)", option).groups()
     extra = {"model/timm": ["model.name=vit_tiny_patch16_224"], "data/folder": ["data.path=photos"]}.get(option, [])
     cli.register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -137,10 +148,39 @@ def test_every_option_composes(option: str):
 ERRORS = {
     ("fly",): "'fly' is not a verb: use run, list, or see toast --help.",
     ("rn",): "'rn' is not a verb (did you mean run?): use run, list, or see toast --help.",
-    ("run", "model=dinov2_x"): "Could not find 'model/dinov2_x' Available options in 'model': deit_b deit_s digits_vit",
-    ("run", "data=cifar"): "Could not find 'data/cifar' Available options in 'data': cifar10 cifar100 cifar100_coarse",
-    ("run", "translator=lnear"): "Could not find 'translator/lnear' Available options in 'translator': identity linear",
-    ("run", "probe=svm"): "Could not find 'probe/svm' Available options in 'probe': linear",
+    (
+        "run",
+        "model=dinov2_x",
+    ): "model=dinov2_x is not there (did you mean dinov2_s, dinov2_l, dinov2_b?): use one of deit_b, deit_s, digits_vit",
+    ("run", "data=cifar"): "data=cifar is not there (did you mean cifar10, cifar100",
+    (
+        "run",
+        "translator=lnear",
+    ): "translator=lnear is not there (did you mean linear?): use one of identity, linear, or --config-dir <dir>",
+    ("run", "probe=svm"): "probe=svm is not there: use one of linear, or --config-dir <dir> with your own.",
+    ("run", "experiment=smoke"): "experiment=smoke is not there: use one of smoke/digits",
+    (
+        "run",
+        "--fresh",
+    ): "unrecognized arguments: --fresh: settings are written key=value, such as fresh=true; see toast run --help.",
+    (
+        "run",
+        "spans=9-11,2-3",
+    ): "spans=9-11,2-3 has several values: write spans=[9-11,2-3] for a list, or toast run -m for a run with each.",
+    ("run", "translator._target_=mine.Mine"): "Error locating target 'mine.Mine'",
+    (
+        "run",
+        "translator._target_=builtins.dict",
+    ): "translator=dict is no translator: derive it from toast_cli.translators.Translator.",
+    (
+        "run",
+        "hydra.run.dir=/dev/null/x",
+    ): "Not a directory (/dev/null/x): check that path, or give another place with hydra.run.dir=<dir>",
+    (
+        "run",
+        "data.skip_bad_images=off",
+    ): "data.skip_bad_images=off is neither true nor false: write data.skip_bad_images=true",
+    ("run", "model.pretrained=no"): "model.pretrained=no is neither true nor false",
     ("run", "modle=vit_s"): "Could not override 'modle'",
     ("run", "model.nmae=x"): "Could not override 'model.nmae'",
     ("run", "spans=[9-11"): "no viable alternative at input '[9-11'",
@@ -157,7 +197,7 @@ ERRORS = {
     ("run", "seeds=[]"): "seeds=[] is not a list of seeds",
     ("run", "data=folder"): "data=folder has no data.path: give data.path=<dir>",
     ("run", "data=mnist"): "ylecun/mnist could not be fetched from the hub",
-    ("run", "--config-dir", "nowhere"): "nowhere",
+    ("run", "--config-dir", "nowhere"): "Additional config directory",
     ("list", "--config-dir", "nowhere"): "--config-dir nowhere is not a folder",
 }
 
@@ -169,6 +209,12 @@ def test_an_error_is_one_sentence_and_a_status(argv: tuple[str, ...], toast):
     assert err.startswith("toast: ")
     assert ERRORS[argv] in err
     assert err.count("\n") == 1, err
+
+
+def test_our_own_bugs_are_not_put_on_the_person(monkeypatch):
+    monkeypatch.setattr(models, "_load_checkpoint", lambda *_: None.shape)
+    with pytest.raises(hydra.errors.InstantiationException, match="'NoneType' object has no attribute 'shape'"):
+        cli.main(["run"])
 
 
 def test_debug_shows_the_traceback(monkeypatch):

@@ -15,16 +15,17 @@ COMMANDS = [line.split("#")[0].split()[2:] for line in re.findall(r"^\$ (toast r
 
 
 def test_first_screen_is_true(toast, tmp_path):
-    shown = re.findall(r"^│ (\S+) +│ +(\S+) │ +(\S+) │ +(\S+) │ +(\S+) │ +(\S+) │", README, re.MULTILINE)
+    shown = re.findall(r"^│ (\S+) +│ +(\S+) │ +(\S+) │ +(\S+) │ +(\S+) │ +(\S+) │ +(\S*) │", README, re.MULTILINE)
     plans = [row[0] for row in shown if row[0] != "none"]
     assert toast("run", f"spans=[{','.join(plans)}]", "device=cpu", "hydra.run.dir=here")[0] == 0
     measured = {line.plan: line for line in read_csv(tmp_path / "here" / "summary.csv", Summary)}
     assert len(shown) == len(measured) >= 5
-    for plan, blocks, accuracy, delta, params, gflops in shown:
+    for plan, blocks, accuracy, delta, params, gflops, r2 in shown:
         line = measured[plan]
         assert int(blocks) == -line.blocks_removed
         assert (params, gflops) == (f"{line.params_ratio:.3f}", f"{line.gflops_ratio:.3f}")
         assert float(accuracy) == pytest.approx(line.accuracy_mean, abs=0.01), "another processor rounds otherwise"
+        assert r2 == "" if line.fit_r2 is None else float(r2) == pytest.approx(line.fit_r2, abs=0.001)
         assert float(delta) == pytest.approx(line.accuracy_delta_mean, abs=0.01)
 
 
@@ -34,6 +35,10 @@ def test_commands_compose(words: list[str]):
     overrides = [re.sub(r"^(\w+)=(\w+),.*", r"\1=\2", word) for word in words if not word.startswith("-")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         compose("config", overrides)
+
+
+def test_nothing_is_left_to_fill_in():
+    assert "@@" not in README
 
 
 def test_layout_is_the_layout():

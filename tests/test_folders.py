@@ -6,7 +6,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.cli import CONF, register_resolvers
 from toast_cli.errors import ToastError
-from toast_cli.folders import folder_name, open_folder, write_atomically
+from toast_cli.files import write_atomically
+from toast_cli.folders import folder_name, open_folder
 
 
 def config(*overrides: str) -> DictConfig:
@@ -60,8 +61,8 @@ def test_one_process_at_a_time(tmp_path):
 
 
 def test_a_folder_belongs_to_its_settings(tmp_path):
-    with open_folder(tmp_path, config()):
-        pass
+    with open_folder(tmp_path, config()) as folder:
+        folder.begin(weights="aa")
     with (
         pytest.raises(
             ToastError, match=r"holds a run with another data.fit_images, spans: choose another hydra.run.dir"
@@ -74,12 +75,14 @@ def test_a_folder_belongs_to_its_settings(tmp_path):
 
 
 def test_fresh_removes_what_a_run_writes_and_nothing_else(tmp_path):
-    with open_folder(tmp_path, config()):
+    with open_folder(tmp_path, config()) as folder:
+        folder.begin(weights="aa")
         (tmp_path / "features").mkdir()
         for name in ("results.csv", "features/train.f32", "thesis.tex"):
             (tmp_path / name).write_text("old")
     with open_folder(tmp_path, config("fresh=true")) as folder:
         assert not folder.complete
+        folder.begin(weights="aa")
     assert {path.name for path in tmp_path.iterdir()} == {"thesis.tex", "config.yaml", "run.json", ".lock"}
 
 
@@ -100,7 +103,8 @@ def test_what_no_run_left_is_never_touched(tmp_path):
 
 
 def test_no_is_not_yes(tmp_path):
-    with open_folder(tmp_path, config()):
+    with open_folder(tmp_path, config()) as folder:
+        folder.begin(weights="aa")
         (tmp_path / "results.csv").write_text("rows")
     with (
         pytest.raises(ToastError, match="fresh=no is neither true nor false: write fresh=true or fresh=false."),
@@ -110,10 +114,25 @@ def test_no_is_not_yes(tmp_path):
     assert (tmp_path / "results.csv").exists()
 
 
+def test_a_mistyped_setting_leaves_no_folder(tmp_path):
+    with pytest.raises(ToastError), open_folder(tmp_path / "run", config()):
+        raise ToastError("span 9-12 ends at block 12")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(ToastError), open_folder(tmp_path / "run", config("spans=9-12")):
+        raise ToastError("span 9-12 ends at block 12")
+    with open_folder(tmp_path / "run", config("spans=9-11")) as folder:
+        folder.begin(weights="aa")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"notes.txt", "config.yaml", "run.json", ".lock"}
+
+
 def test_temporary_files_of_a_killed_run_go(tmp_path):
     (tmp_path / ".results.csv.tmp").write_text("half a")
+    (tmp_path / ".thesis.tex.tmp").write_text("mine")
     with open_folder(tmp_path, config()):
         assert not (tmp_path / ".results.csv.tmp").exists()
+        assert (tmp_path / ".thesis.tex.tmp").exists()
 
 
 def test_what_a_run_is_made_of_must_not_change_under_it(tmp_path):
@@ -132,8 +151,11 @@ def test_complete_until_the_files_it_read_change(tmp_path):
     weights.write_text("one")
     settings = config(f"model.checkpoint={weights}")
     with open_folder(tmp_path / "run", settings) as folder:
-        write_atomically(folder / "summary.csv", "")
+        folder.begin(weights="aa")
         folder.finish()
+        for name in ("results.csv", "summary.csv"):
+            assert not folder.complete
+            write_atomically(folder / name, "")
         assert folder.complete
     weights.write_text("other")
     with open_folder(tmp_path / "run", settings) as folder:

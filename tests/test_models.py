@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import save_file
 
 from tests.conftest import pixels, tiny
@@ -183,6 +184,21 @@ def test_names_that_do_not_serve(name: str, sentence: str):
     with pytest.raises(ToastError, match="model.name=|weights of") as error:
         models.load("t", name)
     assert sentence in str(error.value)
+
+
+def test_gated_weights_say_how_to_get_in(monkeypatch: pytest.MonkeyPatch):
+    vit = tiny().vit
+
+    def gated(*_: object, pretrained: bool, **__: object) -> torch.nn.Module:
+        if pretrained:
+            raise RepositoryNotFoundError("401", response=MagicMock())
+        return vit
+
+    monkeypatch.setattr(models.timm, "create_model", gated)
+    with pytest.raises(
+        ToastError, match="does not give out the weights of vit_tiny_patch16_224 without permission: accept their terms"
+    ):
+        models.load("t", "vit_tiny_patch16_224")
 
 
 def test_options_that_timm_does_not_take():

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 
@@ -53,5 +55,5 @@ def test_memory_is_constant_in_images(latents: dict):
     sizes = set()
     for _ in range(5):
         moments.update(latents)
-        sizes.add(sum(t.numel() for t in (*moments.total.values(), *moments.product.values())))
-    assert len(sizes) == 1
+        sizes.add(len(pickle.dumps(moments)))
+    assert max(sizes) - min(sizes) < 8, "but for the digits of the count"

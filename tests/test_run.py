@@ -58,7 +58,8 @@ class TestResults:
         record = json.loads((folder / "run.json").read_text())
         assert record["complete"]
         assert set(record["seconds"]) == {"load", "fit", "encode", "probe"}
-        assert {"torch", "timm", "toast"} <= set(record["versions"])
+        assert {"torch", "timm", "toast", "commit"} <= set(record["versions"][0])
+        assert len(record["versions"]) == 1
         assert len(record["weights"]) == len(record["data"]) == 16
         assert {path.name for path in folder.iterdir()} == {
             "config.yaml", "run.json", "results.csv", "summary.csv", "translators.safetensors", "features", ".lock",
@@ -191,7 +192,8 @@ class TestResume:
         while not partial.is_file() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
+        assert partial.is_file()
         assert not (tmp_path / "here" / "results.csv").exists()
         assert toast("run", *SMALL, "batch_size=4", "hydra.run.dir=here")[0] == 0
         assert (tmp_path / "here" / "results.csv").read_bytes() == expected
@@ -261,6 +263,42 @@ class TestFaults:
         row = rows(tmp_path / "here" / "results.csv")[1]
         assert (row["fit_images"], row["train_images"], row["test_images"]) == ("15", "15", "15")
         assert "2 train and test images could not be decoded and were left out" in err
+
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_no_image_at_all(self, toast, tmp_path, split: str):
+        root = save_image_folder(tmp_path / "set")
+        for file in (root / split).rglob("*.png"):
+            file.write_bytes(b"garbage")
+        command = [
+            "run",
+            "data=folder",
+            f"data.path={root}",
+            "data.fit_images=6",
+            "spans=9-11",
+            "data.skip_bad_images=true",
+        ]
+        status, _, err = toast(*command)
+        assert status == 1
+        assert (
+            f"None of the {'fit' if split == 'train' else 'train or none of the test'} images can be decoded: mend them"
+            in err
+        )
+
+    def test_a_disk_too_small_is_said_before_the_work(self, toast, monkeypatch):
+        monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 1000})())
+        status, _, err = toast("run", *SMALL)
+        assert status == 1
+        assert "toast: The features need 0.0 GB in " in err
+        assert (
+            "make room, ask for fewer spans= or data.train_images=, or give another place with hydra.run.dir=<dir>."
+            in err
+        )
+
+    def test_memory_that_runs_out_elsewhere(self, toast, monkeypatch):
+        monkeypatch.setattr(probes.LinearProbe, "fit", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
+        status, _, err = toast("run", *SMALL)
+        assert status == 1
+        assert "toast: Memory ran out: use a smaller batch_size=" in err
 
     def test_weights_that_are_not_finite(self, toast, tmp_path):
         from safetensors.torch import load_file, save_file

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from toast_cli import __version__
 from toast_cli.errors import ToastError, did_you_mean
@@ -113,12 +114,25 @@ def _run(argv: list[str]) -> None:
             failures.append((path, e))  # raised at the end: other jobs of a multirun go on, and Hydra adds no words
 
     argv = sorted(argv, key=lambda word: "=" in word and not word.startswith("-"))  # Hydra wants overrides in one piece
+    _check_flags(argv)
     program, sys.argv = sys.argv, ["toast", *argv]
     try:
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()
     finally:
         sys.argv = program
     _raise(failures)
+
+
+def _check_flags(argv: list[str]) -> None:
+    """Let Hydra's own parser read the command line, and say in a sentence what it would say with its whole usage."""
+    from hydra._internal.utils import get_args_parser
+
+    def complain(message: str) -> NoReturn:
+        raise ToastError(f"{message}: settings are written key=value, such as fresh=true; see toast run --help.")
+
+    parser = get_args_parser()
+    parser.error = complain  # type: ignore[method-assign]
+    parser.parse_args(argv)
 
 
 def register_resolvers() -> None:
@@ -171,11 +185,7 @@ def _list(argv: list[str]) -> None:
 
 
 def _list_group(title: str, group: str, roots: list[Path]) -> None:
-    files = {
-        path.relative_to(root / group).with_suffix("").as_posix(): path
-        for root in roots
-        for path in sorted((root / group).rglob("*.yaml"))
-    }
+    files = _options(group, roots)
     print(f"{title} ({group}=...)")
     width = max(map(len, files), default=0)
     for name, path in files.items():
@@ -188,10 +198,16 @@ def _list_group(title: str, group: str, roots: list[Path]) -> None:
     print()
 
 
+def _options(group: str, roots: list[Path]) -> dict[str, Path]:
+    """The files of a config group by the names that choose them, those of later roots in the place of earlier ones."""
+    files = [(root / group, path) for root in roots for path in sorted((root / group).rglob("*.yaml"))]
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for folder, path in files}
+
+
 def _sentence(error: Exception) -> str | None:
     """The one line a person needs of an error that is hers to mend; None for anything else, which is a bug of ours."""
     chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+    while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
     for link in chain:
         if isinstance(link, ToastError):
@@ -200,7 +216,10 @@ def _sentence(error: Exception) -> str | None:
             return _file_sentence(link)
         if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError":
             return f"Memory ran out: use a smaller batch_size=, fewer spans= at a time, or another device=; {_KEPT}"
-    if any(type(link).__module__.startswith(("hydra.", "omegaconf.")) for link in chain):
+    ours = type(error).__name__ == "InstantiationException" and not re.search(
+        r"Error locating target| argument", str(error)
+    )
+    if type(error).__module__.startswith(("hydra.", "omegaconf.")) and not ours:
         return _settings_sentence(error)
     return None
 
@@ -211,7 +230,7 @@ _REMEDIES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EACCES:
 
 def _file_sentence(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
-    remedy = _REMEDIES.get(error.errno or 0, "mend that")
+    remedy = _REMEDIES.get(error.errno or 0, "check that path")
     return f"{error.strerror}{where}: {remedy}, or give another place with hydra.run.dir=<dir>; {_KEPT}"
 
 
@@ -221,5 +240,12 @@ def _settings_sentence(error: Exception) -> str:
     lines = [
         line for line in lines if line and not line.startswith(("full_key", "object_type", "See https", "Set the env"))
     ]
-    text = re.sub(r"Config search path:.*", "", " ".join(lines)).strip()
-    return f"{text.rstrip('.')}. See toast run --help for the settings and toast list for the options."
+    text = re.sub(r"Config search path:.*|,? set env var HYDRA_FULL_ERROR.*", "", " ".join(lines)).strip().rstrip(".")
+    if ambiguous := re.match(r"Ambiguous value for argument '(\S+?)=(\S+)'", text):
+        key, values = ambiguous.groups()
+        return f"{key}={values} has several values: write {key}=[{values}] for a list, or toast run -m for a run with each."
+    if missing := re.search(r"Could not find '(\w+)/(.+?)'", text):
+        group, name = missing.groups()
+        options = sorted(_options(group, [CONF]))
+        return f"{group}={name} is not there{did_you_mean(name, options)}: use one of {', '.join(options)}, or --config-dir <dir> with your own."
+    return f"{text}. See toast run --help for the settings and toast list for the options."

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -14,8 +13,9 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.errors import ToastError, require_flag
+from toast_cli.files import beside, write_atomically
 
-# How a run is carried out, not what it computes; and what the settings below it already say.
+# How a run is carried out, not what it computes; and an experiment's name, whose settings count, not what it is called.
 NOT_SCIENTIFIC = ("device", "batch_size", "workers", "fresh", "keep_features", "experiment", "hydra")
 _PATHS = (("model", "checkpoint"), ("data", "path"))
 RECORD = "run.json"
@@ -56,16 +56,6 @@ def folder_name(cfg: DictConfig) -> str:
     return f"{name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """The whole file or none of it: written beside ``path``, flushed to the disk, renamed."""
-    beside = path.with_name(f".{path.name}.tmp")
-    with beside.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
 class RunFolder:
     """The folder of one run: ``config.yaml`` (its settings), ``run.json`` (its record) and what ``run`` puts there."""
 
@@ -99,9 +89,8 @@ class RunFolder:
     def complete(self) -> bool:
         """Whether there is nothing left to do: all rows are written, and from files that are as they were."""
         record = self.record
-        return (
-            record.get("complete", False) and record.get("inputs") == self._inputs and (self / "summary.csv").is_file()
-        )
+        written = all((self / name).is_file() for name in ("results.csv", "summary.csv"))
+        return written and record.get("complete", False) and record.get("inputs") == self._inputs
 
     def finish(self) -> None:
         """Record that all rows are written."""
@@ -133,24 +122,39 @@ def open_folder(path: Path, cfg: DictConfig) -> Iterator[RunFolder]:
             f"{path} is in use by another toast process: wait until it has finished, or choose another hydra.run.dir=<dir>."
         ) from e
     try:
-        for leftover in path.glob(".*.tmp"):
-            leftover.unlink()
         settings = scientific(cfg)
         _claim(path, cfg, settings)
         yield RunFolder(path, _inputs(settings))
     finally:
+        begun = _begun(path)
+        if not begun and (path / RECORD).is_file():
+            _clear(path)  # a mistyped setting should not leave a folder behind
         lock.release()
+        if not begun:
+            (path / ".lock").unlink(missing_ok=True)
+            if not any(path.iterdir()):
+                path.rmdir()
+
+
+def _begun(path: Path) -> bool:
+    """Whether a run has got as far as recording what it is made of."""
+    return (path / RECORD).is_file() and "weights" in json.loads((path / RECORD).read_text())
 
 
 def _inputs(settings: dict[str, Any]) -> str:
     """Hash of the names, sizes and times of the local files that a run reads: a cheap sign that one of them changed."""
     digest = hashlib.sha256()
-    for group, key in _PATHS:
-        path = Path(settings[group].get(key) or "")
-        for file in sorted(path.rglob("*")) if path.is_dir() and path != Path() else [path]:
-            if file.is_file():
-                digest.update(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}".encode())
+    for file in _input_files(settings):
+        digest.update(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
+
+
+def _input_files(settings: dict[str, Any]) -> list[Path]:
+    """The checkpoint; the parquet files of a data folder, and all that lies in those named like its splits."""
+    data, checkpoint = settings["data"], settings["model"].get("checkpoint")
+    patterns = ("*.parquet", "*/*.parquet", *(f"{data.get(key)}/**/*" for key in ("train_split", "test_split")))
+    stored = [file for pattern in patterns for file in Path(data["path"]).glob(pattern)] if data.get("path") else []
+    return sorted(file for file in [*stored, *([Path(checkpoint)] if checkpoint else [])] if file.is_file())
 
 
 def _clear(path: Path) -> None:
@@ -168,8 +172,10 @@ def _claim(path: Path, cfg: DictConfig, settings: dict[str, Any]) -> None:
         raise ToastError(
             f"{path} holds a {foreign[0]} that no toast run left there: choose another hydra.run.dir=<dir>."
         )
-    if require_flag(cfg.fresh, "fresh"):
+    if require_flag(cfg.fresh, "fresh") or not _begun(path):
         _clear(path)
+    for name in _OWN:
+        beside(path / name).unlink(missing_ok=True)
     if not (path / "config.yaml").is_file():
         write_atomically(path / RECORD, "{}\n")
         write_atomically(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))

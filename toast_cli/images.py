@@ -1,7 +1,7 @@
 """Labelled images and how they become pixels: decoded once, in batches, a bad one named or left out."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,11 +85,11 @@ class Images:
         return len(self.indices)
 
     def batches(
-        self, transform: Transform, size: int, workers: int = 0, start: int = 0, keep: bool = False
+        self, transform: Transform, size: int, workers: int = 0, start: int = 0, keep: Container[int] = ()
     ) -> Iterator[Batch]:
         """The images from number ``start`` on, in order, ``size`` at a time.
 
-        With ``keep`` the pixels stay in memory, so that whoever asks for the same image again has it decoded already.
+        The pixels of the split's images numbered in ``keep`` stay in memory, for whoever asks for them again.
 
         Raises ToastError that names a bad image, unless ``skip_bad_images`` is set.
         """
@@ -101,9 +101,9 @@ class Images:
                     f"{first.where} cannot be decoded ({first.reason}): mend or remove it, or set data.skip_bad_images=true to "
                     "leave such images out."
                 )
-            if keep:
-                found = {**dict(zip(good, pixels.clone(), strict=True)), **bad}
-                self.split.kept.update({int(self.indices[position]): value for position, value in found.items()})
+            for position, item in [*zip(good, pixels, strict=True), *bad.items()]:
+                if (index := int(self.indices[position])) in keep:
+                    self.split.kept[index] = item.clone() if isinstance(item, Tensor) else item
             yield Batch(len(good) + len(bad), np.array(good, dtype=int), pixels)
 
 

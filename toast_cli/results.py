@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toast_cli.errors import ToastError
-from toast_cli.folders import write_atomically
+from toast_cli.files import write_atomically
 
 
 @dataclass(frozen=True)

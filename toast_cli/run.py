@@ -5,6 +5,7 @@ model + data → one streaming pass of moments → translators → one pass of f
 
 import os
 import platform
+import shutil
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ from toast_cli.folders import RunFolder
 from toast_cli.plans import parse_plans
 from toast_cli.results import Row, Summary, read_csv, summarise, write_csv
 from toast_cli.stages import Job, encode, feature_file, fit, missing_seeds, modules, score
+from toast_cli.translators import Translator
 
 
 def run(cfg: DictConfig, folder: RunFolder) -> None:
@@ -48,41 +50,53 @@ def run(cfg: DictConfig, folder: RunFolder) -> None:
 
 
 def prepare(cfg: DictConfig, folder: RunFolder) -> Job:
-    """Load the model, then the data, cheap checks first; record what the run is made of."""
-    seeds = _seeds(cfg.seeds)
-    translator, probe = instantiate(cfg.translator), instantiate(cfg.probe)
+    """Load the model, check the settings against it, then load the data; record what the run is made of."""
+    seeds, translator, probe = _seeds(cfg.seeds), instantiate(cfg.translator), instantiate(cfg.probe)
+    if not isinstance(translator, Translator):
+        raise ToastError(
+            f"translator={type(translator).__name__} is no translator: derive it from toast_cli.translators.Translator."
+        )
     backbone = instantiate(cfg.model, _convert_="all")
     plans = parse_plans(_plain(cfg.spans), backbone.depth)
     compute = Compute.pick(cfg.device, cfg.precision, backbone.width)
-    data = instantiate(cfg.data, _convert_="all")
-    backbone.to(compute.device).block_dtype = compute.dtype
-    probe.device = compute.device
-    job = Job(
-        folder=folder,
-        backbone=backbone,
-        data=data,
-        plans=plans,
-        translator=translator,
-        probe=probe,
-        seeds=seeds,
-        compute=compute,
-        batch_size=compute.batch_size(cfg.batch_size, backbone.tokens, backbone.width),
-        workers=_workers(cfg.workers, compute),
+    batch_size, workers = (
+        compute.batch_size(cfg.batch_size, backbone.tokens, backbone.width),
+        _workers(cfg.workers, compute),
     )
+    backbone.to(compute.device)
+    backbone.block_dtype = compute.dtype
+    probe.device = compute.device
+    data = instantiate(cfg.data, _convert_="all")
+    job = Job(folder, backbone, data, plans, translator, probe, seeds, compute, batch_size, workers)
     folder.begin(
         weights=backbone.fingerprint(), data=data.fingerprint(), device=compute.device.type, precision=compute.precision
     )
-    folder.note(
-        versions=_versions(),
-        plans=[str(plan) for plan in plans],
-        images={"train": len(data.train), "test": len(data.test)},
-    )
-    say(
-        f"{backbone.label} ({backbone.depth} blocks of width {backbone.width}) on {data.label}: {len(plans)} plans, "
-        f"{build_trie(plans, backbone.depth).evaluations()} block evaluations an image, {compute.precision} on {compute.device}, "
-        f"{job.batch_size} images at a time"
-    )
+    _note_versions(folder)
+    _announce(job)
     return job
+
+
+def _announce(job: Job) -> None:
+    """One line on what is about to be done. Raises ToastError where the disk has no room for the features."""
+    files = [feature_file(job, name) for name in ("train", "test")]
+    needed, free = sum(file.bytes_missing for file in files), shutil.disk_usage(job.folder.path).free
+    backbone, plans = job.backbone, job.plans
+    say(
+        f"{backbone.label} ({backbone.depth} blocks of width {backbone.width}) on {job.data.label}: {len(plans)} plan{'s' * (len(plans) > 1)}, "
+        f"{build_trie(plans, backbone.depth).evaluations()} block evaluations an image, {job.compute.precision} on {job.compute.device}, "
+        f"{job.batch_size} images at a time, {needed / 1e9:.2g} GB of features to write"
+    )
+    if needed > free:
+        raise ToastError(
+            f"The features need {needed / 1e9:.1f} GB in {job.folder.path}, which has {free / 1e9:.1f} GB free: make room, ask for fewer "
+            "spans= or data.train_images=, or give another place with hydra.run.dir=<dir>."
+        )
+
+
+def _note_versions(folder: RunFolder) -> None:
+    """A run that went on under other versions lists both."""
+    before, now = folder.record.get("versions", []), _versions()
+    folder.note(versions=[*before, now] if now not in before else before)
 
 
 def _seeds(seeds: Any) -> list[int]:
@@ -121,7 +135,7 @@ def _commit() -> str | None:
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -153,7 +153,8 @@ def _column(rows: datasets.Dataset, kind: str, name: str | None, fitting: list[s
         )
     if name is not None and name not in rows.features:
         raise ToastError(
-            f"data.{kind}_column={name} is not a column{did_you_mean(name, rows.features)}: the data set has {_schema(rows)}."
+            f"data.{kind}_column={name} is not a column{did_you_mean(name, rows.features)}: the data set has {_schema(rows)}; "
+            f"name one of these with data.{kind}_column."
         )
     return name or fitting[0]
 

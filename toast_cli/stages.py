@@ -52,7 +52,7 @@ def fit(job: Job) -> Fitted:
         return translators.load(path, job.translator)
     spans = sorted({span for plan in job.plans for span in plan.spans})
     size = job.batch_size
-    while True:
+    while True:  # the whole pass again when memory runs out: half a batch may have been added to the sums already
         try:
             moments, used = _moments(job, spans, size)
             break
@@ -69,8 +69,9 @@ def fit(job: Job) -> Fitted:
 def _moments(job: Job, spans: list[Span], batch_size: int) -> tuple[Moments, int]:
     """Moments of the untouched model's latents over the fit images, and how many of these could be used."""
     moments, used = Moments((span.start, span.end) for span in spans), 0
+    again = set(job.data.train.indices.tolist())  # these will be encoded too, and need no second decoding
     with progress("fit", len(job.data.fit)) as advance:
-        for batch in job.data.fit.batches(job.backbone.transform, batch_size, job.workers, keep=True):
+        for batch in job.data.fit.batches(job.backbone.transform, batch_size, job.workers, keep=again):
             if len(batch.positions):
                 moments.update(latents(job.backbone, batch.pixels.to(job.compute.device)))
             used += len(batch.positions)
@@ -88,7 +89,7 @@ def encode(job: Job, maps: Mapping[Span, nn.Module]) -> None:
     encoder = Halving(Encoder(job.backbone, job.plans, maps), say)
     for name, images in (("train", job.data.train), ("test", job.data.test)):
         _encode_split(job, encoder, name, images)
-    job.data.fit.split.kept.clear()
+    job.data.train.split.kept.clear()  # the split that fit and train images share
 
 
 def _encode_split(job: Job, encoder: Halving, name: str, images: Images) -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from toast_cli.folders import write_atomically
+from toast_cli.files import write_atomically
 from toast_cli.moments import PairMoments
 from toast_cli.plans import Span
 
