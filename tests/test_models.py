@@ -1,6 +1,7 @@
 """One body over every model family that timm's VisionTransformer class covers, at tiny size."""
 
 import pickle
+from unittest.mock import MagicMock
 
 import pytest
 import torch
