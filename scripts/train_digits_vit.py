@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from safetensors.torch import save_file
 
-from toast_cli.cli import CONF
+from toast_cli.registry import CONF
 
 EPOCHS, WARM_UP, BATCH, RATE, DECAY = 150, 10, 64, 1e-3, 0.05
 

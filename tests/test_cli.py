@@ -12,8 +12,9 @@ from hydra import compose, initialize_config_dir
 
 from tests.conftest import SMALL
 from toast_cli import __version__, cli, data, models, probes, translators
-from toast_cli.cli import CONF, GROUPS
+from toast_cli.cli import GROUPS
 from toast_cli.folders import scientific
+from toast_cli.registry import CONF
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = sorted(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from toast_cli.cli import CONF, register_resolvers
+from toast_cli.cli import register_resolvers
+from toast_cli.registry import CONF
 from toast_cli.results import Row, Summary, read_csv
 
 ROOT = Path(__file__).parents[1]

@@ -7,9 +7,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from toast_cli import translators
-from toast_cli.cli import CONF
 from toast_cli.moments import Moments, PairMoments
 from toast_cli.plans import Span
+from toast_cli.registry import CONF
 from toast_cli.translators import Identity, Linear, Translator, least_squares
 
 NAMES = sorted(path.stem for path in (CONF / "translator").glob("*.yaml"))

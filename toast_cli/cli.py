@@ -1,7 +1,6 @@
 """The ``toast`` verbs. Imports nothing heavy: a verb that needs torch imports it when it runs."""
 
 import argparse
-import errno
 import os
 import re
 import sys
@@ -11,15 +10,9 @@ from typing import NoReturn
 
 from toast_cli import __version__
 from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.registry import CONF, options
+from toast_cli.sentences import sentence
 
-
-def _conf() -> Path:
-    """The registry: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    return next(path for path in (package / "conf", package.parent / "conf") if path.is_dir())
-
-
-CONF = _conf()
 GROUPS = {
     "models": "model",
     "data": "data",
@@ -40,10 +33,10 @@ def main(argv: list[str] | None = None) -> None:
             raise
         sys.exit(_complain("Interrupted: what is finished is kept, the same command goes on from there.", status=130))
     except Exception as e:
-        sentence = _sentence(e)
-        if debug or sentence is None:
+        told = sentence(e)
+        if debug or told is None:
             raise
-        sys.exit(_complain(sentence))
+        sys.exit(_complain(told))
 
 
 def _complain(sentence: str, status: int = 1) -> int:
@@ -142,7 +135,7 @@ def register_resolvers() -> None:
     from toast_cli.folders import folder_name
 
     OmegaConf.register_new_resolver("toast_folder", lambda *, _root_: folder_name(_root_), replace=True)
-    OmegaConf.register_new_resolver("toast_basename", lambda path: Path(path or "").name or "folder", replace=True)
+    OmegaConf.register_new_resolver("toast_basename", lambda path: Path(str(path or "")).name or "folder", replace=True)
 
 
 def _raise(failures: list[tuple[Path, Exception]]) -> None:
@@ -150,10 +143,8 @@ def _raise(failures: list[tuple[Path, Exception]]) -> None:
     if len(failures) == 1:
         raise failures[0][1]
     if failures:
-        reasons = "".join(f"\n  {path}: {_sentence(error) or repr(error)}" for path, error in failures)
-        raise ToastError(f"{len(failures)} runs failed; the same command tries these again.{reasons}") from failures[0][
-            1
-        ]
+        reasons = "".join(f"\n  {path}: {sentence(error) or repr(error)}" for path, error in failures)
+        raise ToastError(f"{len(failures)} runs failed; the same command tries these again.{reasons}")
 
 
 def _complete(argv: list[str]) -> None:
@@ -185,7 +176,7 @@ def _list(argv: list[str]) -> None:
 
 
 def _list_group(title: str, group: str, roots: list[Path]) -> None:
-    files = _options(group, roots)
+    files = options(group, roots)
     print(f"{title} ({group}=...)")
     width = max(map(len, files), default=0)
     for name, path in files.items():
@@ -196,56 +187,3 @@ def _list_group(title: str, group: str, roots: list[Path]) -> None:
         ]
         print(f"  {name:{width}}  {comments[0] if comments else ''}".rstrip())
     print()
-
-
-def _options(group: str, roots: list[Path]) -> dict[str, Path]:
-    """The files of a config group by the names that choose them, those of later roots in the place of earlier ones."""
-    files = [(root / group, path) for root in roots for path in sorted((root / group).rglob("*.yaml"))]
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for folder, path in files}
-
-
-def _sentence(error: Exception) -> str | None:
-    """The one line a person needs of an error that is hers to mend; None for anything else, which is a bug of ours."""
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__) is not None:
-        chain.append(cause)
-    for link in chain:
-        if isinstance(link, ToastError):
-            return str(link)
-        if isinstance(link, OSError) and link.errno is not None:
-            return _file_sentence(link)
-        if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError":
-            return f"Memory ran out: use a smaller batch_size=, fewer spans= at a time, or another device=; {_KEPT}"
-    ours = type(error).__name__ == "InstantiationException" and not re.search(
-        r"Error locating target| argument", str(error)
-    )
-    if type(error).__module__.startswith(("hydra.", "omegaconf.")) and not ours:
-        return _settings_sentence(error)
-    return None
-
-
-_KEPT = "what is finished is kept, and the same command goes on from there."
-_REMEDIES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EACCES: "change the permissions"}
-
-
-def _file_sentence(error: OSError) -> str:
-    where = f" ({error.filename})" if error.filename else ""
-    remedy = _REMEDIES.get(error.errno or 0, "check that path")
-    return f"{error.strerror}{where}: {remedy}, or give another place with hydra.run.dir=<dir>; {_KEPT}"
-
-
-def _settings_sentence(error: Exception) -> str:
-    """Hydra's and OmegaConf's complaints, which take several lines, in one."""
-    lines = [re.sub(r"\s+", " ", line).strip() for line in str(error).splitlines()]
-    lines = [
-        line for line in lines if line and not line.startswith(("full_key", "object_type", "See https", "Set the env"))
-    ]
-    text = re.sub(r"Config search path:.*|,? set env var HYDRA_FULL_ERROR.*", "", " ".join(lines)).strip().rstrip(".")
-    if ambiguous := re.match(r"Ambiguous value for argument '(\S+?)=(\S+)'", text):
-        key, values = ambiguous.groups()
-        return f"{key}={values} has several values: write {key}=[{values}] for a list, or toast run -m for a run with each."
-    if missing := re.search(r"Could not find '(\w+)/(.+?)'", text):
-        group, name = missing.groups()
-        options = sorted(_options(group, [CONF]))
-        return f"{group}={name} is not there{did_you_mean(name, options)}: use one of {', '.join(options)}, or --config-dir <dir> with your own."
-    return f"{text}. See toast run --help for the settings and toast list for the options."

@@ -1,0 +1,54 @@
+"""What a person is told of an error: one line that says what was given, what is allowed and what to do."""
+
+import errno
+import re
+
+from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.registry import CONF, options
+
+
+def sentence(error: Exception) -> str | None:
+    """The one line a person needs of an error that is hers to mend; None for anything else, which is a bug of ours."""
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    for link in chain:
+        if isinstance(link, ToastError):
+            return str(link)
+        if isinstance(link, OSError) and link.errno is not None:
+            return _file_sentence(link)
+        if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError":
+            return f"Memory ran out: use a smaller batch_size=, fewer spans= at a time, or another device=; {_KEPT}"
+    ours = type(error).__name__ == "InstantiationException" and not re.search(
+        r"Error locating target| argument", str(error)
+    )
+    if type(error).__module__.startswith(("hydra.", "omegaconf.")) and not ours:
+        return _settings_sentence(error)
+    return None
+
+
+_KEPT = "what is finished is kept, and the same command goes on from there."
+_REMEDIES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EACCES: "change the permissions"}
+
+
+def _file_sentence(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    remedy = _REMEDIES.get(error.errno or 0, "check that path")
+    return f"{error.strerror}{where}: {remedy}, or give another place with hydra.run.dir=<dir>; {_KEPT}"
+
+
+def _settings_sentence(error: Exception) -> str:
+    """Hydra's and OmegaConf's complaints, which take several lines, in one."""
+    lines = [re.sub(r"\s+", " ", line).strip() for line in str(error).splitlines()]
+    lines = [
+        line for line in lines if line and not line.startswith(("full_key", "object_type", "See https", "Set the env"))
+    ]
+    text = re.sub(r"Config search path:.*|,? set env var HYDRA_FULL_ERROR.*", "", " ".join(lines)).strip().rstrip(".")
+    if ambiguous := re.match(r"Ambiguous value for argument '(\S+?)=(\S+)'", text):
+        key, values = ambiguous.groups()
+        return f"{key}={values} has several values: write {key}=[{values}] for a list, or toast run -m for a run with each."
+    if missing := re.search(r"Could not find '(\w+)/(.+?)'", text):
+        group, name = missing.groups()
+        offered = sorted(options(group, [CONF]))
+        return f"{group}={name} is not there{did_you_mean(name, offered)}: use one of {', '.join(offered)}, or --config-dir <dir> with your own."
+    return f"{text}. See toast run --help for the settings and toast list for the options."
