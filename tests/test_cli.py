@@ -147,8 +147,8 @@ def test_every_option_composes(option: str):
 
 
 ERRORS = {
-    ("fly",): "'fly' is not a verb: use run, list, or see toast --help.",
-    ("rn",): "'rn' is not a verb (did you mean run?): use run, list, or see toast --help.",
+    ("fly",): "'fly' is not a verb: use run, bench, list, or see toast --help.",
+    ("rn",): "'rn' is not a verb (did you mean run?): use run, bench, list, or see toast --help.",
     (
         "run",
         "model=dinov2_x",
@@ -231,3 +231,13 @@ def test_from_another_directory_as_a_program(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(tmp_path / "here" / "results.csv")
     assert (tmp_path / "here" / "results.csv").is_file()
+
+
+def test_bench_help_examples_compose(toast):
+    help_text = toast("bench", "--help")[1]
+    examples = re.findall(r"^ +toast bench(.*?)(?:  .*)?$", help_text, re.MULTILINE)
+    assert len(examples) >= 4
+    assert "seconds: 5" in help_text
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for example in examples:
+            compose("bench", example.split())

@@ -17,10 +17,14 @@ def test_shared_prefixes_are_computed_once_and_tails_for_one_token(
     plans = parse_plans("all", 12)
     maps = {plan.spans[0]: torch.nn.Identity() for plan in plans[1:]}
     calls: list[tuple[int, int | None]] = []
-    block = models.Backbone.block
-    monkeypatch.setattr(
-        models.Backbone, "block", lambda self, i, x, rows=None: calls.append((i, rows)) or block(self, i, x, rows)
-    )
+    block, fused_block = models.Backbone.block, models.Backbone.fused_block
+
+    def counted(self: models.Backbone, i: int):
+        function = fused_block(self, i)
+        return lambda latent, rows: calls.append((i, rows)) or function(latent, rows)
+
+    monkeypatch.setattr(models.Backbone, "block", lambda self, i, x: calls.append((i, None)) or block(self, i, x))
+    monkeypatch.setattr(models.Backbone, "fused_block", counted)
     Encoder(backbone, plans, maps)(pixels(2))
     assert len(calls) == build_trie(plans, 12).evaluations() == 298
     assert sum(plan.spans[0].start >= STEM for plan in plans[1:]) == 78
@@ -30,13 +34,8 @@ def test_shared_prefixes_are_computed_once_and_tails_for_one_token(
     assert all(rows is None for i, rows in calls if i != 11)
 
 
-def test_leading_rows_looks_at_no_other_query(monkeypatch: pytest.MonkeyPatch):
-    backbone = tiny()
-    seen: list[int] = []
-    attend = torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(
-        torch.nn.functional, "scaled_dot_product_attention", lambda q, k, v: seen.append(q.shape[-2]) or attend(q, k, v)
-    )
-    latent = backbone.stem(pixels(2))
-    assert models.leading_rows(backbone.blocks[0], latent, 1).shape == (2, 1, 32)
-    assert seen == [1]
+def test_the_untouched_model_needs_no_second_copy_of_its_weights():
+    backbone = tiny(depth=3)
+    assert Encoder(backbone, parse_plans("none", 3), {}).fused == {}
+    maps = {parse_plans("0-1", 3)[1].spans[0]: torch.nn.Identity()}
+    assert set(Encoder(backbone, parse_plans("0-1", 3), maps).fused) == {2}

@@ -14,7 +14,8 @@ def stacked(latent: torch.Tensor) -> torch.Tensor:
 def latents() -> dict[int, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(20, 7, 5, generator=generator)
-    return {-1: x, 0: x @ torch.randn(5, 5, generator=generator) + 3, 2: torch.randn(20, 7, 5, generator=generator)}
+    latents = {-1: x, 0: x @ torch.randn(5, 5, generator=generator) + 3, 2: torch.randn(20, 7, 5, generator=generator)}
+    return {layer: x.double() for layer, x in latents.items()}
 
 
 def test_sums_are_those_of_the_stacked_tokens(latents: dict):
@@ -57,3 +58,48 @@ def test_memory_is_constant_in_images(latents: dict):
         moments.update(latents)
         sizes.add(len(pickle.dumps(moments)))
     assert max(sizes) - min(sizes) < 8, "but for the digits of the count"
+
+
+def test_products_in_fp32_serve_as_well_as_in_float64():
+    """Directions of 1e-5 of the largest spread and a large mean, as after early blocks: fp32 products alone would lose them."""
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.logspace(0, -5, 32)
+    turn = torch.linalg.qr(torch.randn(32, 32, generator=generator))[0]
+    x = (torch.randn(40, 50, 32, generator=generator) * spread) @ turn + 3
+    y = x @ torch.randn(32, 32, generator=generator) + 0.1 * torch.randn(40, 50, 32, generator=generator)
+    single, double = Moments([(0, 1)]), Moments([(0, 1)])
+    for batch in range(0, 40, 8):
+        part = {0: x[batch : batch + 8], 1: y[batch : batch + 8]}
+        single.update(part)
+        double.update({layer: value.double() for layer, value in part.items()})
+    one, other = single.pair(0, 1), double.pair(0, 1)
+    weight, exact = (torch.linalg.solve(pair.xx, pair.xy) for pair in (one, other))
+    rows = stacked(x)
+    moved = (rows @ (weight - exact)).norm() / (rows @ exact).norm()
+    assert moved < 1e-5
+    assert one.r2(weight) == pytest.approx(other.r2(exact), abs=1e-6)
+    assert one.cka() == pytest.approx(other.cka(), abs=1e-6)
+    naive = (stacked(x).float().T @ stacked(x).float()).double()
+    lost = torch.linalg.solve(naive, other.xy)
+    assert (rows @ (lost - exact)).norm() / (rows @ exact).norm() > 100 * moved, "or the test shows nothing"
+
+
+def test_cka_is_that_of_the_centred_gram_matrices(latents: dict):
+    moments = Moments([(-1, 0), (-1, 2)])
+    moments.update(latents)
+    x, y = (stacked(latents[layer]) - stacked(latents[layer]).mean(0) for layer in (-1, 0))
+    one, other = x @ x.T, y @ y.T  # (n, n)
+    expected = ((one * other).sum() / (one.norm() * other.norm())).item()
+    assert moments.pair(-1, 0).cka() == pytest.approx(expected, rel=1e-9)
+    assert moments.pair(-1, 2).cka() < moments.pair(-1, 0).cka() <= 1
+
+
+def test_latents_that_are_not_finite_are_named():
+    with pytest.raises(FloatingPointError, match="after block 1"):
+        Moments([(0, 1)]).update({0: torch.ones(1, 2, 3), 1: torch.full((1, 2, 3), float("nan"))})
+
+
+def test_constant_latents_do_no_harm():
+    moments = Moments([(0, 1)])
+    moments.update({0: torch.zeros(2, 3, 4), 1: torch.ones(2, 3, 4)})
+    assert torch.equal(moments.pair(0, 1).yy, torch.full((4, 4), 6.0, dtype=torch.float64))

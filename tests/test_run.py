@@ -355,3 +355,15 @@ def test_real_weights_and_images(toast, assets, tmp_path):
     assert none.params == 14 * 14 * 3 * d + d + d + 257 * d + 12 * (12 * d * d + 15 * d) + 2 * d
     assert late.params == none.params - 2 * (12 * d * d + 15 * d) + d * d
     assert 0.9 < late.fit_r2 < 1
+
+
+def test_auto_stands_for_the_same_precision_when_a_run_goes_on(toast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("toast_cli.compute._NARROW", 1)
+    monkeypatch.setattr("toast_cli.compute._faster_in_bf16", lambda device, width: True)
+    monkeypatch.setattr("toast_cli.run.score", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        toast("run", *SMALL, "hydra.run.dir=here")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert toast("run", *SMALL, "hydra.run.dir=here")[0] == 0
+    assert {row["precision"] for row in rows(tmp_path / "here" / "results.csv")} == {"bf16"}

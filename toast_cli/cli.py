@@ -6,12 +6,15 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from toast_cli import __version__
 from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.registry import CONF, options
 from toast_cli.sentences import sentence
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 GROUPS = {
     "models": "model",
@@ -45,7 +48,7 @@ def _complain(sentence: str, status: int = 1) -> int:
 
 
 def _dispatch(argv: list[str]) -> None:
-    verbs: dict[str, Callable[[list[str]], None]] = {"run": _run, "list": _list}
+    verbs: dict[str, Callable[[list[str]], None]] = {"run": _run, "bench": _bench, "list": _list}
     if argv[:1] in (["-sc"], ["--shell-completion"]):
         _complete(argv)
     elif argv and argv[0] in verbs:
@@ -66,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="""\
 verbs:
   run [key=value ...]   sweep over spans: results.csv, summary.csv and a table   (toast run --help)
+  bench [key=value ...] latency, throughput and peak memory of shortened models   (toast bench --help)
   list [group]          what can be chosen: models, data, translators, probes, experiments
 
 examples:
@@ -81,28 +85,46 @@ TOAST_DEBUG=1 shows the traceback of an error.""",
 
 
 def _run(argv: list[str]) -> None:
-    """``toast run``: hand the rest of the command line to Hydra, which composes ``conf/`` and calls the runner."""
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import DictConfig
-
+    """``toast run``: what ``run.py`` does, in the run's own folder."""
     from toast_cli.folders import open_folder
     from toast_cli.results import Summary, print_table, read_csv
+
+    def job(cfg: "DictConfig", path: Path) -> None:
+        with open_folder(path, cfg) as folder:
+            if not folder.complete:
+                from toast_cli.run import run
+
+                run(cfg, folder)
+        print_table(read_csv(path / "summary.csv", Summary))
+        print(path / "results.csv")
+
+    _hydra("config", argv, job)
+
+
+def _bench(argv: list[str]) -> None:
+    """``toast bench``: what ``bench.py`` does."""
+
+    def job(cfg: "DictConfig", path: Path) -> None:
+        from toast_cli.bench import bench
+
+        bench(cfg, path)
+
+    _hydra("bench", argv, job)
+
+
+def _hydra(config: str, argv: list[str], job: "Callable[[DictConfig, Path], None]") -> None:
+    """Hand the rest of the command line to Hydra, which composes ``conf/<config>.yaml`` and calls ``job`` with it and its folder."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
 
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what goes wrong, and `main` prints the sentence
     failures: list[tuple[Path, Exception]] = []
 
-    def job(cfg: DictConfig) -> None:
+    def guarded(cfg: "DictConfig") -> None:
         path = Path(HydraConfig.get().runtime.output_dir)
         try:
-            with open_folder(path, cfg) as folder:
-                if not folder.complete:
-                    from toast_cli.run import run
-
-                    run(cfg, folder)
-            print_table(read_csv(path / "summary.csv", Summary))
-            print(path / "results.csv")
+            job(cfg, path)
         except Exception as e:
             failures.append((path, e))  # raised at the end: other jobs of a multirun go on, and Hydra adds no words
 
@@ -110,7 +132,7 @@ def _run(argv: list[str]) -> None:
     _check_flags(argv)
     program, sys.argv = sys.argv, ["toast", *argv]
     try:
-        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()
+        hydra.main(config_path=str(CONF), config_name=config, version_base="1.3")(guarded)()
     finally:
         sys.argv = program
     _raise(failures)

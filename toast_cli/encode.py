@@ -1,11 +1,12 @@
 """The trie walk: features of every plan in one pass over the images, each shared prefix computed once.
 
 A plan is a sequence of operations from the stem to the readout. All plans of a run form a trie; for each batch it is
-walked depth-first, so memory is one path of activations. Where the readout looks at the leading tokens only, the last
-operation of a path is computed for these alone.
+walked depth-first, so memory is one path of activations. What comes before the first translator of a plan is the untouched
+model, and computed by timm's own code; what comes after it is a tail, computed by fused blocks. Where the readout looks at
+the leading tokens only, the last operation of a tail is computed for these alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,6 +26,13 @@ class Node:
     def evaluations(self) -> int:
         """How many blocks are evaluated for one image."""
         return sum(isinstance(operation, int) + child.evaluations() for operation, child in self.children.items())
+
+    def tails(self, shortened: bool = False) -> Iterator[int]:
+        """The blocks that come after a translator, each as often as it does."""
+        for operation, child in self.children.items():
+            if shortened and isinstance(operation, int):
+                yield operation
+            yield from child.tails(shortened or isinstance(operation, Span))
 
 
 def build_trie(plans: Sequence[Plan], depth: int) -> Node:
@@ -48,6 +56,7 @@ class Encoder:
         self.backbone = backbone
         self.maps = maps
         self.trie = build_trie(plans, backbone.depth)
+        self.fused = {i: backbone.fused_block(i) for i in set(self.trie.tails())}
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -61,15 +70,13 @@ class Encoder:
         for plan in node.plans:
             features[plan] = self.backbone.readout(latent)
         for operation, child in node.children.items():
-            below = shortened or isinstance(operation, Span)
-            rows = self.backbone.readout_tokens if below and not child.children else None
-            self._walk(child, self._apply(operation, latent, rows), features, below)
-
-    def _apply(self, operation: int | Span, latent: Tensor, rows: int | None) -> Tensor:
-        """(N, T, D) -> (N, T, D), or (N, rows, D) where only the leading ``rows`` tokens are needed."""
-        if isinstance(operation, Span):
-            return self.maps[operation](latent[:, :rows])
-        return self.backbone.block(operation, latent, rows)
+            rows = None if child.children else self.backbone.readout_tokens
+            if isinstance(operation, Span):
+                self._walk(child, self.maps[operation](latent[:, :rows]), features, shortened=True)
+            elif shortened:
+                self._walk(child, self.fused[operation](latent, rows), features, shortened=True)
+            else:
+                self._walk(child, self.backbone.block(operation, latent), features)
 
 
 @torch.inference_mode()

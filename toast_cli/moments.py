@@ -1,6 +1,11 @@
 """Streamed second moments of latents: all that closed-form translators, R² and CKA need, in one pass and constant memory.
 
 Tokens are rows: a latent X^(i) of N images and T tokens is n = N·T rows of width D.
+
+Products are taken batch by batch in the precision of the latents, and added up in float64. The variances of a latent's
+directions span nine orders of magnitude after early blocks, more than fp32 products resolve. There, rows are first moved
+to a basis in which they are close to white, z = (x − μ) A, with μ and A from a part of the first batch; any invertible A
+is right, and this one keeps rounding small beside every direction. Sums are moved back in float64.
 """
 
 from collections.abc import Iterable, Mapping
@@ -8,6 +13,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+# Share of a dimension's variance that the dimensions before it leave unexplained, below which rows are whitened: at 1e-3
+# fp32 products move maps by some 1e-5, and the move grows with its inverse.
+_UNEXPLAINED = 1e-3
 
 
 @dataclass(frozen=True)
@@ -35,42 +44,108 @@ class PairMoments:
         variation = (self.yy.trace() - self.sum_y.square().sum() / self.count).item()
         return 1 - self.residual(weight) / variation if variation > 0 else float("nan")
 
+    def cka(self) -> float:
+        """Linear CKA, ‖x̄ᵀȳ‖²_F / (‖x̄ᵀx̄‖_F ‖ȳᵀȳ‖_F) of centred rows (Kornblith et al., 2019, arXiv:1905.00414)."""
+        xx = self.xx - torch.outer(self.sum_x, self.sum_x) / self.count
+        xy = self.xy - torch.outer(self.sum_x, self.sum_y) / self.count
+        yy = self.yy - torch.outer(self.sum_y, self.sum_y) / self.count
+        return (xy.square().sum() / (xx.norm() * yy.norm())).item()
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """z = (x − mean) A and back, x = z A⁻¹ + mean; A is 1 where fp32 products of centred rows are good enough."""
+
+    mean: Tensor  # (D,), in the precision of the latents
+    into: Tensor | None  # A (D, D), likewise
+    back: Tensor | None  # A⁻¹ (D, D), float64, on the CPU
+
+    @classmethod
+    def of(cls, rows: Tensor) -> "_Basis":
+        """From rows (n, D): A = S R⁻¹ for their correlations S C S = RᵀR, lifted by the rounding of the rows themselves."""
+        width = rows.shape[1]
+        x = _on_cpu(rows[:: max(len(rows) // (4 * width), 1)]).double()
+        mean = x.mean(0).to(rows)
+        x = x - mean.to(x)
+        covariance = (x.T @ x / len(x)).cpu()
+        scale = torch.where(covariance.diagonal() > 0, covariance.diagonal(), 1.0).rsqrt()  # (D,)
+        lift = width * max(torch.finfo(rows.dtype).eps ** 2, 1e-14)
+        factor = torch.linalg.cholesky(scale[:, None] * covariance * scale + lift * torch.eye(width)).T  # R
+        if factor.diagonal().square().min() > _UNEXPLAINED:
+            return cls(mean, None, None)
+        into = scale[:, None] * torch.linalg.solve_triangular(factor, torch.eye(width).to(factor), upper=True)
+        into = into.to(rows.dtype)
+        return cls(mean, into.to(rows.device), torch.linalg.inv(into.double()))
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(n, D) -> (n, D)."""
+        centred = rows - self.mean
+        return centred if self.into is None else centred @ self.into
+
 
 class Moments:
     """Sums for the pairs of layers that are asked for, added up batch by batch in float64.
 
-    Memory is one D × D matrix for each pair and each layer, whatever the number of images.
+    Memory is one D × D matrix for each pair and four at most for each layer, whatever the number of images.
     """
 
     def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
         self.pairs = sorted(set(pairs))
         self.layers = sorted({layer for pair in self.pairs for layer in pair})
         self.count = 0
-        self.total: dict[int, Tensor] = {}  # layer -> (D,)
-        self.product: dict[tuple[int, int], Tensor] = {}  # (layer, layer) -> (D, D)
         self.dtype = torch.float32
+        self._basis: dict[int, _Basis] = {}
+        self._total: dict[int, Tensor] = {}  # layer -> Σ z (D,)
+        self._product: dict[tuple[int, int], Tensor] = {}  # (layer, layer) -> Σ zᵀz (D, D)
+        self._square: dict[int, Tensor] = {}  # layer -> Σ xᵀx (D, D), once it has been asked for
 
     def update(self, latents: Mapping[int, Tensor]) -> None:
-        """Add the latents (N, T, D) of one batch, by layer."""
-        rows = {layer: _rows(latents[layer]) for layer in self.layers}  # (n, D)
+        """Add the latents (N, T, D) of one batch, by layer. Raises FloatingPointError for values that are not finite."""
+        rows = {layer: latents[layer].flatten(0, 1) for layer in self.layers}  # (n, D)
         for layer, x in rows.items():
-            self._add(self.total, layer, x.sum(0))
-        for i, j in [*((layer, layer) for layer in self.layers), *self.pairs]:
-            self._add(self.product, (i, j), rows[i].T @ rows[j])
+            if not torch.isfinite(x.sum()):
+                raise FloatingPointError(f"the latents after block {layer}")
+            if layer not in self._basis:
+                self._basis[layer] = _Basis.of(x)
+            rows[layer] = self._basis[layer](x)
+            self._add(self._total, layer, rows[layer].sum(0))
+        for i, j in dict.fromkeys([*((layer, layer) for layer in self.layers), *self.pairs]):
+            self._add(self._product, (i, j), rows[i].T @ rows[j])
+        self._square.clear()
         if self.layers:
             self.count += len(rows[self.layers[0]])
-            self.dtype = latents[self.layers[0]].dtype
+            self.dtype = rows[self.layers[0]].dtype
 
     @staticmethod
     def _add(sums: dict, key: object, value: Tensor) -> None:
-        sums[key] = sums[key].add_(value) if key in sums else value
+        value = _on_cpu(value)
+        sums[key] = sums[key].add_(value) if key in sums else value.double()
 
     def pair(self, source: int, target: int) -> PairMoments:
         """The sums for X^(source) as x and X^(target) as y, on the CPU."""
-        xx, xy, yy = (self.product[key].cpu() for key in ((source, source), (source, target), (target, target)))
-        return PairMoments(self.count, self.total[source].cpu(), self.total[target].cpu(), xx, xy, yy, self.dtype)
+        for layer in (source, target):
+            if layer not in self._square:
+                self._square[layer] = self._moment(layer, layer)
+        xx, xy, yy = self._square[source], self._moment(source, target), self._square[target]
+        return PairMoments(self.count, self._sum(source), self._sum(target), xx, xy, yy, self.dtype)
+
+    def _sum(self, layer: int) -> Tensor:
+        """Σ x = Σ z A⁻¹ + n μ (D,)."""
+        basis, total = self._basis[layer], self._total[layer].cpu()
+        return (total if basis.back is None else total @ basis.back) + self.count * basis.mean.cpu()
+
+    def _moment(self, source: int, target: int) -> Tensor:
+        """Σ xᵀy = A⁻ᵀ (Σ zᵀz') A'⁻¹ + μᵀ Σ y + (Σ x)ᵀ μ' − n μᵀμ' (D, D)."""
+        one, other = self._basis[source], self._basis[target]
+        product = self._product[source, target].cpu()
+        product = product if one.back is None else one.back.T @ product
+        product = product if other.back is None else product @ other.back
+        mean, mean_y = one.mean.cpu().double(), other.mean.cpu().double()
+        return (
+            product + torch.outer(mean, self._sum(target)) + torch.outer(self._sum(source) - self.count * mean, mean_y)
+        )
 
 
-def _rows(latent: Tensor) -> Tensor:
-    """(N, T, D) -> (N·T, D) in float64, on the CPU where the device has none."""
-    return (latent.cpu() if latent.device.type == "mps" else latent).double().flatten(0, 1)
+def _on_cpu(value: Tensor) -> Tensor:
+    """On the CPU where the device has no float64."""
+    return value.cpu() if value.device.type == "mps" else value

@@ -58,7 +58,8 @@ def prepare(cfg: DictConfig, folder: RunFolder) -> Job:
         )
     backbone = instantiate(cfg.model, _convert_="all")
     plans = parse_plans(_plain(cfg.spans), backbone.depth)
-    compute = Compute.pick(cfg.device, cfg.precision, backbone.width)
+    begun_with = folder.record.get("precision", "auto")  # what `auto` stood for when the run began
+    compute = Compute.pick(cfg.device, begun_with if cfg.precision == "auto" else cfg.precision, backbone.width)
     batch_size, workers = (
         compute.batch_size(cfg.batch_size, backbone.tokens, backbone.width),
         _workers(cfg.workers, compute),

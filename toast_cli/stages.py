@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from toast_cli import translators
@@ -73,14 +72,14 @@ def _moments(job: Job, spans: list[Span], batch_size: int) -> tuple[Moments, int
     with progress("fit", len(job.data.fit)) as advance:
         for batch in job.data.fit.batches(job.backbone.transform, batch_size, job.workers, keep=again):
             if len(batch.positions):
-                moments.update(latents(job.backbone, batch.pixels.to(job.compute.device)))
+                try:
+                    moments.update(latents(job.backbone, batch.pixels.to(job.compute.device)))
+                except FloatingPointError as e:
+                    raise _not_finite(str(e).capitalize(), job) from e
             used += len(batch.positions)
             advance(batch.size)
     if used == 0:
         raise ToastError("None of the fit images can be decoded: mend them, or draw others with data.seed.")
-    for layer, total in moments.total.items():
-        if not torch.isfinite(total).all():
-            raise _not_finite(f"The latents after block {layer}", job)
     return moments, used
 
 

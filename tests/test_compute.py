@@ -1,0 +1,24 @@
+import pytest
+import torch
+
+from toast_cli import compute
+from toast_cli.compute import Compute
+
+
+@pytest.mark.parametrize(("bf16_seconds", "expected"), [(1.0, "bf16"), (2.0, "fp32"), (3.0, "fp32")])
+def test_auto_takes_bf16_where_it_is_measured_to_be_faster(
+    bf16_seconds: float, expected: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(
+        compute, "matmul_seconds", lambda width, dtype: bf16_seconds if dtype == torch.bfloat16 else 2.0
+    )
+    assert Compute.pick("cpu", "auto", 384).precision == expected
+    assert Compute.pick("cpu", "auto", 64).precision == "fp32", "too narrow to pay"
+
+
+def test_without_the_instructions_nothing_is_measured(monkeypatch: pytest.MonkeyPatch):
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    monkeypatch.setattr(compute, "matmul_seconds", lambda *_: 1 / 0)
+    assert Compute.pick("cpu", "auto", 384).precision == "fp32"

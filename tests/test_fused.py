@@ -1,0 +1,68 @@
+"""The fast path of a block against timm's own; whole models are in test_models.py."""
+
+import pytest
+import torch
+
+from tests.conftest import pixels, tiny
+from toast_cli import fused
+from toast_cli.fused import Dense, FusedBlock
+
+KINDS = {
+    "plain": ("vit_tiny_patch16_224", {}),
+    "layer scale": ("vit_small_patch14_dinov2", {}),
+    "no bias": ("vit_tiny_patch16_224", {"qkv_bias": False}),
+    "another activation": ("vit_base_patch32_clip_quickgelu_224", {}),
+}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_block(kind: str, packed: bool, monkeypatch: pytest.MonkeyPatch):
+    if not packed:  # as on a GPU
+        monkeypatch.setattr(fused, "_packs", lambda weight: False)
+    name, options = KINDS[kind]
+    backbone = tiny(name, **options)
+    latent = backbone.stem(pixels(3))
+    for module in backbone.blocks[1].modules():  # LayerScale and biases start out as constants that hide mistakes
+        for parameter in module.parameters(recurse=False):
+            parameter.add_(
+                0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+            )
+    expected = backbone.block(1, latent)
+    before = latent.clone()
+    quick = backbone.fused_block(1)
+    assert isinstance(quick, FusedBlock)
+    assert relative(quick(latent, None), expected) < 1e-6
+    for rows in (1, 2):
+        assert quick(latent, rows).shape == (3, rows, 32)
+        assert relative(quick(latent, rows), expected[:, :rows]) < 2e-6
+    assert torch.equal(latent, before), "siblings in the trie start from the same latent"
+
+
+def test_bf16_keeps_the_residual_stream_in_fp32():
+    backbone = tiny()
+    latent = backbone.stem(pixels(3))
+    exact = backbone.block(0, latent)
+    backbone.block_dtype = torch.bfloat16
+    for rows in (None, 1):
+        quick = backbone.fused_block(0)(latent, rows)
+        assert quick.dtype == torch.float32
+        assert 0 < relative(quick, exact[:, :rows]) < 0.01
+
+
+def test_blocks_of_another_kind_are_computed_as_they_are():
+    backbone = tiny(qk_norm=True)
+    latent = backbone.stem(pixels(2))
+    assert torch.equal(backbone.fused_block(0)(latent, 1), backbone.block(0, latent)[:, :1])
+
+
+def test_dense_without_bias():
+    x, weight = torch.randn(2, 3, 8), torch.randn(5, 8)
+    dense = Dense(weight, None, torch.float32)
+    assert torch.allclose(dense(x), x @ weight.T, atol=1e-5)
+    assert torch.allclose(dense.gelu(x), torch.nn.functional.gelu(x @ weight.T), atol=1e-5)
+    assert torch.allclose(dense.plus(x, torch.ones(2, 3, 5)), 1 + x @ weight.T, atol=1e-5)
+
+
+def relative(one: torch.Tensor, other: torch.Tensor) -> float:
+    return ((one - other).norm() / other.norm()).item()
