@@ -1,4 +1,4 @@
-.PHONY: run test check smoke weights wheel constraints
+.PHONY: run test check smoke bench weights wheel constraints
 
 run:          ## the main job on the embedded model
 	uv run toast run
@@ -11,6 +11,9 @@ check:        ## style and types
 
 smoke:        ## every stage in seconds
 	uv run toast run experiment=smoke/digits fresh=true
+
+bench:        ## the sweep beside a plain procedure, on the embedded model
+	uv run python scripts/bench_sweep.py --quick
 
 weights:      ## train the embedded model again
 	uv run python scripts/train_digits_vit.py

@@ -12,7 +12,9 @@ from toast_cli.results import Row, Summary, read_csv
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = [line.split("#")[0].split()[2:] for line in re.findall(r"^\$ (toast run .*)$", README, re.MULTILINE)]
+COMMANDS = [
+    line.split("#")[0].split()[1:] for line in re.findall(r"^\$ (toast (?:run|bench) .*)$", README, re.MULTILINE)
+]
 
 
 def test_first_screen_is_true(toast, tmp_path):
@@ -33,9 +35,9 @@ def test_first_screen_is_true(toast, tmp_path):
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_commands_compose(words: list[str]):
     register_resolvers()
-    overrides = [re.sub(r"^(\w+)=(\w+),.*", r"\1=\2", word) for word in words if not word.startswith("-")]
+    overrides = [re.sub(r"^(\w+)=(\w+),.*", r"\1=\2", word) for word in words[1:] if not word.startswith("-")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        compose("config", overrides)
+        compose({"run": "config", "bench": "bench"}[words[0]], overrides)
 
 
 def test_nothing_is_left_to_fill_in():

@@ -85,15 +85,24 @@ class Images:
         return len(self.indices)
 
     def batches(
-        self, transform: Transform, size: int, workers: int = 0, start: int = 0, keep: Container[int] = ()
+        self,
+        transform: Transform,
+        size: int,
+        workers: int = 0,
+        start: int = 0,
+        keep: Container[int] = (),
+        pin: bool = False,
     ) -> Iterator[Batch]:
         """The images from number ``start`` on, in order, ``size`` at a time.
 
-        The pixels of the split's images numbered in ``keep`` stay in memory, for whoever asks for them again.
+        The pixels of the split's images numbered in ``keep`` stay in memory, for whoever asks for them again. ``pin`` puts
+        batches where CUDA copies them from while it computes.
 
         Raises ToastError that names a bad image, unless ``skip_bad_images`` is set.
         """
-        loader = DataLoader(_Decoder(self, transform, start), size, num_workers=workers, collate_fn=_collate)
+        loader = DataLoader(
+            _Decoder(self, transform, start), size, num_workers=workers, collate_fn=_collate, pin_memory=pin
+        )
         for good, pixels, bad in loader:
             if bad and not self.split.skip_bad_images:
                 first = next(iter(bad.values()))

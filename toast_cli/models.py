@@ -29,6 +29,7 @@ from toast_cli.fused import BlockParts, FusedBlock
 # A checkpoint may have these though the encoder has not.
 _HEADS = ("head.", "head_dist.")
 _PACKAGE = "pkg://"
+_ALWAYS_FP32 = 2  # how many of the first blocks
 _UNREADABLE = (
     OSError, EOFError, SafetensorError, pickle.UnpicklingError, RuntimeError, KeyError, AttributeError, TypeError,
 )  # fmt: skip
@@ -41,9 +42,9 @@ class Backbone(nn.Module):
         label: the name it goes by in tables.
         blocks: L modules, each (N, T, D) -> (N, T, D).
         depth, width, image_size: L, D and the side of its square input in pixels.
-        block_dtype: what blocks multiply in; bfloat16 is by autocast, which keeps the residual stream in fp32. The stem,
-            the translators and the readout stay in fp32: they cost little, and bf16 there fills the stem's null space
-            with rounding noise, which a least-squares map then amplifies.
+        block_dtype: what blocks multiply in; the residual stream stays in fp32, and so do the stem, blocks 0 and 1,
+            the translators and the readout: they cost little, and bf16 there fills directions in which early latents hardly
+            vary with rounding noise, which a least-squares map then amplifies.
         transform: PIL image in RGB -> uint8 (3, H, W), as the model's own data config asks, at ``image_size``.
         readout_tokens: how many leading tokens the readout looks at; None means all of them.
     """
@@ -104,7 +105,8 @@ class Backbone(nn.Module):
 
     def block(self, i: int, latent: Tensor) -> Tensor:
         """X^(i−1) (N, T, D) -> X^(i) (N, T, D), by timm's own code."""
-        with torch.autocast(latent.device.type, torch.bfloat16, enabled=self.block_dtype == torch.bfloat16):
+        rounded = self.block_dtype == torch.bfloat16 and i >= _ALWAYS_FP32
+        with torch.autocast(latent.device.type, torch.bfloat16, enabled=rounded):
             return self.vit.blocks[i](latent).to(latent.dtype)
 
     def fused_block(self, i: int) -> Callable[[Tensor, int | None], Tensor]:

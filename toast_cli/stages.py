@@ -1,8 +1,8 @@
 """The stages of a run: moments and translators, features, probes and rows. Each finds what it has finished before."""
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from toast_cli.encode import Encoder, latents
 from toast_cli.errors import ToastError
 from toast_cli.features import FeatureFile
 from toast_cli.folders import RunFolder
-from toast_cli.images import Images
+from toast_cli.images import Batch, Images
 from toast_cli.models import Backbone
 from toast_cli.moments import Moments
 from toast_cli.plans import Plan, Span
@@ -42,6 +42,13 @@ class Job:
     compute: Compute
     batch_size: int
     workers: int
+
+    def batches(self, images: Images, size: int, start: int = 0, keep: Container[int] = ()) -> Iterator[Batch]:
+        """``images.batches`` with the model's transform, pixels on the run's device."""
+        device = self.compute.device
+        pin = device.type == "cuda"
+        for batch in images.batches(self.backbone.transform, size, self.workers, start, keep, pin):
+            yield replace(batch, pixels=batch.pixels.to(device, non_blocking=pin))
 
 
 def fit(job: Job) -> Fitted:
@@ -70,10 +77,10 @@ def _moments(job: Job, spans: list[Span], batch_size: int) -> tuple[Moments, int
     moments, used = Moments((span.start, span.end) for span in spans), 0
     again = set(job.data.train.indices.tolist())  # these will be encoded too, and need no second decoding
     with progress("fit", len(job.data.fit)) as advance:
-        for batch in job.data.fit.batches(job.backbone.transform, batch_size, job.workers, keep=again):
+        for batch in job.batches(job.data.fit, batch_size, keep=again):
             if len(batch.positions):
                 try:
-                    moments.update(latents(job.backbone, batch.pixels.to(job.compute.device)))
+                    moments.update(latents(job.backbone, batch.pixels))
                 except FloatingPointError as e:
                     raise _not_finite(str(e).capitalize(), job) from e
             used += len(batch.positions)
@@ -97,10 +104,10 @@ def _encode_split(job: Job, encoder: Halving, name: str, images: Images) -> None
     if done == len(images):
         return
     with progress(f"encode {name}", len(images), done) as advance:
-        for batch in images.batches(job.backbone.transform, job.batch_size, job.workers, done):
+        for batch in job.batches(images, job.batch_size, done):
             features = np.full((batch.size, *file.shape[1:]), np.nan, np.float32)  # (B, P, F)
             if len(batch.positions):
-                features[batch.positions - done] = encoder(batch.pixels.to(job.compute.device)).cpu().numpy()
+                features[batch.positions - done] = encoder(batch.pixels).cpu().numpy()
                 _check_finite(job, features[batch.positions - done])
             file.append(features)
             done += batch.size

@@ -1,0 +1,451 @@
+"""How fast a sweep is, beside a plain procedure on the same machine, model, images and probe, and beside the machine itself.
+
+    python scripts/bench_sweep.py --quick                      the embedded model, 3 minutes
+    python scripts/bench_sweep.py model=dinov2_s model.checkpoint=w.safetensors data=cifar10 data.path=cifar10
+
+Takes the settings of `toast run`; everything is measured on parts that fit into half an hour, and what is extrapolated
+from them says so. Prints its tables and writes each as <out>/<table>.csv.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import ClassLabel, Dataset, Features, Image
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from toast_cli.cli import register_resolvers
+from toast_cli.compute import Compute
+from toast_cli.console import say
+from toast_cli.costs import Costs
+from toast_cli.data import Data
+from toast_cli.encode import Encoder, Node, latents
+from toast_cli.features import FeatureFile
+from toast_cli.folders import open_folder
+from toast_cli.images import Images
+from toast_cli.models import Backbone
+from toast_cli.moments import Moments
+from toast_cli.plans import Plan, Span
+from toast_cli.probes import LinearProbe
+from toast_cli.registry import CONF
+from toast_cli.run import run
+from toast_cli.surgery import shorten
+from toast_cli.translators import Linear
+
+WHOLE = {"fit": 500, "train": 1000, "test": 500}  # the sweep that measured rates are extrapolated to
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="settings of toast run: model=... data=... device=...")
+    parser.add_argument("--quick", action="store_true", help="fewer images, fewer tables")
+    parser.add_argument("--out", type=Path, default=Path("outputs/bench_sweep"), help="where the CSV files go")
+    args = parser.parse_args()
+    images = {"fit": 64, "train": 64, "test": 32} if args.quick else {"fit": 500, "train": 96, "test": 48}
+    fitting = 4 if args.quick else 32  # batches
+    register_resolvers()
+    counts = [f"data.{name}_images={count}" for name, count in images.items()]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [*args.overrides, *counts])
+    backbone, data = instantiate(cfg.model, _convert_="all"), instantiate(cfg.data, _convert_="all")
+    cfg.spans = [str(span) for span in paper_spans(backbone.depth)]
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    def show(name: str, rows: list[dict]) -> None:
+        frame = pd.DataFrame(rows)
+        frame.to_csv(args.out / f"{name}.csv", index=False, float_format="%.6g")
+        print(f"\n{name}\n{frame.to_string(index=False, float_format=lambda value: f'{value:.4g}')}", flush=True)
+
+    compute = Compute.pick(cfg.device, "fp32", backbone.width)
+    batch = compute.batch_size(cfg.batch_size, backbone.tokens, backbone.width)
+    backbone.to(compute.device)
+    pixels = sample(data.train, backbone, 4 * batch).to(compute.device)
+    show("machine", [machine(backbone, compute, batch)])
+    maps, fit_rows = fit(backbone, sample(data.fit, backbone, fitting * batch).to(compute.device), batch)
+    show("fit", fit_rows)
+    show("efficiency", [efficiency(backbone, pixels[: 2 * batch], maps, dtype) for dtype in dtypes(backbone, compute)])
+    show("exactness", exactness(backbone, pixels[:batch], maps))
+    sweeps = sweep(cfg, backbone, data, compute, batch)
+    show("sweep", sweeps)
+    show("decode", decode(backbone, data, sweeps, batch))
+    if not args.quick:
+        show("probes", [probes(sweeps)])
+        show("growth", growth())
+        show("large", [large()])
+
+
+def paper_spans(depth: int) -> list[Span]:
+    """Every span that keeps block 0."""
+    return [Span(s, e) for s in range(depth - 1) for e in range(s + 1, depth)]
+
+
+def dtypes(backbone: Backbone, compute: Compute) -> list[torch.dtype]:
+    return [torch.float32, torch.bfloat16] if compute.device.type in ("cpu", "cuda") else [torch.float32]
+
+
+def sample(images: Images, backbone: Backbone, count: int) -> Tensor:
+    """``count`` images of them, some more than once where they are fewer."""
+    pixels = next(images.batches(backbone.transform, min(count, len(images)))).pixels
+    return pixels.repeat(-(-count // len(pixels)), 1, 1, 1)[:count]
+
+
+def seconds(call: Callable[[], object], repeat: int = 5) -> float:
+    """Median over ``repeat`` calls after one to warm up; whatever the device was asked to do is finished."""
+    times = []
+    for _ in range(repeat + 1):
+        begun = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times[1:])
+
+
+def machine(backbone: Backbone, compute: Compute, batch: int) -> dict:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    gpu = torch.cuda.get_device_name() if compute.device.type == "cuda" else None
+    auto = Compute.pick(str(compute.device), "auto", backbone.width).precision
+    return {
+        "device": gpu or name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "model": backbone.label,
+        "tokens": backbone.tokens,
+        "width": backbone.width,
+        "batch": batch,
+        "auto": auto,
+    }
+
+
+# --- the plain procedure: one span at a time, written to be read ---------------------------------------------------
+
+
+@torch.inference_mode()
+def naive_latents(backbone: Backbone, data: Data, batch: int) -> list[Tensor]:
+    """The latents after each block (n, D), of all tokens of the fit images, kept in memory."""
+    after: list[list[Tensor]] = [[] for _ in range(backbone.depth)]
+    for pixels in decoded(data.fit, backbone, batch):
+        x = backbone.stem(pixels)
+        for i in range(backbone.depth):
+            x = backbone.vit.blocks[i](x)
+            after[i].append(x.flatten(0, 1))
+    return [torch.cat(parts) for parts in after]
+
+
+@torch.inference_mode()
+def naive_fit(stored: list[Tensor], span: Span) -> nn.Module:
+    """Least squares on the stacked tokens."""
+    x, y = stored[span.start], stored[span.end]
+    module = nn.Linear(x.shape[1], y.shape[1], bias=False, device=x.device)
+    module.weight.copy_(torch.linalg.lstsq(x, y, driver="gels").solution.T)
+    return module
+
+
+@torch.inference_mode()
+def naive_encode(backbone: Backbone, model: nn.Module, images: Images, batch: int) -> Tensor:
+    """Every image decoded and run through the shortened model."""
+    return torch.cat([model(backbone.normalise(pixels)).cpu() for pixels in decoded(images, backbone, batch)])
+
+
+def naive_probe(train: Tensor, labels: np.ndarray, classes: int) -> nn.Module:
+    """One linear layer, Adam, five epochs."""
+    probe, target = nn.Linear(train.shape[1], classes), torch.from_numpy(labels)
+    optimizer = torch.optim.Adam(probe.parameters(), lr=1e-2)
+    for _ in range(5):
+        for rows in torch.randperm(len(train)).split(256):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(probe(train[rows].clone()), target[rows]).backward()
+            optimizer.step()
+    return probe
+
+
+def decoded(images: Images, backbone: Backbone, batch: int) -> Iterator[Tensor]:
+    for decoded_batch in images.batches(backbone.transform, batch):
+        yield decoded_batch.pixels.to(backbone.mean.device)
+
+
+def naive(backbone: Backbone, data: Data, batch: int) -> dict:
+    """Measure four spans, fit seconds = images × (a + b × blocks) to their encoding, and add up all spans and the untouched model."""
+    depth = backbone.depth
+    storing, stored = timed(lambda: naive_latents(backbone, data, batch))
+    measured = []
+    for span in (
+        Span(0, depth - 1),
+        Span(depth // 3, 2 * depth // 3),
+        Span(depth - 4, depth - 2),
+        Span(depth - 2, depth - 1),
+    ):
+        fitting, module = timed(lambda span=span: naive_fit(stored, span))
+        model = shorten(backbone, Plan((span,)), {span: module})
+        encoding, train = timed(lambda model=model: naive_encode(backbone, model, data.train, batch))
+        encoding += timed(lambda model=model: naive_encode(backbone, model, data.test, batch))[0]
+        probing, _ = timed(lambda train=train: naive_probe(train, data.train.labels, len(data.classes)))
+        measured.append((depth - (span.end - span.start), encoding, fitting, probing))
+        say(f"plain procedure, span {span}: fit {fitting:.1f} s, encode {encoding:.1f} s")
+    kept, encode, fitting, probing = map(np.array, zip(*measured, strict=True))
+    images = len(data.train) + len(data.test)
+    b, a = np.polyfit(kept, encode / images, 1)
+    error = float(np.abs(images * (a + b * kept) / encode - 1).max())
+    whole = WHOLE["train"] + WHOLE["test"]
+    spans = paper_spans(depth)
+    blocks = sum(depth - (span.end - span.start) for span in spans) + depth
+    total = whole * (a * (len(spans) + 1) + b * blocks)
+    total += (storing + float(np.mean(fitting)) * len(spans)) * WHOLE["fit"] / len(data.fit)
+    total += float(np.mean(probing)) * WHOLE["train"] / len(data.train) * (len(spans) + 1)
+    return {"procedure": "plain", "precision": "fp32", "blocks_an_image": blocks, "measured_images": images, "ms_a_block": 1e3 * b,
+            "ms_an_image": 1e3 * (a * (len(spans) + 1) + b * blocks), "cost_model_error": error, "whole_s": total}  # fmt: skip
+
+
+# --- toast ----------------------------------------------------------------------------------------------------------
+
+
+def sweep(cfg: DictConfig, backbone: Backbone, data: Data, compute: Compute, batch: int) -> list[dict]:
+    """The whole sweep, extrapolated to WHOLE from the rates of each stage: the plain procedure, then `toast run` itself."""
+    rows = [naive(backbone, data, batch)]
+    auto = Compute.pick(str(compute.device), "auto", backbone.width).precision
+    for precision in dict.fromkeys(["fp32", auto]):
+        cfg.precision = precision
+        with tempfile.TemporaryDirectory() as place, open_folder(Path(place) / "run", cfg) as folder:
+            run(cfg, folder)
+            took = folder.record["seconds"]
+        images = len(data.train) + len(data.test)
+        whole = {
+            "fit_s": took["fit"] * WHOLE["fit"] / len(data.fit),
+            "encode_s": took["encode"] * (WHOLE["train"] + WHOLE["test"]) / images,
+            "probe_s": took["probe"] * WHOLE["train"] / len(data.train),
+        }
+        total = took["load"] + sum(whole.values())
+        evaluations = Encoder(
+            backbone, [Plan(), *(Plan((span,)) for span in paper_spans(backbone.depth))], {}
+        ).trie.evaluations()
+        rows.append({"procedure": "toast", "precision": precision, "blocks_an_image": evaluations, "measured_images": images,
+                     "ms_an_image": 1e3 * took["encode"] / images, **whole, "load_s": took["load"], "whole_s": total,
+                     "ratio": rows[0]["whole_s"] / total, "is_auto": precision == auto})  # fmt: skip
+    return rows
+
+
+def fit(backbone: Backbone, pixels: Tensor, batch: int) -> tuple[dict[Span, nn.Module], list[dict]]:
+    """Maps of all pairs, what their sums and solves take beside the encoding, and how far fp32 products move them from float64."""
+    spans = paper_spans(backbone.depth)
+    single, double = Moments((s.start, s.end) for s in spans), Moments((s.start, s.end) for s in spans)
+    encode, sums = [], []
+    for part in pixels.split(batch):
+        encoding, summing = timed(lambda part=part: latents(backbone, part))
+        encode.append(encoding)
+        sums.append(timed(lambda summing=summing: single.update(summing))[0])
+        double.update(
+            {layer: x.double() if x.device.type != "mps" else x.cpu().double() for layer, x in summing.items()}
+        )
+    solve, fitted = timed(lambda: {s: Linear().fit(single.pair(s.start, s.end)) for s in spans})
+    cka, _ = timed(lambda: [single.pair(s.start, s.end).cka() for s in spans])
+    moved, r2 = [], []
+    for span in spans:
+        pair = dataclasses.replace(double.pair(span.start, span.end), dtype=single.dtype)  # the same idea of rank
+        exact, ours = Linear().fit(pair), fitted[span].weight_.double()
+        change = ours - exact.weight_.double()
+        size = (exact.weight_.double() * (pair.xx @ exact.weight_.double())).sum()
+        moved.append(((change * (pair.xx @ change)).sum() / size).sqrt().item())
+        r2.append(abs(fitted[span].r2_ - exact.r2_))
+    later = slice(1, None)  # the first batch warms up, and sets the bases
+    extra, steady = sums[0] - statistics.median(sums[later]), statistics.median(sums[later]) / batch
+    whole = steady * WHOLE["fit"] + max(extra, 0) + solve
+    once = statistics.median(encode[later]) / batch
+    row = {"pairs": len(spans), "images": len(pixels), "encode_ms": 1e3 * once, "sums_ms": 1e3 * steady, "first_batch_s": extra,
+           "solve_s": solve, "cka_s": cka, f"share_at_{WHOLE['fit']}": whole / (once * WHOLE["fit"]),
+           "prediction_moved_max": max(moved), "r2_moved_max": max(r2)}  # fmt: skip
+    device = pixels.device
+    return {span: translator.to_module().to(device) for span, translator in fitted.items()}, [row]
+
+
+def timed(call: Callable) -> tuple[float, object]:
+    begun = time.perf_counter()
+    result = call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun, result
+
+
+def plans_of(maps: dict[Span, nn.Module]) -> list[Plan]:
+    return [Plan(), *(Plan((span,)) for span in maps)]
+
+
+@contextmanager
+def computing_in(backbone: Backbone, dtype: torch.dtype) -> Iterator[None]:
+    before, backbone.block_dtype = backbone.block_dtype, dtype
+    yield
+    backbone.block_dtype = before
+
+
+def efficiency(backbone: Backbone, pixels: Tensor, maps: dict[Span, nn.Module], dtype: torch.dtype) -> dict:
+    """FLOP/s of the walk over those of the four products of a block at the same number of rows, measured before and after."""
+    batch = len(pixels) // 2
+    costs = Costs(backbone, maps)
+
+    def gflops(node: Node, shortened: bool = False) -> float:
+        """What the walk computes for all tokens; operations for the readout's tokens alone are not counted."""
+        total = 0.0
+        for operation, child in node.children.items():
+            below = shortened or isinstance(operation, Span)
+            if child.children or not below or backbone.readout_tokens is None:
+                total += costs.operations[operation].gflops
+            total += gflops(child, below)
+        return total
+
+    with computing_in(backbone, dtype):
+        encoder = Encoder(backbone, plans_of(maps), maps)
+        peaks, walks = [products(backbone, batch, dtype)], []
+        for _ in range(3):  # in turn, and for as long: a machine may slow down under a load that lasts
+            walks.append(timed(lambda: encoder(pixels[:batch]))[0] / batch)
+            peaks.append(products(backbone, batch, dtype))
+        took, peak = statistics.median(walks), statistics.median(peaks)
+        i = backbone.depth // 2
+        latent, fused = backbone.stem(pixels[:batch]), backbone.fused_block(i)
+        with torch.inference_mode():
+            plain_ms, fused_ms, rows_ms = (
+                1e3 * seconds(call, 9) / batch
+                for call in (lambda: backbone.block(i, latent), lambda: fused(latent, None), lambda: fused(latent, 1))
+            )
+    achieved = (gflops(encoder.trie) + costs.ends.gflops) / took / 1e3
+    return {"precision": str(dtype).removeprefix("torch."), "peak_tflops": peak, "walk_tflops": achieved, "efficiency": achieved / peak,
+            "walk_ms": 1e3 * took, "timm_block_ms": plain_ms, "fused_block_ms": fused_ms, "class_token_block_ms": rows_ms}  # fmt: skip
+
+
+def products(backbone: Backbone, batch: int, dtype: torch.dtype, at_least: float = 3.0) -> float:
+    """TFLOP/s of qkv, projection and MLP as bare products into buffers that are there already, over ``at_least`` seconds."""
+    rows, d, device = batch * backbone.tokens, backbone.width, backbone.mean.device
+    shapes = ((d, 3 * d), (d, d), (d, 4 * d), (4 * d, d))
+    tensors = [
+        tuple(torch.randn(*shape, device=device).to(dtype) for shape in ((rows, wide), (wide, narrow), (rows, narrow)))
+        for wide, narrow in shapes
+    ]
+
+    def multiply() -> None:
+        for x, weight, out in tensors:
+            torch.mm(x, weight, out=out)
+
+    took = seconds(multiply, repeat=max(9, int(at_least / max(seconds(multiply, 1), 1e-6)) if at_least else 9))
+    return 24 * rows * d * d / took / 1e12
+
+
+def exactness(backbone: Backbone, pixels: Tensor, maps: dict[Span, nn.Module]) -> list[dict]:
+    """Relative differences of features, the largest over spans: against the shortened timm models, and bf16 against fp32."""
+    plans = plans_of(maps)
+    exact = Encoder(backbone, plans, maps)(pixels)
+    chosen = range(0, len(plans), max(1, len(plans) // 8))
+    with torch.inference_mode():
+        timms = [shorten(backbone, plans[i], maps)(backbone.normalise(pixels)) for i in chosen]
+    rows = [
+        difference(
+            "walk in fp32 against the shortened timm model",
+            [relative(exact[:, i], t) for i, t in zip(chosen, timms, strict=True)],
+        )
+    ]
+    with computing_in(backbone, torch.bfloat16):
+        rounded = Encoder(backbone, plans, maps)(pixels)
+    rows.append(
+        difference(
+            "walk in bf16 against the walk in fp32", [relative(rounded[:, i], exact[:, i]) for i in range(len(plans))]
+        )
+    )
+    return rows
+
+
+def relative(one: Tensor, other: Tensor) -> float:
+    return ((one - other).norm() / other.norm()).item()
+
+
+def difference(what: str, values: list[float]) -> dict:
+    return {"compared": what, "plans": len(values), "mean": statistics.mean(values), "max": max(values)}
+
+
+def decode(backbone: Backbone, data: Data, sweeps: list[dict], batch: int) -> list[dict]:
+    """Images a second of decoding and preprocessing alone, in this process, beside those of the model."""
+    took, _ = timed(lambda: [None for _ in data.train.batches(backbone.transform, batch)])
+    rows = [{"what": "decode and preprocess, one process", "images_per_s": len(data.train) / took}]
+    rows += [
+        {"what": f"toast, every span, {row['precision']}", "images_per_s": 1e3 / row["ms_an_image"]}
+        for row in sweeps[1:]
+    ]
+    return rows
+
+
+def probes(sweeps: list[dict], images: int = 4096, plans: int = 67, width: int = 384, classes: int = 10) -> dict:
+    """A probe of all plans from features on disk, extrapolated to 50 000 images and 3 seeds, beside encoding these."""
+    generator = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as place:
+        file = FeatureFile(Path(place) / "features.f32", images, plans, width)
+        for _ in range(0, images, 512):
+            file.append(generator.standard_normal((512, plans, width), dtype=np.float32))
+        took, _ = timed(lambda: LinearProbe().fit(file.read(), generator.integers(0, classes, images), classes, seed=0))
+    whole = 3 * took * 50_000 / images
+    encoding = 50_000 * min(row["ms_an_image"] for row in sweeps[1:]) / 1e3
+    return {"images": images, "plans": plans, "width": width, "one_seed_s": took, "three_seeds_at_50000_s": whole,
+            "encoding_50000_s": encoding, "share": whole / (whole + encoding)}  # fmt: skip
+
+
+def growth() -> list[dict]:
+    """`toast run spans=single` on the embedded model and as many digits, repeated: seconds and peak memory of the process."""
+    rows = []
+    for count in (1000, 4000, 16000):
+        with tempfile.TemporaryDirectory() as place:
+            write_digits(Path(place), count)
+            took, peak = process(["spans=single", "data=folder", f"data.path={place}", f"hydra.run.dir={place}/run"])
+        rows.append({"images": count, "seconds": took, "peak_mb": peak})
+    return rows
+
+
+def write_digits(place: Path, count: int) -> None:
+    digits = load_digits()
+    for name, size in (("train", 4 * count // 5), ("test", count // 5)):
+        which = np.arange(size) % len(digits.target)
+        pictures = [(digits.images[i] * 255 / 16).astype(np.uint8) for i in which]
+        features = Features({"image": Image(), "label": ClassLabel(num_classes=10)})
+        Dataset.from_dict({"image": pictures, "label": digits.target[which].tolist()}, features).to_parquet(
+            place / f"{name}.parquet"
+        )
+
+
+def large() -> dict:
+    """Every span that keeps block 0 of a 24-block ViT-L with random weights, on a few images of four patches."""
+    spans = ",".join(map(str, paper_spans(24)))
+    words = ["model=timm", "model.name=vit_large_patch16_224", "model.pretrained=false", "model.image_size=32"]
+    with tempfile.TemporaryDirectory() as place:
+        counts = ["data.fit_images=300", "data.train_images=10", "data.test_images=10"]
+        took, peak = process([*words, *counts, f"spans=[{spans}]", f"hydra.run.dir={place}"])
+    pairs = len(paper_spans(24))
+    return {"model": "vit_large_patch16_224", "spans": pairs, "seconds": took, "peak_mb": peak,
+            "moments_mb": (pairs + 24) * 1024**2 * 8 / 1e6}  # fmt: skip
+
+
+def process(words: list[str]) -> tuple[float, float | None]:
+    """Wall seconds and, on Linux, peak resident set (1e6 bytes) of `toast run`."""
+    begun, peak = time.perf_counter(), None
+    child = subprocess.Popen([sys.executable, "-m", "toast_cli", "run", *words], stdout=subprocess.DEVNULL)
+    status = Path(f"/proc/{child.pid}/status")
+    while child.poll() is None:  # wait4's figure would start from what this process holds when it forks
+        time.sleep(0.1)
+        with suppress(OSError):
+            peaks = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+            peak = 1024 * int(peaks[0]) / 1e6 if peaks else peak
+    if child.returncode:
+        raise SystemExit(f"toast run {' '.join(words)[:200]} failed")
+    return time.perf_counter() - begun, peak
+
+
+if __name__ == "__main__":
+    main()
