@@ -60,16 +60,21 @@ def fit(job: Job) -> Fitted:
     size = job.batch_size
     while True:  # the whole pass again when memory runs out: half a batch may have been added to the sums already
         try:
-            moments, used = _moments(job, spans, size)
+            fitted, used = _fit(job, spans, size)
             break
         except Exception as e:
             if not out_of_memory(e):
                 raise
             size = halve(size, say, e)
-    fitted = {span: copy.deepcopy(job.translator).fit(moments.pair(span.start, span.end)) for span in spans}
     job.folder.note(fit_images=used)
     translators.save(path, fitted)
     return fitted
+
+
+def _fit(job: Job, spans: list[Span], batch_size: int) -> tuple[dict[Span, Translator], int]:
+    """The translators, and how many images they come from. The moments, gigabytes for a large model, end here."""
+    moments, used = _moments(job, spans, batch_size)
+    return {span: copy.deepcopy(job.translator).fit(moments.pair(span.start, span.end)) for span in spans}, used
 
 
 def _moments(job: Job, spans: list[Span], batch_size: int) -> tuple[Moments, int]:
