@@ -75,7 +75,7 @@ def main() -> None:
     backbone.to(compute.device)
     pixels = sample(data.train, backbone, 4 * batch).to(compute.device)
     show("machine", [machine(backbone, compute, batch)])
-    maps, fit_rows = fit(backbone, sample(data.fit, backbone, fitting * batch).to(compute.device), batch)
+    maps, fit_rows = fit(backbone, sample(data.fit[0], backbone, fitting * batch).to(compute.device), batch)
     show("fit", fit_rows)
     show("efficiency", [efficiency(backbone, pixels[: 2 * batch], maps, dtype) for dtype in dtypes(backbone, compute)])
     show("exactness", exactness(backbone, pixels[:batch], maps))
@@ -139,7 +139,7 @@ def machine(backbone: Backbone, compute: Compute, batch: int) -> dict:
 def naive_latents(backbone: Backbone, data: Data, batch: int) -> list[Tensor]:
     """The latents after each block (n, D), of all tokens of the fit images, kept in memory."""
     after: list[list[Tensor]] = [[] for _ in range(backbone.depth)]
-    for pixels in decoded(data.fit, backbone, batch):
+    for pixels in decoded(data.fit[0], backbone, batch):
         x = backbone.stem(pixels)
         for i in range(backbone.depth):
             x = backbone.vit.blocks[i](x)
@@ -205,7 +205,7 @@ def naive(backbone: Backbone, data: Data, batch: int) -> dict:
     spans = paper_spans(depth)
     blocks = sum(depth - (span.end - span.start) for span in spans) + depth
     total = whole * (a * (len(spans) + 1) + b * blocks)
-    total += (storing + float(np.mean(fitting)) * len(spans)) * WHOLE["fit"] / len(data.fit)
+    total += (storing + float(np.mean(fitting)) * len(spans)) * WHOLE["fit"] / len(data.fit[0])
     total += float(np.mean(probing)) * WHOLE["train"] / len(data.train) * (len(spans) + 1)
     return {"procedure": "plain", "precision": "fp32", "blocks_an_image": blocks, "measured_images": images, "ms_a_block": 1e3 * b,
             "ms_an_image": 1e3 * (a * (len(spans) + 1) + b * blocks), "cost_model_error": error, "whole_s": total}  # fmt: skip
@@ -225,7 +225,7 @@ def sweep(cfg: DictConfig, backbone: Backbone, data: Data, compute: Compute, bat
             took = folder.record["seconds"]
         images = len(data.train) + len(data.test)
         whole = {
-            "fit_s": took["fit"] * WHOLE["fit"] / len(data.fit),
+            "fit_s": took["fit"] * WHOLE["fit"] / len(data.fit[0]),
             "encode_s": took["encode"] * (WHOLE["train"] + WHOLE["test"]) / images,
             "probe_s": took["probe"] * WHOLE["train"] / len(data.train),
         }

@@ -38,7 +38,7 @@ def test_the_plain_procedure_and_the_walk_agree(script: ModuleType):
     digits = data.load("digits", "scikit-learn", fit_images=100, train_images=60, test_images=20)
     span = Span(8, 10)
     moments = Moments([(8, 10)])
-    for batch in script.decoded(digits.fit, backbone, 32):
+    for batch in script.decoded(digits.fit[0], backbone, 32):
         moments.update(latents(backbone, batch))
     ours = {span: Linear().fit(moments.pair(8, 10)).to_module()}
     theirs = {span: script.naive_fit(script.naive_latents(backbone, digits, 32), span)}

@@ -70,15 +70,15 @@ class TestDraws:
 
     def test_the_seed_decides(self):
         assert (digits(train_images=100).train.indices != digits(train_images=100, seed=1).train.indices).any()
-        assert (digits().fit.indices != digits(seed=1).fit.indices).any()
-        assert (digits().fit.indices == digits().fit.indices).all()
+        assert (digits().fit[0].indices != digits(seed=1).fit[0].indices).any()
+        assert (digits().fit[0].indices == digits().fit[0].indices).all()
         assert digits().fingerprint() == digits().fingerprint() != digits(seed=1).fingerprint()
 
     def test_fit_images_do_not_move_with_train_images(self):
-        assert (digits().fit.indices == digits(train_images=60).fit.indices).all()
+        assert (digits().fit[0].indices == digits(train_images=60).fit[0].indices).all()
 
     def test_first_is_stored_order(self):
-        assert digits(fit_order="first").fit.indices.tolist() == list(range(50))
+        assert digits(fit_order="first").fit[0].indices.tolist() == list(range(50))
 
     @pytest.mark.parametrize(
         ("settings", "sentence"),
@@ -283,10 +283,12 @@ def test_many_images_in_workers_take_few_file_descriptors():
     try:
         loaded = digits(fit_images=400)
         assert (
-            len(torch.cat([batch.pixels for batch in loaded.fit.batches(transform, 64, workers=2, keep=range(1437))]))
+            len(
+                torch.cat([batch.pixels for batch in loaded.fit[0].batches(transform, 64, workers=2, keep=range(1437))])
+            )
             == 400
         )
-        assert len(loaded.fit.split.kept) == 400
+        assert len(loaded.fit[0].split.kept) == 400
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -305,14 +307,41 @@ def test_kept_pixels_are_not_decoded_again(monkeypatch: pytest.MonkeyPatch):
     loaded = digits(train_images=400)
     decoded: list[int] = []
     monkeypatch.setattr(Split, "encoded", lambda self, index: decoded.append(index) or original(self, index))
-    fit = all_pixels(loaded.fit, keep=set(loaded.train.indices))
+    fit = all_pixels(loaded.fit[0], keep=set(loaded.train.indices))
     train = all_pixels(loaded.train)
-    assert len(decoded) == len(set(decoded)) == len(set(loaded.fit.indices) | set(loaded.train.indices))
-    shared = set(loaded.fit.indices) & set(loaded.train.indices)
-    assert set(loaded.fit.split.kept) == shared
+    assert len(decoded) == len(set(decoded)) == len(set(loaded.fit[0].indices) | set(loaded.train.indices))
+    shared = set(loaded.fit[0].indices) & set(loaded.train.indices)
+    assert set(loaded.fit[0].split.kept) == shared
     assert shared
     for index in shared:
-        assert torch.equal(fit[loaded.fit.indices == index], train[loaded.train.indices == index])
+        assert torch.equal(fit[loaded.fit[0].indices == index], train[loaded.train.indices == index])
 
 
 original = Split.encoded
+
+
+def test_the_papers_division_of_one_split():
+    both = {name: digits(splits=name, one_split={"name": "test", "test_images": 90}) for name in ("standard", "paper")}
+    assert (len(both["standard"].train), len(both["standard"].test)) == (1437, 360)
+    assert (len(both["paper"].train), len(both["paper"].test)) == (270, 90)
+    stored = digits(train_split="test", fit_images=10).train.split
+    whole = [stored.encoded(i) for i in range(360)]
+    parts = [part.split.encoded(i) for part in (both["paper"].train, both["paper"].test) for i in range(len(part))]
+    assert sorted(parts) == sorted(whole), "every image once"
+    again = digits(splits="paper", one_split={"name": "test", "test_images": 90}, seed=1)
+    assert again.fingerprint() != both["paper"].fingerprint()
+    assert len(digits(splits="paper").test) == 360, "nothing to divide"
+    with pytest.raises(ToastError, match="data.splits=papr is not known"):
+        digits(splits="papr")
+
+
+def test_several_numbers_of_fit_images_are_nested():
+    nested = digits(fit_images=[50, 10, 200])
+    assert nested.fit_sizes == [10, 50, 200]
+    drawn = [set(part.indices) for part in nested.fit]
+    assert set().union(*drawn) == set(digits(fit_images=200).fit[0].indices)
+    assert drawn[0] | drawn[1] == set(digits(fit_images=50).fit[0].indices)
+    with pytest.raises(ToastError, match="data.fit_images=.. is empty"):
+        digits(fit_images=[])
+    with pytest.raises(ToastError, match="data.fit_images=5000 cannot be had"):
+        digits(fit_images=[10, 5000])

@@ -3,10 +3,13 @@
 import pickle
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
+import timm
 import torch
+import torch.nn.functional as F
 from huggingface_hub.errors import RepositoryNotFoundError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.conftest import pixels, tiny
 from toast_cli import models
@@ -205,3 +208,63 @@ def test_gated_weights_say_how_to_get_in(monkeypatch: pytest.MonkeyPatch):
 def test_options_that_timm_does_not_take():
     with pytest.raises(ToastError, match="timm cannot build vit_tiny_patch16_224 with"):
         models.load("t", "vit_tiny_patch16_224", pretrained=False, options={"wings": 2})
+
+
+def test_the_papers_readout_is_a_random_dense_layer_and_tanh():
+    backbone = models.Backbone(tiny().vit, "tiny", 32, readout="paper")
+    plain = tiny()
+    latent = backbone.stem(pixels())
+    expected = torch.tanh(backbone.pooler[0](plain.readout(latent)))
+    assert torch.allclose(backbone.readout(latent), expected)
+    assert backbone.pooler[0].weight.std().item() == pytest.approx(0.02, rel=0.1)
+    again = models.Backbone(tiny().vit, "tiny", 32, readout="paper")
+    assert torch.equal(again.readout(latent), backbone.readout(latent)), "the same in every run"
+    assert models.Backbone(tiny("vit_small_patch14_dinov2").vit, "d", 32, readout="paper").pooler is None
+    with pytest.raises(ToastError, match="readout=papr is not known .did you mean paper"):
+        models.Backbone(tiny().vit, "tiny", 32, readout="papr")
+
+
+def dinov2(tmp_path, **arguments) -> models.Backbone:
+    """A tiny DINOv2 whose checkpoint has position embeddings for 8 × 8 patches, at 4 × 4."""
+    options = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    if not (tmp_path / "w.safetensors").exists():
+        large = models.load("d", "vit_small_patch14_dinov2", pretrained=False, image_size=64, options=options)
+        large.vit.pos_embed.data.normal_()
+        save_file(large.vit.state_dict(), tmp_path / "w.safetensors")
+    path = str(tmp_path / "w.safetensors")
+    return models.load(
+        "d", "vit_small_patch14_dinov2", path, image_size=32, options=options, paper_resize=40, **arguments
+    )
+
+
+def test_the_papers_preprocessing_of_dinov2(tmp_path):
+    from PIL import Image
+
+    ours, papers = dinov2(tmp_path), dinov2(tmp_path, preprocessing="paper")
+    stored = load_file(tmp_path / "w.safetensors")["pos_embed"][:, 1:]
+    grid = stored.reshape(1, 8, 8, 32).permute(0, 3, 1, 2)
+    for backbone, antialias in ((ours, True), (papers, False)):
+        resized = F.interpolate(grid, (4, 4), mode="bicubic", align_corners=False, antialias=antialias)
+        assert torch.allclose(backbone.vit.pos_embed[:, 1:], resized.permute(0, 2, 3, 1).reshape(1, 16, 32), atol=1e-5)
+    image = Image.effect_noise((80, 60), 90).convert("RGB")
+    resized = image.resize((53, 40), Image.Resampling.BICUBIC).crop((10, 4, 42, 36))
+    difference = papers.transform(image).float() - torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+    assert difference.abs().max() <= 1
+    assert ours.transform(image).shape == papers.transform(image).shape
+    assert (ours.transform(image) != papers.transform(image)).any()
+    with pytest.raises(ToastError, match="model.preprocessing=papr is not known"):
+        dinov2(tmp_path, preprocessing="papr")
+
+
+def test_the_classifier_comes_along_where_there_is_one(tmp_path):
+    full = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2, num_classes=7
+    )
+    save_file(full.state_dict(), tmp_path / "w.safetensors")
+    options = {"patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2}
+    backbone = models.load("t", "vit_tiny_patch16_224", str(tmp_path / "w.safetensors"), image_size=32, options=options)
+    with torch.inference_mode():
+        expected = full.eval()(backbone.normalise(pixels()))
+        found = backbone.head(backbone.readout(latents(backbone, pixels())[2]))
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert tiny().head is None, "random weights have no classifier worth the name"

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from toast_cli.errors import ToastError
-from toast_cli.probes import LinearProbe
+from toast_cli.probes import LinearProbe, MlpProbe
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_all_plans_together_equal_one_at_a_time():
         assert predicted.shape == (4, 700)
         for plan in range(4):
             alone = train_alone(train[:, plan], labels, seed)
-            assert torch.allclose(together.weight_[plan].T, alone.weight, atol=1e-5)
+            assert torch.allclose(together.weights_[0][plan].T, alone.weight, atol=1e-5)
             assert (predicted[plan] == alone(torch.from_numpy(test[:, plan])).argmax(1).numpy()).all()
 
 
@@ -62,3 +62,29 @@ def test_it_learns_and_the_seed_decides():
     assert (
         LinearProbe().fit(train, labels, 3, 5).predict(test) != LinearProbe().fit(train, labels, 3, 6).predict(test)
     ).any()
+
+
+def test_mlp_of_all_plans_equals_one_at_a_time():
+    """Each plan alone sees the same weights, minibatches and dropout, so that P = 1 is the reference."""
+    (train, labels), (test, _) = problem(), problem(seed=1)
+    together = MlpProbe(epochs=3).fit(train, labels, 3, 0).predict(test)
+    for plan in range(4):
+        alone = MlpProbe(epochs=3).fit(train[:, plan : plan + 1], labels, 3, 0).predict(test[:, plan : plan + 1])
+        assert (alone[0] == together[plan]).mean() > 0.995
+
+
+def test_mlp_is_linear_layernorm_silu_linear():
+    (train, labels), (test, truth) = problem(), problem(seed=1)
+    probe = MlpProbe(learning_rate=1e-2, epochs=20).fit(train, labels, 3, 0)
+    weight1, bias1, scale, shift, weight2, bias2 = (value[-1].detach() for value in probe.weights_)
+    norm = torch.nn.LayerNorm(6)
+    norm.load_state_dict({"weight": scale[0], "bias": shift[0]})
+    hidden = F.silu(norm(torch.from_numpy(test[:, -1]) @ weight1 + bias1))
+    predicted = probe.predict(test)[-1]
+    assert (predicted == (hidden @ weight2 + bias2).argmax(1).numpy()).all()
+    assert (predicted == truth).mean() > 0.8
+
+
+def test_dropout_is_checked():
+    with pytest.raises(ToastError, match="probe.dropout=1 cannot be used"):
+        MlpProbe(dropout=1)

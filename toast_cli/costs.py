@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from toast_cli.models import Backbone
-from toast_cli.plans import Plan, Span
+from toast_cli.plans import Shortened
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Cost:
 class Costs:
     """Costs of any plan of one backbone, as the sum over its operations, each counted once on one image."""
 
-    def __init__(self, backbone: Backbone, maps: Mapping[Span, nn.Module]) -> None:
+    def __init__(self, backbone: Backbone, maps: Mapping[Any, nn.Module]) -> None:
         device = backbone.mean.device
         pixels = torch.zeros(1, 3, backbone.image_size, backbone.image_size, dtype=torch.uint8, device=device)
         with torch.inference_mode():
@@ -36,12 +37,12 @@ class Costs:
         ends = _gflops(lambda x: backbone.readout(latent).sum() + backbone.stem(x).sum(), pixels)
         self.depth = backbone.depth
         self.ends = Cost(everything - inside, ends)
-        self.operations: dict[int | Span, Cost] = {
+        self.operations: dict[Any, Cost] = {
             **{i: _cost(block, latent) for i, block in enumerate(backbone.blocks)},
-            **{span: _cost(module, latent) for span, module in maps.items()},
+            **{key: _cost(module, latent) for key, module in maps.items()},
         }
 
-    def of(self, plan: Plan) -> Cost:
+    def of(self, plan: Shortened) -> Cost:
         """What the shortened model of ``plan`` weighs and takes."""
         return sum((self.operations[operation] for operation in plan.operations(self.depth)), start=self.ends)
 

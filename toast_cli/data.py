@@ -1,12 +1,15 @@
 """The images of one run: fit images estimate translators, train images train the probe, test images are only ever scored."""
 
 import hashlib
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 import numpy as np
 
-from toast_cli.draws import draw, draw_fit
+from toast_cli.draws import divide, draw, draw_fit
 from toast_cli.errors import ToastError, require_flag
 from toast_cli.images import Images, Split
 from toast_cli.sources import columns_of, read
@@ -16,18 +19,27 @@ _SAMPLED = 1000
 
 @dataclass(frozen=True)
 class Data:
-    """The images of one run. ``classes`` are the C class names."""
+    """The images of one run. ``classes`` are the C class names; ``seed`` is that of the draws.
+
+    Fit images come in parts, each of which adds to those before it: ``fit_sizes`` are how many there are after each.
+    """
 
     label: str
     classes: tuple[str, ...]
-    fit: Images
+    fit: tuple[Images, ...]
     train: Images
     test: Images
+    seed: int
+    fit_label: str
+
+    @property
+    def fit_sizes(self) -> list[int]:
+        return list(itertools.accumulate(map(len, self.fit)))
 
     def fingerprint(self) -> str:
         """Hash of which images are used with which labels, and of up to 1 000 files of each kind, evenly spread."""
         digest = hashlib.sha256()
-        for images in (self.fit, self.train, self.test):
+        for images in (*self.fit, self.train, self.test):
             digest.update(images.indices.astype("<i8").tobytes() + images.labels.astype("<i8").tobytes())
             for index in images.indices[:: -(-len(images) // _SAMPLED)]:
                 digest.update(_file_hash(images.split, int(index)))
@@ -51,7 +63,9 @@ def load(
     test_split: str = "test",
     image_column: str | None = None,
     label_column: str | None = None,
-    fit_images: int = 500,
+    one_split: Mapping[str, Any] | None = None,
+    splits: str = "standard",
+    fit_images: int | list[int] = 500,
     train_images: int | None = None,
     test_images: int | None = None,
     fit_order: str = "random",
@@ -62,18 +76,26 @@ def load(
 
     Columns that are not named are read from the data set's own schema. ``train_images`` and ``test_images`` limit a
     split to a stratified draw; smaller draws of one seed are part of larger ones. Fit images are drawn from the whole
-    train split (``random``: seeded, ``first``: stored order), so that they do not move with ``train_images``.
+    train split (``random``: seeded, ``first``: stored order), so that they do not move with ``train_images``; several
+    numbers of them are nested draws. With ``splits="paper"`` a data set whose ``one_split`` says {"name", "test_images"}
+    is that split alone, divided at random with the ``seed``.
 
     Raises ToastError for whatever is missing, unreachable, empty or too small.
     """
-    splits = (train_split, test_split)
-    rows = read(source, config, path, splits)
+    names, rows = (train_split, test_split), []
+    if _divided(splits, one_split):
+        name, count = one_split["name"], one_split["test_images"]  # type: ignore[index]
+        names, rows = (
+            (f"{name} (train part)", f"{name} (test part)"),
+            divide(read(source, config, path, [name])[0], count, seed),
+        )
+    rows = rows or read(source, config, path, names)
     columns = [columns_of(split, image_column, label_column) for split in rows]
-    classes, (train_labels, test_labels) = _labels(splits, rows, [column for _, column in columns])
+    classes, (train_labels, test_labels) = _labels(names, rows, [column for _, column in columns])
     skip = require_flag(skip_bad_images, "data.skip_bad_images")
     train, test = (
         Split(name, split.select_columns([image]).cast_column(image, datasets.Image(decode=False)), image, skip)
-        for name, split, (image, _) in zip(splits, rows, columns, strict=True)
+        for name, split, (image, _) in zip(names, rows, columns, strict=True)
     )
 
     def take(split: Split, labels: np.ndarray, indices: np.ndarray) -> Images:
@@ -82,10 +104,18 @@ def load(
     return Data(
         label=label,
         classes=classes,
-        fit=take(train, train_labels, draw_fit(len(train_labels), fit_images, fit_order, seed)),
+        fit=tuple(take(train, train_labels, part) for part in draw_fit(len(train_labels), fit_images, fit_order, seed)),
         train=take(train, train_labels, draw(train_labels, train_images, "data.train_images", seed)),
         test=take(test, test_labels, draw(test_labels, test_images, "data.test_images", seed)),
+        seed=seed,
+        fit_label=label,
     )
+
+
+def _divided(splits: str, one_split: Mapping[str, Any] | None) -> bool:
+    if splits not in ("standard", "paper"):
+        raise ToastError(f"data.splits={splits} is not known: use standard, or paper for the paper's own division.")
+    return splits == "paper" and one_split is not None
 
 
 def _labels(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import datasets
 import numpy as np
 
 from toast_cli.errors import ToastError, did_you_mean
@@ -22,16 +23,31 @@ def draw(labels: np.ndarray, wanted: int | None, key: str, seed: int) -> np.ndar
     return np.arange(len(labels)) if wanted is None else stratified(labels, seed)[: _count(wanted, len(labels), key)]
 
 
-def draw_fit(available: int, wanted: int, order: str, seed: int) -> np.ndarray:
-    """Indices of ``wanted`` of the ``available`` images, at ``random`` or the ``first``."""
-    count = _count(wanted, available, "data.fit_images")
+def draw_fit(available: int, wanted: int | list[int], order: str, seed: int) -> list[np.ndarray]:
+    """Indices of ``wanted`` of the ``available`` images, at ``random`` or the ``first``.
+
+    Several numbers give several parts, each of which adds to those before it.
+    """
+    counts = [
+        _count(count, available, "data.fit_images") for count in (wanted if isinstance(wanted, list) else [wanted])
+    ]
     orders = {
-        "first": lambda: np.arange(count),
-        "random": lambda: np.random.default_rng(seed).permutation(available)[:count],
+        "first": lambda: np.arange(available),
+        "random": lambda: np.random.default_rng(seed).permutation(available),
     }
     if order not in orders:
         raise ToastError(f"data.fit_order={order} is not an order{did_you_mean(order, orders)}: use random or first.")
-    return orders[order]()
+    if not counts:
+        raise ToastError("data.fit_images=[] is empty: give a number of images or a list of such.")
+    ends = sorted(set(counts))
+    return np.split(orders[order]()[: ends[-1]], ends[:-1])
+
+
+def divide(rows: datasets.Dataset, test_images: int, seed: int) -> list[datasets.Dataset]:
+    """The rows but ``test_images`` of them, drawn at random, and these; both in stored order."""
+    count = _count(test_images, len(rows) - 1, "data.one_split.test_images")
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return [rows.select(np.sort(part)) for part in (order[count:], order[:count])]
 
 
 def _count(wanted: Any, available: int, key: str) -> int:

@@ -6,14 +6,15 @@ model, and computed by timm's own code; what comes after it is a tail, computed 
 the leading tokens only, the last operation of a tail is computed for these alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from toast_cli.models import Backbone
-from toast_cli.plans import STEM, Plan, Span
+from toast_cli.plans import STEM, Shortened
 
 
 @dataclass
@@ -21,7 +22,7 @@ class Node:
     """A prefix of operations: which plans end with it, and by which operation each longer prefix goes on."""
 
     plans: list[int] = field(default_factory=list)
-    children: dict[int | Span, "Node"] = field(default_factory=dict)
+    children: dict[Hashable, "Node"] = field(default_factory=dict)
 
     def evaluations(self) -> int:
         """How many blocks are evaluated for one image."""
@@ -32,10 +33,10 @@ class Node:
         for operation, child in self.children.items():
             if shortened and isinstance(operation, int):
                 yield operation
-            yield from child.tails(shortened or isinstance(operation, Span))
+            yield from child.tails(shortened or not isinstance(operation, int))
 
 
-def build_trie(plans: Sequence[Plan], depth: int) -> Node:
+def build_trie(plans: Sequence[Shortened], depth: int) -> Node:
     """The trie of all ``plans``; a node's ``plans`` are their positions in the sequence."""
     root = Node()
     for number, plan in enumerate(plans):
@@ -47,20 +48,25 @@ def build_trie(plans: Sequence[Plan], depth: int) -> Node:
 
 
 class Encoder:
-    """Pixels -> the features of P plans. ``maps`` holds the module of every span in ``plans``.
+    """Pixels -> the features of P plans. ``maps`` holds the module of every operation in ``plans`` that is no block.
 
-    The untouched model is computed whole, so that its features are bit for bit those of timm's own forward pass.
+    The untouched model is computed whole, so that its features are bit for bit those of timm's own forward pass. With
+    ``whole`` the result is X^(L−1), all tokens of the last latent, in the place of the readout's features.
     """
 
-    def __init__(self, backbone: Backbone, plans: Sequence[Plan], maps: Mapping[Span, nn.Module]) -> None:
+    def __init__(
+        self, backbone: Backbone, plans: Sequence[Shortened], maps: Mapping[Any, nn.Module], whole: bool = False
+    ) -> None:
         self.backbone = backbone
         self.maps = maps
+        self.read = (lambda latent: latent) if whole else backbone.readout
+        self.rows = None if whole else backbone.readout_tokens
         self.trie = build_trie(plans, backbone.depth)
         self.fused = {i: backbone.fused_block(i) for i in set(self.trie.tails())}
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 (N, 3, H, W) -> float32 (N, P, F)."""
+        """uint8 (N, 3, H, W) -> float32 (N, P, F), or (N, P, T, D) if ``whole``."""
         features: dict[int, Tensor] = {}
         self._walk(self.trie, self.backbone.stem(pixels), features)
         return torch.stack([features[plan] for plan in range(len(features))], dim=1)
@@ -68,10 +74,10 @@ class Encoder:
     def _walk(self, node: Node, latent: Tensor, features: dict[int, Tensor], shortened: bool = False) -> None:
         """``latent`` is where ``node``'s prefix leads; ``shortened`` says whether a translator is in it."""
         for plan in node.plans:
-            features[plan] = self.backbone.readout(latent)
+            features[plan] = self.read(latent)
         for operation, child in node.children.items():
-            rows = None if child.children else self.backbone.readout_tokens
-            if isinstance(operation, Span):
+            rows = None if child.children else self.rows
+            if not isinstance(operation, int):
                 self._walk(child, self.maps[operation](latent[:, :rows]), features, shortened=True)
             elif shortened:
                 self._walk(child, self.fused[operation](latent, rows), features, shortened=True)

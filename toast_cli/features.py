@@ -47,9 +47,9 @@ class Features:
     ``positions`` (M,) are those of the images among the split's.
     """
 
-    def __init__(self, stored: np.ndarray) -> None:
+    def __init__(self, stored: np.ndarray, positions: np.ndarray | None = None) -> None:
         self._stored = stored
-        self.positions = np.flatnonzero(~np.isnan(stored[:, 0, 0]))
+        self.positions = np.flatnonzero(~np.isnan(stored[:, 0, 0])) if positions is None else positions
         self.shape = (len(self.positions), *stored.shape[1:])
 
     def __len__(self) -> int:
@@ -58,3 +58,11 @@ class Features:
     def __getitem__(self, which: np.ndarray | slice) -> np.ndarray:
         """float32 (B, P, F) of the images that ``which`` picks out of M."""
         return np.asarray(self._stored[self.positions[which]])
+
+    def of_plan(self, plan: int) -> np.ndarray:
+        """float32 (M, F) of one plan."""
+        return np.asarray(self._stored[self.positions, plan])
+
+    def at(self, which: np.ndarray) -> "Features":
+        """Those of the images that ``which`` picks out of M."""
+        return Features(self._stored, self.positions[which])

@@ -1,7 +1,11 @@
 """Writing files so that a killed process leaves none half-written."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
 
 
 def beside(path: Path) -> Path:
@@ -16,3 +20,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside(path).replace(path)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """A safetensors file of numpy arrays; safetensors itself would scramble those that are not laid out row by row."""
+    write_atomically(path, save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))

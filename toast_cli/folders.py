@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,20 @@ from toast_cli.errors import ToastError, require_flag
 from toast_cli.files import beside, write_atomically
 
 # How a run is carried out, not what it computes; and an experiment's name, whose settings count, not what it is called.
-NOT_SCIENTIFIC = ("device", "batch_size", "workers", "fresh", "keep_features", "experiment", "hydra")
-_PATHS = (("model", "checkpoint"), ("data", "path"))
+NOT_SCIENTIFIC = ("device", "batch_size", "workers", "fresh", "keep_features", "features_from", "experiment", "hydra")
+_PATHS = (("model", "checkpoint"), ("data", "path"), ("fit_data", "path"))
 RECORD = "run.json"
 _OWN = (
     "features/train.f32",
     "features/test.f32",
     "translators.safetensors",
+    "predictions.safetensors",
+    "projection.safetensors",
     "results.csv",
     "summary.csv",
+    "similarity.csv",
+    "finetune.csv",
+    "epoch.pt",
     "config.yaml",
     RECORD,
 )
@@ -59,9 +64,10 @@ def folder_name(cfg: DictConfig) -> str:
 class RunFolder:
     """The folder of one run: ``config.yaml`` (its settings), ``run.json`` (its record) and what ``run`` puts there."""
 
-    def __init__(self, path: Path, inputs: str) -> None:
+    def __init__(self, path: Path, inputs: str, outputs: Sequence[str]) -> None:
         self.path = path
         self._inputs = inputs
+        self._outputs = outputs
         self._record = path / RECORD
 
     def __truediv__(self, name: str) -> Path:
@@ -89,7 +95,7 @@ class RunFolder:
     def complete(self) -> bool:
         """Whether there is nothing left to do: all rows are written, and from files that are as they were."""
         record = self.record
-        written = all((self / name).is_file() for name in ("results.csv", "summary.csv"))
+        written = all((self / name).is_file() for name in self._outputs)
         return written and record.get("complete", False) and record.get("inputs") == self._inputs
 
     def finish(self) -> None:
@@ -108,8 +114,12 @@ class RunFolder:
 
 
 @contextmanager
-def open_folder(path: Path, cfg: DictConfig) -> Iterator[RunFolder]:
+def open_folder(
+    path: Path, cfg: DictConfig, outputs: Sequence[str] = ("results.csv", "summary.csv")
+) -> Iterator[RunFolder]:
     """The run folder at ``path``, held by this process alone; empty of results first if ``cfg.fresh``.
+
+    It is complete when it says so and holds the ``outputs``.
 
     Raises ToastError where another process holds it or it belongs to a run with other settings.
     """
@@ -124,7 +134,7 @@ def open_folder(path: Path, cfg: DictConfig) -> Iterator[RunFolder]:
     try:
         settings = scientific(cfg)
         _claim(path, cfg, settings)
-        yield RunFolder(path, _inputs(settings))
+        yield RunFolder(path, _inputs(settings), outputs)
     finally:
         begun = _begun(path)
         if not begun and (path / RECORD).is_file():
@@ -151,9 +161,13 @@ def _inputs(settings: dict[str, Any]) -> str:
 
 def _input_files(settings: dict[str, Any]) -> list[Path]:
     """The checkpoint; the parquet files of a data folder, and all that lies in those named like its splits."""
-    data, checkpoint = settings["data"], settings["model"].get("checkpoint")
-    patterns = ("*.parquet", "*/*.parquet", *(f"{data.get(key)}/**/*" for key in ("train_split", "test_split")))
-    stored = [file for pattern in patterns for file in Path(data["path"]).glob(pattern)] if data.get("path") else []
+    checkpoint = settings["model"].get("checkpoint")
+    stored: list[Path] = []
+    for data in (settings["data"], settings["fit_data"]):
+        patterns = ("*.parquet", "*/*.parquet", *(f"{data.get(key)}/**/*" for key in ("train_split", "test_split")))
+        stored += (
+            [file for pattern in patterns for file in Path(data["path"]).glob(pattern)] if data.get("path") else []
+        )
     return sorted(file for file in [*stored, *([Path(checkpoint)] if checkpoint else [])] if file.is_file())
 
 
@@ -161,6 +175,8 @@ def _clear(path: Path) -> None:
     """Remove what a run wrote, its record last; nothing else, and nothing from a folder that never was a run's."""
     for name in _OWN:
         (path / name).unlink(missing_ok=True)
+    for file in [*(path / "features").glob("latent*.f32"), *path.glob("model-seed*.safetensors")]:
+        file.unlink()
     if (path / "features").is_dir() and not any((path / "features").iterdir()):
         (path / "features").rmdir()
 
@@ -179,17 +195,17 @@ def _claim(path: Path, cfg: DictConfig, settings: dict[str, Any]) -> None:
     if not (path / "config.yaml").is_file():
         write_atomically(path / RECORD, "{}\n")
         write_atomically(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
-    different = sorted(_differences(OmegaConf.to_container(OmegaConf.load(path / "config.yaml")), settings))
+    different = sorted(differences(OmegaConf.to_container(OmegaConf.load(path / "config.yaml")), settings))
     if different:
         raise ToastError(
             f"{path} holds a run with another {', '.join(different)}: choose another hydra.run.dir=<dir>, or fresh=true to replace it."
         )
 
 
-def _differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
+def differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
     """Dotted keys whose values differ."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in one.keys() | other.keys():
-            yield from _differences(one.get(key), other.get(key), f"{prefix}.{key}" if prefix else str(key))
+            yield from differences(one.get(key), other.get(key), f"{prefix}.{key}" if prefix else str(key))
     elif one != other:
         yield prefix

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import datasets
@@ -83,6 +83,10 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def only(self, positions: np.ndarray) -> "Images":
+        """Those at ``positions`` (B,), in that order."""
+        return replace(self, indices=self.indices[positions], labels=self.labels[positions])
 
     def batches(
         self,

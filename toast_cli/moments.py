@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+ROWS_FOR_A_BASIS = 4  # times D
 # Share of a dimension's variance that the dimensions before it leave unexplained, below which rows are whitened: at 1e-3
 # fp32 products move maps by some 1e-5, and the move grows with its inverse.
 _UNEXPLAINED = 1e-3
@@ -34,6 +35,38 @@ class PairMoments:
     yy: Tensor  # (D, D)    Σ yᵀy
     dtype: torch.dtype = torch.float32
 
+    def __add__(self, other: "PairMoments") -> "PairMoments":
+        """The sums over the tokens of both."""
+        sums = {name: getattr(self, name) + getattr(other, name) for name in ("sum_x", "sum_y", "xx", "xy", "yy")}
+        return PairMoments(self.count + other.count, **sums, dtype=self.dtype)
+
+    @property
+    def swapped(self) -> "PairMoments":
+        """x and y in each other's place."""
+        return PairMoments(self.count, self.sum_y, self.sum_x, self.yy, self.xy.T, self.xx, self.dtype)
+
+    @property
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Mean x (D,) and mean y (D,)."""
+        return self.sum_x / self.count, self.sum_y / self.count
+
+    @property
+    def variation(self) -> float:
+        """Σ ‖y − mean y‖²."""
+        return (self.yy.trace() - self.sum_y.square().sum() / self.count).item()
+
+    def around(self, x: Tensor, y: Tensor) -> "PairMoments":
+        """The sums of x − ``x`` and y − ``y``, constants (D,) both."""
+        sum_x, sum_y = self.sum_x - self.count * x, self.sum_y - self.count * y
+        xx = self.xx - torch.outer(x, self.sum_x) - torch.outer(sum_x, x)
+        xy = self.xy - torch.outer(x, self.sum_y) - torch.outer(sum_x, y)
+        yy = self.yy - torch.outer(y, self.sum_y) - torch.outer(sum_y, y)
+        return PairMoments(self.count, sum_x, sum_y, xx, xy, yy, self.dtype)
+
+    def centred(self) -> "PairMoments":
+        """The sums of x − mean x and y − mean y."""
+        return self.around(*self.means)
+
     def residual(self, weight: Tensor) -> float:
         """Σ ‖y − x W‖² for a map ``weight`` W (D, D): tr yy − 2 tr Wᵀxy + tr Wᵀ xx W."""
         w = weight.to(self.xx)
@@ -41,22 +74,27 @@ class PairMoments:
 
     def r2(self, weight: Tensor) -> float:
         """1 − Σ ‖y − x W‖² / Σ ‖y − mean y‖², over all tokens and dimensions; negative where W is worse than a constant."""
-        variation = (self.yy.trace() - self.sum_y.square().sum() / self.count).item()
-        return 1 - self.residual(weight) / variation if variation > 0 else float("nan")
+        return r2(self.residual(weight), self.variation)
 
     def cka(self) -> float:
         """Linear CKA, ‖x̄ᵀȳ‖²_F / (‖x̄ᵀx̄‖_F ‖ȳᵀȳ‖_F) of centred rows (Kornblith et al., 2019, arXiv:1905.00414)."""
-        xx = self.xx - torch.outer(self.sum_x, self.sum_x) / self.count
-        xy = self.xy - torch.outer(self.sum_x, self.sum_y) / self.count
-        yy = self.yy - torch.outer(self.sum_y, self.sum_y) / self.count
-        return (xy.square().sum() / (xx.norm() * yy.norm())).item()
+        centred = self.centred()
+        return (centred.xy.square().sum() / (centred.xx.norm() * centred.yy.norm())).item()
+
+
+def r2(error: float, variation: float) -> float:
+    """1 − error / variation; NaN where nothing varies."""
+    return 1 - error / variation if variation > 0 else float("nan")
 
 
 @dataclass(frozen=True)
 class _Basis:
-    """z = (x − mean) A and back, x = z A⁻¹ + mean; A is 1 where fp32 products of centred rows are good enough."""
+    """z = (x − mean) A and back, x = z A⁻¹ + mean; A is 1 where fp32 products of centred rows are good enough.
 
-    mean: Tensor  # (D,), in the precision of the latents
+    Too few rows say little of the directions: then A is 1, the mean is in float64, and so are all products.
+    """
+
+    mean: Tensor  # (D,), in the precision of the latents or float64
     into: Tensor | None  # A (D, D), likewise
     back: Tensor | None  # A⁻¹ (D, D), float64, on the CPU
 
@@ -64,7 +102,9 @@ class _Basis:
     def of(cls, rows: Tensor) -> "_Basis":
         """From rows (n, D): A = S R⁻¹ for their correlations S C S = RᵀR, lifted by the rounding of the rows themselves."""
         width = rows.shape[1]
-        x = _on_cpu(rows[:: max(len(rows) // (4 * width), 1)]).double()
+        x = _on_cpu(rows[:: max(len(rows) // (ROWS_FOR_A_BASIS * width), 1)]).double()
+        if len(x) < ROWS_FOR_A_BASIS * width:
+            return cls(x.mean(0), None, None)
         mean = x.mean(0).to(rows)
         x = x - mean.to(x)
         covariance = (x.T @ x / len(x)).cpu()
@@ -79,7 +119,7 @@ class _Basis:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(n, D) -> (n, D)."""
-        centred = rows - self.mean
+        centred = rows.to(self.mean.device) - self.mean
         return centred if self.into is None else centred @ self.into
 
 
@@ -114,7 +154,7 @@ class Moments:
         self._square.clear()
         if self.layers:
             self.count += len(rows[self.layers[0]])
-            self.dtype = rows[self.layers[0]].dtype
+            self.dtype = latents[self.layers[0]].dtype
 
     @staticmethod
     def _add(sums: dict, key: object, value: Tensor) -> None:

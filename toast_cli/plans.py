@@ -9,11 +9,18 @@ Plan text: ``9-11`` is one span, ``stem-2`` starts at the stem, ``2-3+9-11`` has
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from toast_cli.errors import ToastError
 
 STEM = -1
 _SPAN = re.compile(r"(stem|\d+)-(\d+)")
+
+
+class Shortened(Protocol):
+    """A plan, or a variant of one: the operations of a shortened model, an int for a block, anything else for a map."""
+
+    def operations(self, depth: int) -> tuple[Any, ...]: ...
 
 
 @dataclass(frozen=True, order=True)
@@ -87,6 +94,50 @@ class Plan:
         return (*operations, *range(position + 1, depth))
 
 
+@dataclass(frozen=True, order=True)
+class Map:
+    """What takes a span's place: its translator, fitted on ``fit_images`` images. Written ``9-11@500``."""
+
+    span: Span
+    fit_images: int
+
+    def __str__(self) -> str:
+        return f"{self.span}@{self.fit_images}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Map":
+        span, _, images = text.partition("@")
+        return cls(Span.parse(span), int(images))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A plan with the maps that come from ``fit_images`` images; the untouched model needs none."""
+
+    plan: Plan
+    fit_images: int
+
+    def __str__(self) -> str:
+        return str(self.plan)
+
+    @property
+    def maps(self) -> tuple[Map, ...]:
+        return tuple(Map(span, self.fit_images) for span in self.plan.spans)
+
+    def operations(self, depth: int) -> tuple["int | Map", ...]:
+        """``Plan.operations`` with a Map for each Span."""
+        return tuple(
+            Map(operation, self.fit_images) if isinstance(operation, Span) else operation
+            for operation in self.plan.operations(depth)
+        )
+
+
+def variants(plans: Iterable[Plan], sizes: Iterable[int]) -> list[Variant]:
+    """Every plan at each of the numbers of fit images, the untouched model first and once."""
+    plans = list(plans)
+    return [Variant(Plan(), 0), *(Variant(plan, size) for size in sizes for plan in plans if plan.spans)]
+
+
 def every_span(depth: int) -> list[Plan]:
     """One plan for each of the L(L+1)/2 spans of a model of ``depth`` L blocks, those from the stem first."""
     return [Plan((Span(s, e),)) for s in range(STEM, depth - 1) for e in range(s + 1, depth)]
@@ -97,14 +148,23 @@ def single_blocks(depth: int) -> list[Plan]:
     return [Plan((Span(i - 1, i),)) for i in range(depth)]
 
 
+def pairs_of_blocks(depth: int) -> list[Plan]:
+    """One plan for every two blocks that leave together, each with its own translator, and are no neighbours."""
+    return [Plan((Span(i - 1, i), Span(j - 1, j))) for i in range(depth) for j in range(i + 2, depth)]
+
+
+_NAMED = {"all": every_span, "single": single_blocks, "pairs": pairs_of_blocks}
+
+
 def parse_plans(spans: str | Iterable[str], depth: int) -> list[Plan]:
     """What ``spans=`` on the command line asks for, the untouched model always first, each plan once.
 
-    ``spans`` is ``all``, ``single``, one plan's text or a list of such texts; ``depth`` is the model's number of blocks.
+    ``spans`` is ``all``, ``single``, ``pairs``, several of these (``all+pairs``), one plan's text or a list of such texts;
+    ``depth`` is the model's number of blocks.
     """
-    named = {"all": every_span, "single": single_blocks}
-    if isinstance(spans, str) and spans in named:
-        plans = named[spans](depth)
+    words = spans.split("+") if isinstance(spans, str) else [""]
+    if all(word in _NAMED for word in words):
+        plans = [plan for word in words for plan in _NAMED[word](depth)]
     else:
         texts = [spans] if isinstance(spans, str) or not isinstance(spans, Iterable) else list(spans)
         if not texts:

@@ -1,10 +1,10 @@
-"""Probes: what turns features into accuracy. All plans are trained together, as one batched problem.
+"""Probes: what turns features into accuracy. Those trained by steps are here: all plans together, as one batched problem.
 
-Shapes: N images, P plans, F features, C classes.
+Shapes: N images, P plans, B images of a minibatch, F features, H hidden units, C classes.
 """
 
 from collections.abc import Callable
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -17,32 +17,44 @@ from toast_cli.features import Features
 Advance = Callable[[int], None]
 
 
-class Probe(Protocol):
-    """The contract: ``fit`` on train features, then ``predict`` classes for others, for each of P plans."""
+class Probe:
+    """The contract: ``fit`` on train features, then ``predict`` classes for others, for each of P plans.
 
-    name: str
-    epochs: int
-    device: torch.device
-
-    def fit(self, features: Features, labels: np.ndarray, classes: int, seed: int, advance: Advance = ...) -> Self: ...
-
-    def predict(self, features: Features) -> np.ndarray: ...
-
-
-class LinearProbe:
-    """The paper's probe: logits = x W + b on raw features, cross-entropy, Adam, accuracy after the last epoch.
-
-    ``seed`` decides initial weights (uniform in ±1/√F, as ``nn.Linear``) and shuffling; every plan sees the same
-    minibatches. Adam works element by element and the loss is a sum over plans, so that training them together
-    equals training one at a time.
-
-    Learned:
-        weight_: (P, F, C). bias_: (P, 1, C).
+    A run sets ``device``, and ``head`` to the model's own classifier where it has one, before it calls ``fit``.
     """
 
-    name = "linear"
+    name: str
+    epochs = 1
+    device = torch.device("cpu")
+    head: nn.Linear | None = None
 
-    def __init__(self, learning_rate: float = 1e-2, epochs: int = 5, batch_size: int = 256) -> None:
+    def check(self, model: str) -> None:
+        """Whether it can be used with the model of that name, before anything is encoded. Raises ToastError if not."""
+
+    def fit(
+        self, features: Features, labels: np.ndarray, classes: int, seed: int, advance: Advance = lambda images: None
+    ) -> Self:
+        """``features`` float32 (N, P, F), ``labels`` (N,); ``advance`` hears of N images for each of ``epochs``."""
+        raise NotImplementedError
+
+    def predict(self, features: Features) -> np.ndarray:
+        """float32 (N, P, F) -> class numbers (P, N)."""
+        raise NotImplementedError
+
+
+class Trained(Probe):
+    """Cross-entropy, Adam, minibatches, and whatever comes out of the last epoch.
+
+    ``seed`` decides initial weights, shuffling and dropout; every plan sees the same. Adam works element by element and
+    the loss is a sum over plans, so that training them together equals training one at a time.
+
+    Learned:
+        weights_: the parameters of all plans, P first.
+    """
+
+    def __init__(
+        self, learning_rate: float = 1e-2, epochs: int = 5, batch_size: int = 256, weight_decay: float = 0.0
+    ) -> None:
         for key, value, kind in (
             ("epochs", epochs, int),
             ("batch_size", batch_size, int),
@@ -54,24 +66,24 @@ class LinearProbe:
                 raise ToastError(
                     f"probe.{key}={value} cannot be used: give a {'whole ' * (kind is int)}number above 0."
                 )
-        self.learning_rate = learning_rate
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.device = torch.device("cpu")
+        self.learning_rate, self.epochs, self.batch_size, self.weight_decay = (
+            learning_rate,
+            epochs,
+            batch_size,
+            weight_decay,
+        )
 
     def fit(
         self, features: Features, labels: np.ndarray, classes: int, seed: int, advance: Advance = lambda images: None
     ) -> Self:
-        """``features`` float32 (N, P, F), ``labels`` (N,); ``advance`` hears of every minibatch, N images an epoch."""
         n, plans, width = features.shape
         generator = torch.Generator().manual_seed(seed)
-        self.weight_, self.bias_ = (
-            nn.Parameter(value.repeat(plans, 1, 1).to(self.device)) for value in _initial(width, classes, generator)
-        )
-        optimizer = torch.optim.Adam([self.weight_, self.bias_], lr=self.learning_rate)
+        first = self.initial(width, classes, generator)
+        self.weights_ = [nn.Parameter(value.repeat(plans, 1, 1).to(self.device)) for value in first]
+        optimizer = torch.optim.Adam(self.weights_, lr=self.learning_rate, weight_decay=self.weight_decay)
         for _ in range(self.epochs):
             for batch in torch.randperm(n, generator=generator).split(self.batch_size):
-                logits = self._logits(features[batch.numpy()])  # (P, B, C)
+                logits = self.logits(self._input(features[batch.numpy()]), generator)  # (P, B, C)
                 target = torch.from_numpy(labels[batch.numpy()]).to(self.device).expand(plans, -1)  # (P, B)
                 loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum") / len(batch)
                 optimizer.zero_grad()
@@ -82,18 +94,78 @@ class LinearProbe:
 
     @torch.no_grad()
     def predict(self, features: Features) -> np.ndarray:
-        """float32 (N, P, F) -> class numbers (P, N)."""
         starts = range(0, len(features), 1024)
-        return np.concatenate([self._logits(features[i : i + 1024]).argmax(-1).cpu().numpy() for i in starts], axis=1)
+        parts = [self.logits(self._input(features[i : i + 1024])).argmax(-1).cpu().numpy() for i in starts]
+        return np.concatenate(parts, axis=1)
 
-    def _logits(self, features: np.ndarray) -> Tensor:
-        """(B, P, F) -> (P, B, C)."""
-        x = torch.from_numpy(np.ascontiguousarray(features.swapaxes(0, 1))).to(self.device)
-        return torch.baddbmm(self.bias_, x, self.weight_)
+    def _input(self, features: np.ndarray) -> Tensor:
+        """(B, P, F) -> (P, B, F), on the device."""
+        return torch.from_numpy(np.ascontiguousarray(features.swapaxes(0, 1))).to(self.device)
+
+    def initial(self, width: int, classes: int, generator: torch.Generator) -> list[Tensor]:
+        """The parameters that every plan begins with, each (., .)."""
+        raise NotImplementedError
+
+    def logits(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(P, B, F) -> (P, B, C); with a ``generator`` as in training."""
+        raise NotImplementedError
 
 
-def _initial(width: int, classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Weight (F, C) and bias (1, C), as ``nn.Linear`` draws them."""
+class LinearProbe(Trained):
+    """The paper's probe: logits = x W + b on raw features.
+
+    Learned:
+        weights_: W (P, F, C), b (P, 1, C).
+    """
+
+    name = "linear"
+
+    def initial(self, width: int, classes: int, generator: torch.Generator) -> list[Tensor]:
+        return _dense(width, classes, generator)
+
+    def logits(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        weight, bias = self.weights_
+        return torch.baddbmm(bias, x, weight)
+
+
+class MlpProbe(Trained):
+    """Linear F -> F, LayerNorm, SiLU, dropout, Linear F -> C.
+
+    Learned:
+        weights_: W₁ (P, F, H), b₁ (P, 1, H), LayerNorm's scale and shift (P, 1, H), W₂ (P, H, C), b₂ (P, 1, C); H = F.
+    """
+
+    name = "mlp"
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        epochs: int = 50,
+        batch_size: int = 256,
+        weight_decay: float = 1e-5,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(learning_rate, epochs, batch_size, weight_decay)
+        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+            raise ToastError(f"probe.dropout={dropout} cannot be used: give a share from 0 to below 1.")
+        self.dropout = dropout
+
+    def initial(self, width: int, classes: int, generator: torch.Generator) -> list[Tensor]:
+        norm = [torch.ones(1, width), torch.zeros(1, width)]
+        return [*_dense(width, width, generator), *norm, *_dense(width, classes, generator)]
+
+    def logits(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        weight1, bias1, scale, shift, weight2, bias2 = self.weights_
+        hidden = torch.baddbmm(bias1, x, weight1)  # (P, B, H)
+        hidden = F.silu(F.layer_norm(hidden, hidden.shape[-1:]) * scale + shift)
+        if generator is not None:
+            kept = torch.rand(hidden.shape[1:], generator=generator) >= self.dropout  # (B, H): the same for every plan
+            hidden = hidden * (kept.to(hidden) / (1 - self.dropout))
+        return torch.baddbmm(bias2, hidden, weight2)
+
+
+def _dense(width: int, out: int, generator: torch.Generator) -> list[Tensor]:
+    """Weight (width, out) and bias (1, out), as ``nn.Linear`` draws them: uniform in ±1/√width."""
     bound = width**-0.5
-    weight = torch.empty(classes, width).uniform_(-bound, bound, generator=generator).T
-    return weight.contiguous(), torch.empty(1, classes).uniform_(-bound, bound, generator=generator)
+    weight = torch.empty(out, width).uniform_(-bound, bound, generator=generator).T
+    return [weight.contiguous(), torch.empty(1, out).uniform_(-bound, bound, generator=generator)]

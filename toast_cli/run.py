@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,17 @@ from omegaconf import DictConfig, OmegaConf
 from toast_cli import __version__
 from toast_cli.compute import Compute
 from toast_cli.console import say
+from toast_cli.data import Data
 from toast_cli.encode import build_trie
 from toast_cli.errors import ToastError, require_flag
+from toast_cli.fitting import fit
 from toast_cli.folders import RunFolder
+from toast_cli.job import Job
 from toast_cli.plans import parse_plans
+from toast_cli.probes import Probe
 from toast_cli.results import Row, Summary, read_csv, summarise, write_csv
-from toast_cli.stages import Job, encode, feature_file, fit, missing_seeds, modules, score
+from toast_cli.reuse import take_features
+from toast_cli.stages import encode, missing_seeds, modules, score
 from toast_cli.translators import Translator
 
 
@@ -32,8 +38,11 @@ def run(cfg: DictConfig, folder: RunFolder) -> None:
     Raises ToastError for what a person must mend.
     """
     keep_features = require_flag(cfg.keep_features, "keep_features")
+    if cfg.features_from is not None:
+        take_features(cfg, folder)
     with folder.stage("load"):
         job = prepare(cfg, folder)
+        announce(job)
     with folder.stage("fit"):
         fitted = fit(job)
     if missing_seeds(job):
@@ -45,7 +54,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> None:
     write_csv(folder / "summary.csv", summarise(read_csv(folder / "results.csv", Row)), Summary)
     if not keep_features:
         for name in ("train", "test"):
-            feature_file(job, name).path.unlink(missing_ok=True)
+            job.feature_file(name).path.unlink(missing_ok=True)
     folder.finish()
 
 
@@ -56,6 +65,8 @@ def prepare(cfg: DictConfig, folder: RunFolder) -> Job:
         raise ToastError(
             f"translator={type(translator).__name__} is no translator: derive it from toast_cli.translators.Translator."
         )
+    if not isinstance(probe, Probe):
+        raise ToastError(f"probe={type(probe).__name__} is no probe: derive it from toast_cli.probes.Probe.")
     backbone = instantiate(cfg.model, _convert_="all")
     plans = parse_plans(_plain(cfg.spans), backbone.depth)
     begun_with = folder.record.get("precision", "auto")  # what `auto` stood for when the run began
@@ -66,22 +77,33 @@ def prepare(cfg: DictConfig, folder: RunFolder) -> Job:
     )
     backbone.to(compute.device)
     backbone.block_dtype = compute.dtype
-    probe.device = compute.device
-    data = instantiate(cfg.data, _convert_="all")
-    job = Job(folder, backbone, data, plans, translator, probe, seeds, compute, batch_size, workers)
+    probe.device, probe.head = compute.device, backbone.head if backbone.pooler is None else None
+    probe.check(backbone.label)
+    data = load_data(cfg)
+    job = Job(folder, backbone, data, plans, translator, probe, seeds, cfg.protocol, compute, batch_size, workers)
     folder.begin(
         weights=backbone.fingerprint(), data=data.fingerprint(), device=compute.device.type, precision=compute.precision
     )
+    folder.note(depth=backbone.depth)
     _note_versions(folder)
-    _announce(job)
     return job
 
 
-def _announce(job: Job) -> None:
+def load_data(cfg: DictConfig) -> Data:
+    """The data set, its fit images from ``fit_data`` where that is given."""
+    data = instantiate(cfg.data, _convert_="all")
+    if "_target_" not in cfg.fit_data:
+        return data
+    asked = {key: cfg.data[key] for key in ("fit_images", "fit_order", "seed", "skip_bad_images", "splits")}
+    other = instantiate(cfg.fit_data, **asked, _convert_="all")
+    return replace(data, fit=other.fit, fit_label=other.label)
+
+
+def announce(job: Job) -> None:
     """One line on what is about to be done. Raises ToastError where the disk has no room for the features."""
-    files = [feature_file(job, name) for name in ("train", "test")]
+    files = [job.feature_file(name) for name in ("train", "test")]
     needed, free = sum(file.bytes_missing for file in files), shutil.disk_usage(job.folder.path).free
-    backbone, plans = job.backbone, job.plans
+    backbone, plans = job.backbone, job.variants
     say(
         f"{backbone.label} ({backbone.depth} blocks of width {backbone.width}) on {job.data.label}: {len(plans)} plan{'s' * (len(plans) > 1)}, "
         f"{build_trie(plans, backbone.depth).evaluations()} block evaluations an image, {job.compute.precision} on {job.compute.device}, "

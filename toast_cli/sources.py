@@ -1,6 +1,7 @@
 """Where images come from: hub data sets, parquet files, image folders, saved data sets and the digits of scikit-learn."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -16,7 +17,7 @@ DIGITS = "scikit-learn"  # the `source` of the digits that ship with scikit-lear
 _DIGITS_TEST, _DIGITS_SEED = 360, 0
 
 
-def read(source: str | None, config: str | None, path: str | None, names: tuple[str, str]) -> list[datasets.Dataset]:
+def read(source: str | None, config: str | None, path: str | None, names: Sequence[str]) -> list[datasets.Dataset]:
     """The stored splits of these ``names``: from the folder ``path`` if given, else from ``source``.
 
     Raises ToastError for what is missing, out of reach, unreadable or empty.
@@ -26,7 +27,7 @@ def read(source: str | None, config: str | None, path: str | None, names: tuple[
     if path is not None:
         splits = _read_path(Path(str(path)).expanduser(), names)
     elif source == DIGITS:
-        splits = _read_digits()
+        splits = _read_digits(inverted=config == "inverted")
     elif source is not None:
         splits = _read_hub(source, config, names)
     else:
@@ -39,7 +40,7 @@ def read(source: str | None, config: str | None, path: str | None, names: tuple[
     return [splits[name] for name in names]
 
 
-def _read_path(path: Path, names: tuple[str, str]) -> dict[str, datasets.Dataset]:
+def _read_path(path: Path, names: Sequence[str]) -> dict[str, datasets.Dataset]:
     if not path.is_dir():
         raise ToastError(
             f"data.path={path} is not a folder: give one with an image folder, parquet files or a saved data set."
@@ -64,7 +65,7 @@ def _read_path(path: Path, names: tuple[str, str]) -> dict[str, datasets.Dataset
         ) from e
 
 
-def _find_files(path: Path, names: tuple[str, str]) -> tuple[str, dict[str, list[str]]]:
+def _find_files(path: Path, names: Sequence[str]) -> tuple[str, dict[str, list[str]]]:
     """The ``datasets`` builder for what lies in ``path``, and the files of each split."""
     parquet = _find_parquet(path, names)
     if any(parquet.values()):
@@ -80,7 +81,7 @@ def _find_files(path: Path, names: tuple[str, str]) -> tuple[str, dict[str, list
     return kind, files
 
 
-def _find_parquet(path: Path, names: tuple[str, str]) -> dict[str, list[str]]:
+def _find_parquet(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
     """``train.parquet`` or the hub's ``train-00000-of-00001.parquet``, in ``path`` or in the one folder below that has any."""
     found = []
     for folder in (path, *sorted(child for child in path.iterdir() if child.is_dir())):
@@ -98,7 +99,7 @@ def _find_parquet(path: Path, names: tuple[str, str]) -> dict[str, list[str]]:
     return found[0][1] if found else {name: [] for name in names}
 
 
-def _read_hub(source: str, config: str | None, names: tuple[str, str]) -> dict[str, datasets.Dataset]:
+def _read_hub(source: str, config: str | None, names: Sequence[str]) -> dict[str, datasets.Dataset]:
     try:
         return {name: datasets.load_dataset(source, config, split=name) for name in names}
     except Exception as e:
@@ -117,12 +118,13 @@ def _read_hub(source: str, config: str | None, names: tuple[str, str]) -> dict[s
         ) from e
 
 
-def _read_digits() -> dict[str, datasets.Dataset]:
+def _read_digits(inverted: bool = False) -> dict[str, datasets.Dataset]:
     """The 1 797 handwritten digits of scikit-learn, 8 × 8 in 17 grey levels; a fixed stratified draw is the test split."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
     grey = np.rint(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    grey = 255 - grey if inverted else grey
     features = datasets.Features(
         image=datasets.Image(), label=datasets.ClassLabel(names=[str(digit) for digit in range(10)])
     )

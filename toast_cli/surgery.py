@@ -1,21 +1,22 @@
 """Plan + translators -> a smaller model that is an ordinary timm module."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
 from toast_cli.models import Backbone
-from toast_cli.plans import Plan, Span
+from toast_cli.plans import Shortened
 
 
-def shorten(backbone: Backbone, plan: Plan, maps: Mapping[Span, nn.Module]) -> nn.Module:
+def shorten(backbone: Backbone, plan: Shortened, maps: Mapping[Any, nn.Module]) -> nn.Module:
     """A copy of the backbone's timm model with the blocks of ``plan`` gone and ``maps`` in their place.
 
     Takes normalised images (N, 3, H, W), as the original does; shares no memory with it.
     """
     return backbone.shortened(
         [
-            maps[operation] if isinstance(operation, Span) else backbone.blocks[operation]
+            backbone.blocks[operation] if isinstance(operation, int) else maps[operation]
             for operation in plan.operations(backbone.depth)
         ]
     )

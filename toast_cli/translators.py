@@ -1,39 +1,54 @@
-"""Translators X^(e) ≈ T(X^(s)), fitted from moments.
+"""Translators X^(e) ≈ T(X^(s)): the contract, and those whose closed form comes from moments.
 
 The contract: the constructor only stores its arguments; ``fit(moments) -> self`` sets every learned name, each of which
 ends in ``_``; ``to_module()`` is the map as a deployed model holds it. A new translator is one class here and one YAML.
+
+Shapes: D width; x is a row of X^(s), y of X^(e); sums Σ are over the tokens of the fit images.
 """
 
-import copy
-import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Self
 
-import safetensors.torch
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from toast_cli.files import write_atomically
-from toast_cli.moments import PairMoments
-from toast_cli.plans import Span
+from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.moments import PairMoments, r2
+from toast_cli.solvers import SOLVERS, gelsy, least_squares, ridge
 
 
 class Translator:
-    """Base of all translators.
+    """Base of all translators. ``tokens`` says which tokens share a map, see ``tokens.py``.
+
+    ``solver`` is how the map is found. A translator with ``held_out`` above 0 wants that share of the fit images kept
+    apart: its ``fit`` takes their moments as a second argument. One that is ``trained`` takes latents instead of moments,
+    see ``trained.py``.
 
     Learned:
-        r2_: share of the target's variation that the map explains on the fit tokens, see ``PairMoments.r2``.
+        error_: Σ ‖y − T(x)‖².
+        r2_: share of the target's variation that the map explains, see ``PairMoments.r2``.
         rank_: number of directions of the source that the map uses; D where nothing had to be cut off.
     """
 
     name: str
+    solver = "exact"
+    held_out = 0.0
+    trained = False
+    tokens = "shared"
+    error_: float
     r2_: float
     rank_: int
 
+    def __init__(self, tokens: str = "shared") -> None:
+        self.tokens = tokens
+
     def fit(self, moments: PairMoments) -> Self:
+        """Learn the map, then end with ``return self.scored(...)``."""
         raise NotImplementedError
+
+    def scored(self, error: float, variation: float, rank: int) -> Self:
+        """Keep what the map leaves of the target's ``variation``, and how many directions it uses."""
+        self.error_, self.r2_, self.rank_ = error, r2(error, variation), rank
+        return self
 
     def to_module(self) -> nn.Module:
         """(…, D) -> (…, D)."""
@@ -56,16 +71,16 @@ class Identity(Translator):
 
     def fit(self, moments: PairMoments) -> Self:
         width = len(moments.sum_x)
-        self.r2_ = moments.r2(torch.eye(width))
-        self.rank_ = width
-        return self
+        return self.scored(moments.residual(torch.eye(width)), moments.variation, width)
 
     def to_module(self) -> nn.Module:
         return nn.Identity()
 
 
 class Linear(Translator):
-    """T(x) = x W, W = argmin Σ ‖y − x W‖² over the fit tokens; no bias, one map for all tokens.
+    """T(x) = x W, W = argmin Σ ‖y − x W‖²; no bias.
+
+    ``solver="gelsy"`` is what ``torch.linalg.lstsq`` computes on CPUs when it is left to itself, see ``gelsy``.
 
     Learned:
         weight_: W (D, D), in the precision of the latents.
@@ -74,55 +89,159 @@ class Linear(Translator):
     name = "linear"
     weight_: Tensor
 
+    def __init__(self, tokens: str = "shared", solver: str = "exact") -> None:
+        super().__init__(tokens)
+        if solver not in SOLVERS:
+            raise ToastError(
+                f"translator.solver={solver} is not a solver{did_you_mean(str(solver), SOLVERS)}: use exact, or gelsy for what "
+                "torch.linalg.lstsq does on CPUs."
+            )
+        self.solver = solver
+
     def fit(self, moments: PairMoments) -> Self:
-        weight, self.rank_ = least_squares(moments.xx, moments.xy, moments.dtype)
+        weight, rank = (
+            least_squares(moments.xx, moments.xy, moments.dtype) if self.solver == "exact" else gelsy(moments)
+        )
         self.weight_ = weight.to(moments.dtype).contiguous()
-        self.r2_ = moments.r2(self.weight_)
-        return self
+        return self.scored(moments.residual(self.weight_), moments.variation, rank)
 
     def to_module(self) -> nn.Module:
-        source, target = self.weight_.shape
-        module = nn.Linear(source, target, bias=False, dtype=self.weight_.dtype).requires_grad_(False)
-        module.weight.copy_(self.weight_.T)
-        return module
+        return dense(self.weight_)
 
 
-def least_squares(xx: Tensor, xy: Tensor, dtype: torch.dtype) -> tuple[Tensor, int]:
-    """W (D, E) with xx W = xy, of smallest norm, and the rank that was used, for xx = XᵀX (D, D), xy = XᵀY (D, E) in float64.
+class Affine(Translator):
+    """T(x) = x W + b, W and b = argmin Σ ‖y − x W − b‖².
 
-    Columns of X are first scaled to unit length, W = S (S xx S)⁺ S xy with S = diag(xx)^(−1/2), so that a few massive
-    activations do not hide the rest. Then Cholesky; where its pivots show that X is rank-deficient to within the
-    rounding of ``dtype``, the precision X was computed in, an eigendecomposition that keeps the eigenvalues above
-    D·max(eps², eps_64)·λ_max. Directions below are rounding noise: a map that used them would amplify it.
+    Learned:
+        weight_: W (D, D). bias_: b (D,).
     """
-    scale = torch.where(xx.diagonal() > 0, xx.diagonal(), 1.0).rsqrt()  # (D,)
-    correlation = scale[:, None] * xx * scale  # (D, D)
-    target = scale[:, None] * xy  # (D, E)
-    tolerance = len(xx) * max(torch.finfo(dtype).eps ** 2, torch.finfo(torch.float64).eps)
-    factor, failed = torch.linalg.cholesky_ex(correlation)
-    if not failed and factor.diagonal().square().min() > tolerance * len(xx):
-        return scale[:, None] * torch.cholesky_solve(target, factor), len(xx)
-    values, vectors = torch.linalg.eigh(correlation)
-    kept = values > tolerance * values[-1].clamp(min=0)
-    vectors = vectors[:, kept]
-    return scale[:, None] * (vectors @ ((vectors.T @ target) / values[kept, None])), int(kept.sum())
+
+    name = "affine"
+    weight_: Tensor
+    bias_: Tensor
+
+    def fit(self, moments: PairMoments) -> Self:
+        centred = moments.centred()
+        weight, rank = least_squares(centred.xx, centred.xy, moments.dtype)
+        return self._deploy(weight, moments, rank)
+
+    def _deploy(self, weight: Tensor, moments: PairMoments, rank: int) -> Self:
+        """Keep W in the precision of the latents with the bias that suits it, b = mean y − mean x W."""
+        centred, (mean_x, mean_y) = moments.centred(), moments.means
+        self.weight_ = weight.to(moments.dtype).contiguous()
+        self.bias_ = (mean_y - mean_x @ self.weight_.double()).to(moments.dtype)
+        return self.scored(centred.residual(self.weight_), moments.variation, rank)
+
+    def to_module(self) -> nn.Module:
+        return dense(self.weight_, self.bias_)
 
 
-def save(path: Path, fitted: Mapping[Span, Translator]) -> None:
-    """What the translators of all spans have learned, as one safetensors file; plain numbers go into its metadata."""
-    learned = {f"{span}/{name}": value for span, fit in fitted.items() for name, value in fit.learned().items()}
-    tensors = {key: value for key, value in learned.items() if isinstance(value, Tensor)}
-    numbers = {key: value for key, value in learned.items() if key not in tensors}
-    write_atomically(path, safetensors.torch.save(tensors, metadata={"learned": json.dumps(numbers)}))
+class Ridge(Affine):
+    """T(x) = x W + b, W = argmin Σ ‖y − x W − b‖² + λ n Σ_d σ_d² ‖W_d‖², σ_d the standard deviation of dimension d of x.
+
+    The penalty is on standardised dimensions, so that a few massive activations do not set its scale. λ is the one of
+    ``strengths`` with the least error on the held-out fit images; W then comes from all of them.
+
+    Learned:
+        weight_: W (D, D). bias_: b (D,). strength_: λ.
+    """
+
+    name = "ridge"
+    held_out = 0.2
+    strength_: float
+
+    def __init__(self, strengths: list[float], tokens: str = "shared") -> None:
+        super().__init__(tokens)
+        if not strengths or not all(isinstance(value, int | float) and value > 0 for value in strengths):
+            raise ToastError(
+                f"translator.strengths={strengths} cannot be used: give a list of numbers above 0, such as [1e-4,1e-2]."
+            )
+        self.strengths = strengths
+
+    def fit(self, moments: PairMoments, held_out: PairMoments | None = None) -> Self:
+        self.strength_ = self.strengths[0]
+        if held_out is not None and moments.count and held_out.count and len(self.strengths) > 1:
+            unseen = held_out.around(*moments.means)
+            errors = [unseen.residual(weight) for weight in ridge(moments, self.strengths)]
+            self.strength_ = self.strengths[errors.index(min(errors))]
+        everything = moments if held_out is None or not held_out.count else moments + held_out
+        weight = next(iter(ridge(everything, [self.strength_])))
+        return self._deploy(weight, everything, len(weight))
 
 
-def load(path: Path, prototype: Translator) -> dict[Span, Translator]:
-    """The inverse of ``save``: a copy of ``prototype`` for every span."""
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        learned = {**json.loads(file.metadata()["learned"]), **tensors}
-    spans: dict[str, dict[str, Any]] = {}
-    for key, value in learned.items():
-        span, _, name = key.partition("/")
-        spans.setdefault(span, {})[name] = value
-    return {Span.parse(span): copy.deepcopy(prototype).restore(values) for span, values in spans.items()}
+class Orthogonal(Translator):
+    """T(x) = x R, R = argmin Σ ‖y − x R‖² among orthogonal R: R = U Vᵀ for xy = U S Vᵀ (Schönemann, 1966).
+
+    Learned:
+        weight_: R (D, D), in the precision of the latents.
+    """
+
+    name = "orthogonal"
+    weight_: Tensor
+
+    def fit(self, moments: PairMoments) -> Self:
+        u, _, v = torch.linalg.svd(moments.xy)
+        self.weight_ = (u @ v).to(moments.dtype).contiguous()
+        return self.scored(moments.residual(self.weight_), moments.variation, len(u))
+
+    def to_module(self) -> nn.Module:
+        return dense(self.weight_)
+
+
+class LowRank(Translator):
+    """T(x) = x A B + b with A (D, k), B (k, D): least squares among maps of rank k (reduced-rank regression, Izenman, 1975).
+
+    W B'ᵀ B', W being the affine map's and the rows of B' (k, D) the leading principal directions of its predictions: the
+    best map of its rank, which cutting off singular values of W itself is not.
+
+    Args:
+        rank: k from 1 to D, or a share of the predictions' variance below 1 that the fewest directions must hold.
+
+    Learned:
+        down_: A (D, k). up_: B (k, D). bias_: b (D,).
+    """
+
+    name = "lowrank"
+    down_: Tensor
+    up_: Tensor
+    bias_: Tensor
+
+    def __init__(self, rank: int | float, tokens: str = "shared") -> None:
+        super().__init__(tokens)
+        share = isinstance(rank, float) and 0 < rank < 1
+        if not share and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 1):
+            raise ToastError(
+                f"translator.rank={rank} cannot be used: give a whole number of directions from 1, or a share of variance such as 0.99."
+            )
+        self.rank = rank
+
+    def fit(self, moments: PairMoments) -> Self:
+        centred, (mean_x, mean_y) = moments.centred(), moments.means
+        weight, rank = least_squares(centred.xx, centred.xy, moments.dtype)
+        values, vectors = torch.linalg.eigh(weight.T @ centred.xx @ weight)  # of the predictions, ascending
+        wanted = self.rank if isinstance(self.rank, int) else _fewest(values.flip(0).clamp(min=0), self.rank)
+        leading = vectors[:, -min(wanted, rank) :]  # (D, k)
+        self.down_ = (weight @ leading).to(moments.dtype).contiguous()
+        self.up_ = leading.T.to(moments.dtype).contiguous()
+        product = self.down_.double() @ self.up_.double()
+        self.bias_ = (mean_y - mean_x @ product).to(moments.dtype)
+        return self.scored(centred.residual(product), moments.variation, leading.shape[1])
+
+    def to_module(self) -> nn.Module:
+        return nn.Sequential(dense(self.down_), dense(self.up_, self.bias_))
+
+
+def _fewest(values: Tensor, share: float) -> int:
+    """How many of the descending ``values`` hold ``share`` of their sum."""
+    held = values.cumsum(0) / values.sum().clamp(min=1e-300)
+    return int((held < share).sum().item()) + 1
+
+
+def dense(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    """x W + b as a module, for W (D, E)."""
+    source, target = weight.shape
+    module = nn.Linear(source, target, bias=bias is not None, dtype=weight.dtype).requires_grad_(False)
+    module.weight.copy_(weight.T)
+    if bias is not None:
+        module.bias.copy_(bias)
+    return module

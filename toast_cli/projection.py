@@ -1,0 +1,29 @@
+"""Where the test images lie in the plane of the original's two leading principal components, by the original and by each plan."""
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from toast_cli.features import Features
+from toast_cli.files import write_arrays
+
+NAME = "projection.safetensors"
+_IMAGES = 500
+
+
+def store(path: Path, features: Features, labels: np.ndarray) -> None:
+    """Project the features (N, P, F) of up to 500 test images: points (P, N, 2), explained variance (2,), labels (N,)."""
+    which = np.linspace(0, len(features) - 1, min(_IMAGES, len(features))).astype(int)
+    chosen = features[which].astype(np.float64)  # (N, P, F)
+    centre = chosen[:, 0].mean(0)
+    _, spread, directions = np.linalg.svd(chosen[:, 0] - centre, full_matrices=False)
+    points = np.einsum("npf,kf->pnk", chosen - centre, directions[:2])
+    shares = spread[:2] ** 2 / max((spread**2).sum(), 1e-300)
+    arrays = {"points": points.astype("<f4"), "explained": shares.astype("<f4"), "labels": labels[which].astype("<i4")}
+    write_arrays(path, arrays)
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The inverse of ``store``: ``points``, ``explained``, ``labels``."""
+    return load_file(path)
