@@ -4,12 +4,13 @@ import pandas as pd
 import pytest
 
 from toast_cli.errors import ToastError
-from toast_cli.results import Row, Summary, print_table, read_csv, summarise, write_csv
+from toast_cli.results import Row, Summary, read_csv, summarise, write_csv
+from toast_cli.screen import print_table
 
 COLUMNS = (
-    "model, data, translator, plan, spans_start_end, blocks_removed, seed, fit_images, train_images, test_images, probe, accuracy, "
-    "accuracy_original, accuracy_delta, params, params_original, params_ratio, gflops, gflops_original, gflops_ratio, fit_r2, fit_rank, "
-    "precision, device"
+    "model, data, translator, plan, spans_start_end, blocks_removed, seed, fit_data, fit_images, data_seed, train_images, test_images, "
+    "probe, accuracy, accuracy_original, accuracy_delta, params, params_original, params_ratio, gflops, gflops_original, gflops_ratio, "
+    "fit_r2, fit_rank, tokens, solver, readout, protocol, precision, device"
 )
 
 
@@ -17,10 +18,10 @@ def row(plan: str = "none", seed: int = 0, accuracy: float = 0.9, gflops: float 
     fitted = plan != "none"
     return Row(
         model="m", data="d", translator="linear", plan=plan, spans_start_end="[[9, 11]]" if fitted else "[]",
-        blocks_removed=2 * fitted, seed=seed, fit_images=500, train_images=10, test_images=3, probe="linear",
+        blocks_removed=2 * fitted, seed=seed, fit_data="d", fit_images=500 * fitted, data_seed=0, train_images=10, test_images=3, probe="linear",
         accuracy=accuracy, accuracy_original=0.9, accuracy_delta=accuracy - 0.9, params=100, params_original=200, params_ratio=0.5,
         gflops=gflops, gflops_original=2.0, gflops_ratio=gflops / 2, fit_r2=1 / 3 if fitted else None, fit_rank=7 if fitted else None,
-        precision="fp32", device="cpu",
+        tokens="shared", solver="exact", readout="model", protocol="clean", precision="fp32", device="cpu",
     )  # fmt: skip
 
 

@@ -21,22 +21,22 @@ def say(text: str) -> None:
 class _Rate(ProgressColumn):
     """Images a second since the stage began, those that were ``done`` before not counted."""
 
-    def __init__(self, done: int) -> None:
+    def __init__(self, done: int, unit: str) -> None:
         super().__init__()
-        self.done = done
+        self.done, self.unit = done, unit
 
     def render(self, task: Task) -> Text:
-        return Text(f"{(task.completed - self.done) / (task.elapsed or 1e9):.1f} images/s")
+        return Text(f"{(task.completed - self.done) / (task.elapsed or 1e9):.1f} {self.unit}/s")
 
 
 @contextmanager
-def progress(label: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """A stage over ``total`` images, of which ``done`` are finished already; yields a function to call with the number just finished."""
+def progress(label: str, total: int, done: int = 0, unit: str = "images") -> Iterator[Callable[[int], None]]:
+    """A stage over ``total`` images (or another ``unit``), of which ``done`` are finished already; yields a function to call with the number just finished."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
-        _Rate(done),
+        _Rate(done, unit),
         TimeRemainingColumn(),
     )
     if console.is_terminal:
@@ -44,10 +44,10 @@ def progress(label: str, total: int, done: int = 0) -> Iterator[Callable[[int], 
             task = bar.add_task(label, total=total, completed=done)
             yield lambda images: bar.advance(task, images)
     else:
-        yield _lines(label, total, done)
+        yield _lines(label, total, done, unit)
 
 
-def _lines(label: str, total: int, done: int) -> Callable[[int], None]:
+def _lines(label: str, total: int, done: int, unit: str) -> Callable[[int], None]:
     begun = last = time.monotonic()
     start = done
 
@@ -58,6 +58,6 @@ def _lines(label: str, total: int, done: int) -> Callable[[int], None]:
         if now - last >= _LINE_EVERY or done == total:
             last = now
             rate = (done - start) / max(now - begun, 1e-9)
-            say(f"{label}: {done}/{total} images, {rate:.1f} images/s, {(total - done) / max(rate, 1e-9):.0f} s left")
+            say(f"{label}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {(total - done) / max(rate, 1e-9):.0f} s left")
 
     return advance

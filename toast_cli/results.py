@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from rich.console import Console
-from rich.table import Table
-
 from toast_cli.errors import ToastError
 from toast_cli.files import write_atomically
+
+MEASURES = ("cka", "cosine", "mse", "r2")
 
 
 @dataclass(frozen=True)
 class Row:
     """One plan and seed. The order of the fields is that of the columns of ``results.csv``.
 
-    ``spans_start_end`` is a JSON list of [s, e], −1 being the stem. ``fit_images`` … ``test_images`` are the numbers
-    used. ``fit_r2`` and ``fit_rank`` are the lowest among the plan's spans, empty without any. Accuracies and ratios
-    are fractions; ``accuracy_delta`` = accuracy − accuracy_original, so that a loss is negative.
+    ``seed`` is the probe's, ``data_seed`` that of the draws. ``spans_start_end`` is a JSON list of [s, e], −1 being the
+    stem. ``fit_images`` … ``test_images`` are the numbers used; the untouched model needs no fit images.
+    ``fit_r2`` and ``fit_rank`` are the lowest among the plan's spans, empty without any. Accuracies and ratios are
+    fractions; ``accuracy_delta`` = accuracy − accuracy_original, so that a loss is negative.
     """
 
     model: str
@@ -31,7 +31,9 @@ class Row:
     spans_start_end: str
     blocks_removed: int
     seed: int
+    fit_data: str
     fit_images: int
+    data_seed: int
     train_images: int
     test_images: int
     probe: str
@@ -46,6 +48,10 @@ class Row:
     gflops_ratio: float
     fit_r2: float | None
     fit_rank: int | None
+    tokens: str
+    solver: str
+    readout: str
+    protocol: str
     precision: str
     device: str
 
@@ -62,6 +68,7 @@ class Summary:
     translator: str
     plan: str
     blocks_removed: int
+    fit_images: int
     seeds: int
     accuracy_mean: float
     accuracy_std: float | None
@@ -74,6 +81,68 @@ class Summary:
     fit_r2: float | None
     fit_rank: int | None
     best_trade_off: bool
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """One entry of a matrix; the order of the fields is that of the columns of ``similarity.csv``.
+
+    ``kind`` is ``blocks`` (``source`` and ``target`` are latents: stem, 0, 1, …) or ``plans`` (the last latents of the
+    untouched model, ``none``, and of a plan). ``measure`` is
+
+    - ``cka``: linear CKA, see ``PairMoments.cka``
+    - ``cosine``: mean over tokens of x·y / (‖x‖ ‖y‖)
+    - ``mse``: mean over tokens and dimensions of (x − y)²
+    - ``r2``: for blocks, that of the linear map from source to target, as a run's ``fit_r2``; for plans, 1 − Σ‖x − y‖² /
+      Σ‖x − mean x‖² with x the untouched model's.
+    """
+
+    model: str
+    data: str
+    fit_images: int
+    kind: str
+    measure: str
+    source: str
+    target: str
+    value: float
+    precision: str
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """One fine-tuned model; the order of the fields is that of the columns of ``finetune.csv``.
+
+    ``accuracy_original`` is the untouched model's under the probe, ``accuracy_before`` the plan's under the probe that the
+    head starts from, ``accuracy_after`` that of ``best_epoch``, which has the best ``held_out_accuracy``: all but the
+    last on test images. ``train_images`` are those trained on, without the ``held_out_images``.
+    """
+
+    model: str
+    data: str
+    translator: str
+    plan: str
+    blocks_removed: int
+    seed: int
+    data_seed: int
+    fit_images: int
+    train_images: int
+    held_out_images: int
+    test_images: int
+    train_maps: bool
+    learning_rate: float
+    encoder_learning_rate: float
+    epochs: int
+    best_epoch: int
+    held_out_accuracy: float
+    accuracy_original: float
+    accuracy_before: float
+    accuracy_after: float
+    params: int
+    params_ratio: float
+    gflops: float
+    gflops_ratio: float
+    precision: str
+    device: str
 
 
 def write_csv(path: Path, rows: Iterable[Any], kind: type) -> None:
@@ -100,22 +169,22 @@ def read_csv(path: Path, kind: type) -> list[Any]:
 
 
 def _parse(text: str, kind: Any) -> Any:
-    if text == "":
+    if text == "" and kind is not str:
         return None
     kind = next(iter(get_args(kind)), kind)
     return text == "True" if kind is bool else kind(text)
 
 
 def summarise(rows: list[Row]) -> list[Summary]:
-    """One line a plan, in the order of the rows."""
+    """One line a plan and number of fit images, in the order of the rows."""
     import pandas as pd
 
-    frame = pd.DataFrame(
-        [(row.plan, row.accuracy, row.accuracy_delta) for row in rows], columns=["plan", "accuracy", "delta"]
-    )
-    spread = frame.groupby("plan", sort=False).agg(["mean", "std", "size"])
-    first = {row.plan: row for row in reversed(rows)}
-    lines = [_summary(first[str(plan)], values) for plan, values in spread.iterrows()]
+    keys = [(row.plan, row.fit_images) for row in rows]
+    values = [(row.accuracy, row.accuracy_delta) for row in rows]
+    frame = pd.DataFrame(values, columns=["accuracy", "delta"], index=pd.Index(keys, tupleize_cols=False))
+    spread = frame.groupby(level=0, sort=False).agg(["mean", "std", "size"])
+    first = dict(reversed(list(zip(keys, rows, strict=True))))
+    lines = [_summary(first[key], spread.loc[[key]].iloc[0]) for key in dict.fromkeys(keys)]
     return [dataclasses.replace(line, best_trade_off=not any(_beats(other, line) for other in lines)) for line in lines]
 
 
@@ -138,32 +207,3 @@ def _beats(other: Summary, line: Summary) -> bool:
     """At least as good in accuracy and GFLOPs, and better in one."""
     pair, best = (-other.accuracy_mean, other.gflops), (-line.accuracy_mean, line.gflops)
     return pair != best and all(a <= b for a, b in zip(pair, best, strict=True))
-
-
-def print_table(lines: list[Summary]) -> None:
-    """The summary on stdout, the best trade-offs marked."""
-    head = lines[0]
-    table = Table(
-        title=f"{head.model} on {head.data}, {head.translator} translator, {head.seeds} seed{'s' * (head.seeds > 1)}"
-    )
-    for column in ("plan", "blocks", "accuracy", "delta", "params", "GFLOPs", "R²", ""):
-        table.add_column(column, justify="left" if column in ("plan", "") else "right", no_wrap=True)
-    for line in lines:
-        spread = "" if line.accuracy_std is None else f" ± {line.accuracy_std:.4f}"
-        table.add_row(
-            line.plan,
-            f"-{line.blocks_removed}" if line.blocks_removed else "0",
-            f"{line.accuracy_mean:.4f}{spread}",
-            f"{line.accuracy_delta_mean:+.4f}",
-            f"{line.params_ratio:.3f}",
-            f"{line.gflops_ratio:.3f}",
-            "" if line.fit_r2 is None else f"{line.fit_r2:.3f}",
-            "*" if line.best_trade_off else "",
-            style="bold" if line.best_trade_off else None,
-        )
-    console = Console(highlight=False)
-    console.print(table, crop=False)
-    console.print(
-        "* no other plan is as accurate on test for as few GFLOPs; params and GFLOPs are ratios to the original's",
-        soft_wrap=True,
-    )

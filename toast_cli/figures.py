@@ -1,0 +1,242 @@
+"""The pictures. Each function returns a matplotlib Figure; colours can be told apart by colour-blind readers and in print."""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from toast_cli.files import write_atomically
+from toast_cli.plans import STEM, Plan
+
+# Okabe & Ito (2008), without the yellow that vanishes on paper.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
+MARKERS = "osD^vPX*"
+NAMES = {"cka": "linear CKA", "cosine": "cosine", "mse": "MSE", "r2": "R²"}
+_SEQUENTIAL, _DIVERGING = "viridis", "RdBu"
+_ANNOTATED = 16  # matrices up to this side carry their numbers
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As PNG and, for papers, as PDF: ``path`` has no ending."""
+    for ending in (".png", ".pdf"):
+        write_atomically(path.with_name(path.name + ending), encoded(figure, ending[1:]))
+
+
+def encoded(figure: Figure, kind: str = "png") -> bytes:
+    """The picture as a file's bytes, the same ones for the same figure."""
+    buffer = io.BytesIO()
+    dates = {"CreationDate": None} if kind == "pdf" else {"Software": None}
+    figure.savefig(buffer, format=kind, dpi=150, metadata=dates)
+    return buffer.getvalue()
+
+
+def spans(deltas: dict[str, float], depth: int, title: str) -> Figure:
+    """Accuracy change of every single span, start × end, by plan text."""
+    matrix = np.full((depth, depth), np.nan)  # row s + 1, column e
+    for text, delta in deltas.items():
+        plan = Plan.parse(text)
+        if len(plan.spans) == 1:
+            matrix[plan.spans[0].start + 1, plan.spans[0].end] = delta
+    side = 1.8 + 0.46 * depth
+    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+    axes = figure.add_subplot()
+    reach = max(float(np.nanquantile(np.abs(matrix), 0.75)), 0.01)  # a few ruinous spans must not wash out the others
+    picture = axes.imshow(matrix, cmap=_DIVERGING, norm=TwoSlopeNorm(0, -reach, reach))
+    starts = ["stem", *map(str, range(depth - 1))]
+    axes.set(
+        xlabel="end e", ylabel="start s", title=title, xticks=range(depth), yticks=range(depth), yticklabels=starts
+    )
+    _annotate(axes, matrix, np.abs(matrix) > 0.55 * reach, lambda value: f"{100 * value:+.1f}", depth)
+    figure.colorbar(picture, ax=axes, label="accuracy change (points in the cells)", shrink=0.8, extend="both")
+    return figure
+
+
+def _annotate(axes: Axes, matrix: np.ndarray, on_dark: np.ndarray, text: Any, side: int) -> None:
+    """Numbers in the cells, white on dark ones, as large as a cell takes."""
+    for (row, column), value in np.ndenumerate(matrix):
+        if np.isfinite(value):
+            colour = "white" if on_dark[row, column] else "black"
+            axes.text(
+                column, row, text(value), ha="center", va="center", color=colour, fontsize=7.5 if side <= 13 else 5
+            )
+
+
+def trade_offs(series: dict[str, list[tuple[float, float, float, str]]], original: float, title: str) -> Figure:
+    """Accuracy against FLOPs and against parameters. ``series``: name -> (GFLOPs ratio, params ratio, accuracy, plan)."""
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, (axes, label) in enumerate(zip(panels, ("GFLOPs", "parameters"), strict=True)):
+        for number, (name, points) in enumerate(series.items()):
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+            costs = [point[0] if panel == 0 else point[1] for point in points]
+            accuracies = [point[2] for point in points]
+            axes.scatter(costs, accuracies, s=16, color=colour, marker=marker, alpha=0.35, linewidths=0)
+            front = _front(list(zip(costs, accuracies, strict=True)))
+            axes.plot(*zip(*front, strict=True), color=colour, marker=marker, markersize=4, linewidth=1.3, label=name)
+        axes.axhline(original, color="0.4", linewidth=0.9, linestyle="--")
+        axes.annotate(
+            "original", (0.01, original), xycoords=("axes fraction", "data"), va="bottom", fontsize=8, color="0.3"
+        )
+        axes.set_xlabel(f"{label}, ratio to the original's")
+        axes.grid(alpha=0.25)
+    panels[0].set_ylabel("accuracy")
+    panels[0].legend(loc="lower right", fontsize=8, title="best trade-offs", title_fontsize=8)
+    return figure
+
+
+def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those no other beats in both, by cost."""
+    best, front = -math.inf, []
+    for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if accuracy > best:
+            best = accuracy
+            front.append((cost, accuracy))
+    return front
+
+
+def sample_sizes(lines: dict[str, list[tuple[int, float, float]]], original: float, title: str) -> Figure:
+    """Accuracy against the number of fit images. ``lines``: name -> (images, mean, standard deviation)."""
+    figure = Figure(figsize=(6.8, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (name, points) in enumerate(lines.items()):
+        images, means, spreads = (np.array(values) for values in zip(*sorted(points), strict=True))
+        colour = COLOURS[number % len(COLOURS)]
+        axes.fill_between(images, means - spreads, means + spreads, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(images, means, color=colour, marker=MARKERS[number % len(MARKERS)], markersize=4, label=name)
+    axes.axhline(original, color="0.4", linewidth=0.9, linestyle="--", label="original")
+    sizes = sorted({point[0] for points in lines.values() for point in points})
+    axes.set(xscale="log", xlabel="fit images", ylabel="accuracy", title=title)
+    axes.set_xticks(sizes, list(map(str, sizes)))
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def matrices(
+    panels: dict[str, tuple[np.ndarray, list[str]]],
+    label: str,
+    title: str,
+    axes_names: tuple[str, str],
+    text: Callable[[float], str] | None = None,
+) -> Figure:
+    """Square matrices side by side on one colour scale: name -> (values, ticks). ``text`` writes a cell's value."""
+    side = max(len(ticks) for _, ticks in panels.values())
+    each = 1.6 + min(0.4 * side, 7)
+    figure = Figure(figsize=(each * len(panels) + 1.2, each + 0.3), layout="constrained")
+    figure.suptitle(title)
+    everything = np.concatenate([values[np.isfinite(values)] for values, _ in panels.values()])
+    low, high = float(everything.min()), float(everything.max())
+    low = max(low, -1.0) if label in ("R²", "cosine") else low  # far below −1 all is equally useless
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (name, (values, ticks)) in zip(all_axes, panels.items(), strict=True):
+        picture = axes.imshow(values, cmap=_SEQUENTIAL, vmin=low, vmax=max(high, low + 1e-9))
+        places = range(len(ticks))
+        axes.set(title=name, xticks=places, yticks=places, xlabel=axes_names[1], ylabel=axes_names[0])
+        long = max(map(len, ticks)) > 5
+        axes.set_xticklabels(ticks, rotation=45 if long else 0, ha="right" if long else "center", fontsize=8)
+        axes.set_yticklabels(ticks, fontsize=8)
+        if len(ticks) <= _ANNOTATED:
+            _annotate(axes, values, values < low + 0.6 * (high - low), text or _short, len(ticks))
+    figure.colorbar(picture, ax=list(all_axes), label=label, shrink=0.85)
+    return figure
+
+
+def _short(value: float) -> str:
+    """Two digits that matter, no leading zero: .93, 1, −3.1, 120."""
+    if abs(value) >= 9.95:
+        return f"{value:.0f}"
+    text = f"{value:.1f}" if abs(value) >= 0.995 else f"{value:.2f}"
+    return text.removesuffix(".0").replace("0.", ".", 1)
+
+
+def similarities(panels: dict[str, dict[tuple[str, str], float]], measure: str, model: str) -> Figure:
+    """Block-by-block similarity of one model, a panel for each data set: name -> (source, target) -> value."""
+    filled = {}
+    for name, values in panels.items():
+        layers = sorted(
+            {layer for pair in values for layer in pair}, key=lambda text: STEM if text == "stem" else int(text)
+        )
+        filled[name] = (np.array([[values[row, column] for column in layers] for row in layers]), layers)
+    what = "R² of the linear map between blocks" if measure == "r2" else f"{NAMES[measure]} between blocks"
+    return matrices(filled, NAMES[measure], f"{model}: {what}", ("source", "target"))
+
+
+def approximation(points: list[tuple[float, float, int]], measure: str, title: str) -> Figure:
+    """Of every span: similarity of the latents it joins, against that of the last latents with and without it."""
+    figure = Figure(figsize=(5.6, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    x, y, removed = zip(*points, strict=True)
+    picture = axes.scatter(x, y, c=removed, cmap=_SEQUENTIAL, s=26, edgecolors="0.3", linewidths=0.4)
+    axes.set(
+        xlabel=f"between the span's two ends, {NAMES[measure]}",
+        ylabel=f"between last latents, {NAMES[measure]}",
+        title=title,
+    )
+    axes.grid(alpha=0.25)
+    figure.colorbar(picture, ax=axes, label="blocks removed")
+    return figure
+
+
+def guide(series: dict[str, list[tuple[float, float]]], measure: str, title: str) -> Figure:
+    """Accuracy change of every span against the similarity of its ends. ``series``: translator -> (similarity, change)."""
+    figure = Figure(figsize=(6.0, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (name, points) in enumerate(series.items()):
+        x, y = (np.array(values) for values in zip(*points, strict=True))
+        label = f"{name}: Spearman's ρ = {spearmanr(x, y).statistic:.2f}"
+        axes.scatter(
+            x, 100 * y, s=18, color=COLOURS[number], marker=MARKERS[number], alpha=0.75, linewidths=0, label=label
+        )
+    axes.set(xlabel=f"{NAMES[measure]} between the span's two ends", ylabel="accuracy change, points", title=title)
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def additivity(series: dict[str, list[tuple[float, float]]], title: str) -> Figure:
+    """What plans cost against the sum of what their blocks cost alone. ``series``: kind of plan -> (sum, change)."""
+    figure = Figure(figsize=(5.6, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (name, points) in enumerate(series.items()):
+        x, y = (100 * np.array(values) for values in zip(*points, strict=True))
+        off = f"{name}: mean distance {np.abs(x - y).mean():.1f}"
+        axes.scatter(x, y, s=18, color=COLOURS[number], marker=MARKERS[number], alpha=0.75, linewidths=0, label=off)
+    sums = [100 * point[0] for points in series.values() for point in points]
+    ends = (min(sums), max(sums))
+    axes.plot(ends, ends, color="0.4", linewidth=0.9, linestyle="--", label="additive")
+    axes.set(xlabel="sum of the single blocks' changes, points", ylabel="accuracy change together, points", title=title)
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def projections(panels: dict[str, np.ndarray], labels: np.ndarray, explained: Sequence[float], title: str) -> Figure:
+    """Test images in the plane of the original's two leading principal components: name -> points (N, 2)."""
+    figure = Figure(figsize=(3.1 * len(panels) + 0.4, 3.7), layout="constrained")
+    figure.suptitle(title)
+    shown = np.concatenate(list(panels.values()))
+    low, high = np.quantile(shown, 0.005, axis=0), np.quantile(shown, 0.995, axis=0)
+    margin = 0.06 * (high - low) + 1e-9
+    all_axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (name, points) in zip(all_axes, panels.items(), strict=True):
+        classes = np.unique(labels)
+        for number, label in enumerate(classes):
+            colour = COLOURS[number % len(COLOURS)]
+            marker = MARKERS[(number // len(COLOURS)) % len(MARKERS)]
+            chosen = points[labels == label]
+            axes.scatter(chosen[:, 0], chosen[:, 1], s=9, color=colour, marker=marker, alpha=0.65, linewidths=0)
+        axes.set(
+            title=name, xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1])
+        )
+        axes.set_xlabel(f"component 1 ({100 * explained[0]:.0f}%)")
+    all_axes[0].set_ylabel(f"component 2 ({100 * explained[1]:.0f}%)")
+    return figure

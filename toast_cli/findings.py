@@ -1,0 +1,232 @@
+"""Many runs as one table: which belong together, whether they may be compared, and what their differences are worth."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from toast_cli import predictions
+from toast_cli.errors import ToastError
+from toast_cli.folders import RECORD
+from toast_cli.predictions import Predictions
+from toast_cli.results import Row, read_csv
+from toast_cli.statistics import bootstrap_interval, flip_rate, mcnemar
+
+# What rows that are averaged over seeds have in common, beside the plan and the number of fit images.
+SHARED = ("model", "data", "fit_data", "translator", "tokens", "solver", "probe", "readout", "protocol", "precision")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One plan, translator, data set and model over all seeds; the order of the fields is that of the report's CSV columns.
+
+    Means and standard deviations are over ``runs`` probe seeds and data seeds together. ``delta_low`` and ``delta_high``
+    bound the 95% paired bootstrap interval of the mean change over test images; ``within_noise``: it holds 0.
+    ``mcnemar_p`` is the median over runs. ``flip_rate``: how many predictions differ from the original's.
+    """
+
+    model: str
+    data: str
+    fit_data: str
+    translator: str
+    tokens: str
+    solver: str
+    probe: str
+    readout: str
+    protocol: str
+    precision: str
+    plan: str
+    blocks_removed: int
+    fit_images: int
+    runs: int
+    test_images: int
+    accuracy_mean: float
+    accuracy_std: float | None
+    delta_mean: float
+    delta_std: float | None
+    delta_low: float | None
+    delta_high: float | None
+    mcnemar_p: float | None
+    flip_rate: float | None
+    within_noise: bool | None
+    params: int
+    params_ratio: float
+    gflops: float
+    gflops_ratio: float
+    fit_r2: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run as it lies on disk."""
+
+    path: Path
+    config: dict[str, Any]
+    record: dict[str, Any]
+    rows: list[Row]
+
+    @classmethod
+    def read(cls, path: Path) -> "Run":
+        config = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+        return cls(path, config, json.loads((path / RECORD).read_text()), read_csv(path / "results.csv", Row))  # type: ignore[arg-type]
+
+    @property
+    def translator(self) -> dict[str, Any]:
+        """Its settings that no column of the rows tells."""
+        return {key: value for key, value in self.config["translator"].items() if key not in ("tokens", "solver")}
+
+
+def find(places: Iterable[Path], file: str) -> tuple[list[Path], list[Path]]:
+    """The folders at or below ``places`` that hold ``file``: those of complete runs, and the others."""
+    records = {
+        record.resolve() for place in places for record in [place / RECORD, *place.rglob(RECORD)] if record.is_file()
+    }
+    found = sorted(record.parent for record in records if (record.parent / file).is_file())
+    complete = [path for path in found if json.loads((path / RECORD).read_text()).get("complete")]
+    return complete, [path for path in found if path not in complete]
+
+
+def merge(runs: list[Run]) -> list[Finding]:
+    """One finding a plan and setting, originals first. Raises ToastError for runs that cannot stand in one table."""
+    _check_comparable(runs)
+    labels = _translator_labels(runs)
+    samples: dict[tuple, list[_Sample]] = defaultdict(list)
+    for run in runs:
+        stored = predictions.read(run.path / predictions.NAME) if (run.path / predictions.NAME).is_file() else None
+        position: dict[int, int] = defaultdict(int)
+        for row in run.rows:
+            settings = {name: getattr(row, name) for name in SHARED} | {"translator": labels[run.path]}
+            if row.plan == "none":  # no translator, no fit images: the same row in many runs
+                settings |= {"translator": "", "tokens": "", "solver": "", "fit_data": ""}
+            key = (*settings.values(), row.plan, row.fit_images)
+            samples[key].append(_Sample(row, run, stored, position[row.seed]))
+            position[row.seed] += 1
+    return [
+        _finding(dict(zip(SHARED, key, strict=False)), _distinct(found)) for key, found in _originals_first(samples)
+    ]
+
+
+def _originals_first(samples: dict[tuple, Any]) -> list[tuple[tuple, Any]]:
+    return sorted(samples.items(), key=lambda item: (item[0][:2], item[0][-2] != "none"))
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A row with its predictions: row ``number`` of its seed."""
+
+    row: Row
+    run: Run
+    stored: Predictions | None
+    number: int
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        return self.row.data_seed, self.row.seed
+
+
+def _distinct(samples: list[_Sample]) -> list[_Sample]:
+    """Each data seed and probe seed once; two runs that have it with another accuracy differ in something no column tells."""
+    seen: dict[tuple[int, int], _Sample] = {}
+    for sample in samples:
+        before = seen.setdefault(sample.identity, sample)
+        if before.row.accuracy != sample.row.accuracy:
+            raise ToastError(
+                f"{before.run.path} and {sample.run.path} hold plan {sample.row.plan} with seed {sample.row.seed} at accuracy "
+                f"{before.row.accuracy:.4f} and {sample.row.accuracy:.4f}, and no column tells them apart: name one of them."
+            )
+    return list(seen.values())
+
+
+def _finding(settings: dict[str, Any], samples: list[_Sample]) -> Finding:
+    rows = [sample.row for sample in samples]
+    accuracies, deltas = np.array([row.accuracy for row in rows]), np.array([row.accuracy_delta for row in rows])
+    first, several = rows[0], len(rows) > 1
+    names = (
+        "plan",
+        "blocks_removed",
+        "fit_images",
+        "test_images",
+        "params",
+        "params_ratio",
+        "gflops",
+        "gflops_ratio",
+        "fit_r2",
+    )
+    return Finding(
+        **settings,
+        **{name: getattr(first, name) for name in names},
+        **_worth(samples),
+        runs=len(rows),
+        accuracy_mean=float(accuracies.mean()),
+        accuracy_std=float(accuracies.std(ddof=1)) if several else None,
+        delta_mean=float(deltas.mean()),
+        delta_std=float(deltas.std(ddof=1)) if several else None,
+    )
+
+
+def _worth(samples: list[_Sample]) -> dict[str, Any]:
+    """Interval, test and flips against the original of the same run and seed; empty for the original and without predictions."""
+    empty = dict.fromkeys(("delta_low", "delta_high", "mcnemar_p", "flip_rate", "within_noise"))
+    if samples[0].row.plan == "none" or any(sample.stored is None for sample in samples):
+        return empty
+    differences: dict[int, list[float]] = defaultdict(list)  # test image -> one value a run
+    chances, flips = [], []
+    for sample in samples:
+        stored = sample.stored
+        if stored is None:
+            return empty
+        predicted = stored.by_seed[sample.row.seed]
+        right, original = predicted[sample.number] == stored.truth, predicted[0] == stored.truth
+        for image, change in zip(
+            stored.images.tolist(), (right.astype(int) - original.astype(int)).tolist(), strict=True
+        ):
+            differences[image].append(change)
+        chances.append(mcnemar(right, original))
+        flips.append(flip_rate(predicted[sample.number], predicted[0]))
+    low, high = bootstrap_interval(np.array([np.mean(values) for values in differences.values()]))
+    return {
+        "delta_low": low,
+        "delta_high": high,
+        "mcnemar_p": float(np.median(chances)),
+        "flip_rate": float(np.mean(flips)),
+        "within_noise": low <= 0 <= high,
+    }
+
+
+def _check_comparable(runs: list[Run]) -> None:
+    """The same label means the same weights; the same data and seed mean the same images; probes saw as many of them."""
+    for what, label, value in (
+        ("weights of model", lambda run: run.rows[0].model, lambda run: run.record.get("weights")),
+        ("number of test images of", _data, lambda run: run.rows[0].test_images),
+        ("number of train images of", _data, lambda run: run.rows[0].train_images),
+        ("settings of probe", lambda run: (run.rows[0].probe, *_data(run)), lambda run: run.config.get("probe")),
+    ):
+        seen: dict[Any, tuple[Run, Any]] = {}
+        for run in runs:
+            other, before = seen.setdefault(label(run), (run, value(run)))
+            if before != value(run):
+                named = label(run) if isinstance(label(run), str) else " ".join(map(str, label(run)))
+                raise ToastError(
+                    f"{other.path} and {run.path} cannot stand in one table: the {what} {named} differ ({before} and {value(run)}); report "
+                    "them apart, or give one of them another label."
+                )
+
+
+def _data(run: Run) -> tuple[str, str, str]:
+    return run.rows[0].data, run.rows[0].protocol, f"with data.seed={run.rows[0].data_seed}"
+
+
+def _translator_labels(runs: list[Run]) -> dict[Path, str]:
+    """A translator's name, with those of its settings that differ between runs: ``lowrank rank=32``."""
+    labels = {}
+    for run in runs:
+        name = run.rows[0].translator
+        same = [other.translator for other in runs if other.rows[0].translator == name]
+        varied = [key for key in run.translator if any(other.get(key) != run.translator[key] for other in same)]
+        labels[run.path] = " ".join([name, *(f"{key}={run.translator[key]}" for key in varied)])
+    return labels

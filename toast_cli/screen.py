@@ -1,0 +1,56 @@
+"""Results on stdout, as tables."""
+
+from rich.console import Console
+from rich.table import Table
+
+from toast_cli.results import Summary, Tuned
+
+
+def print_table(lines: list[Summary]) -> None:
+    """The summary on stdout, the best trade-offs marked."""
+    head = lines[0]
+    table = Table(
+        title=f"{head.model} on {head.data}, {head.translator} translator, {head.seeds} seed{'s' * (head.seeds > 1)}"
+    )
+    sizes = len({line.fit_images for line in lines}) > 2  # the untouched model's 0 is one
+    for column in ("plan", *["fit"] * sizes, "blocks", "accuracy", "delta", "params", "GFLOPs", "R²", ""):
+        table.add_column(column, justify="left" if column in ("plan", "") else "right", no_wrap=True)
+    for line in lines:
+        spread = "" if line.accuracy_std is None else f" ± {line.accuracy_std:.4f}"
+        table.add_row(
+            line.plan,
+            *[str(line.fit_images or "")] * sizes,
+            f"-{line.blocks_removed}" if line.blocks_removed else "0",
+            f"{line.accuracy_mean:.4f}{spread}",
+            f"{line.accuracy_delta_mean:+.4f}",
+            f"{line.params_ratio:.3f}",
+            f"{line.gflops_ratio:.3f}",
+            "" if line.fit_r2 is None else f"{line.fit_r2:.3f}",
+            "*" if line.best_trade_off else "",
+            style="bold" if line.best_trade_off else None,
+        )
+    console = Console(highlight=False)
+    console.print(table, crop=False)
+    console.print(
+        "* no other plan is as accurate on test for as few GFLOPs; params and GFLOPs are ratios to the original's",
+        soft_wrap=True,
+    )
+
+
+def print_tuned(rows: list[Tuned]) -> None:
+    """Accuracy before and after fine-tuning on stdout, a line for each seed."""
+    table = Table(
+        title=f"{rows[0].model} on {rows[0].data}, plan {rows[0].plan}, maps {'trained' if rows[0].train_maps else 'frozen'}"
+    )
+    for column in ("seed", "original", "before", "after", "best epoch", "held out", "params", "GFLOPs"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        accuracies = (row.accuracy_original, row.accuracy_before, row.accuracy_after)
+        shown = [
+            str(row.seed),
+            *(f"{value:.4f}" for value in accuracies),
+            str(row.best_epoch),
+            f"{row.held_out_accuracy:.4f}",
+        ]
+        table.add_row(*shown, f"{row.params_ratio:.3f}", f"{row.gflops_ratio:.3f}")
+    Console(highlight=False).print(table, crop=False)
