@@ -1,0 +1,134 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import pixels, tiny
+from toast_cli import tuning
+from toast_cli.plans import Map, Plan, Span, Variant
+from toast_cli.results import Tuned, read_csv
+from toast_cli.tuning import Settings, Student
+
+SMALL = ["data.fit_images=60", "data.train_images=200", "data.test_images=80", "device=cpu", "hydra.run.dir=here"]
+QUICK = [*SMALL, "spans=[6-11]", "tune.epochs=2", "tune.learning_rate=1e-4", "tune.batch_size=16"]
+
+
+@pytest.fixture
+def done(toast, tmp_path):
+    status, out, err = toast("finetune", *QUICK, "seeds=[0,1]")
+    assert status == 0, err
+    return tmp_path / "here", out
+
+
+def test_rows_tell_before_and_after(done):
+    folder, out = done
+    rows = read_csv(folder / "finetune.csv", Tuned)
+    assert [row.seed for row in rows] == [0, 1]
+    for row in rows:
+        assert (row.plan, row.blocks_removed, row.train_images, row.held_out_images, row.test_images) == (
+            "6-11",
+            5,
+            180,
+            20,
+            80,
+        )
+        assert row.accuracy_after > row.accuracy_before, "five blocks out of the embedded model, two epochs"
+        assert 1 <= row.best_epoch <= 2
+        assert row.params_ratio < 0.7
+    assert "trained" in out
+    assert {path.name for path in folder.iterdir()} == {
+        "config.yaml", "run.json", "finetune.csv", "translators.safetensors", "features", ".lock",
+        "model-seed0.safetensors", "model-seed1.safetensors",
+    }  # fmt: skip
+    weights = load_file(folder / "model-seed0.safetensors")
+    assert sum(name.endswith("attn.qkv.weight") for name in weights) == 7, "removed blocks are not stored"
+
+
+def test_killed_after_an_epoch_it_ends_with_the_same(done, toast, tmp_path, monkeypatch):
+    folder, _ = done
+    expected = (folder / "finetune.csv").read_text()
+    keep = tuning.Training._keep
+
+    def killed(self, state):
+        keep(self, state)
+        raise KeyboardInterrupt
+
+    elsewhere = [word.replace("here", "there") for word in QUICK]
+    for _ in range(4):  # two epochs of two seeds
+        monkeypatch.setattr(tuning.Training, "_keep", killed)
+        assert toast("finetune", *elsewhere, "seeds=[0,1]")[0] == 130
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tuning.Training, "_epoch", lambda *_: pytest.fail("all epochs are done"))
+    assert toast("finetune", *elsewhere, "seeds=[0,1]")[0] == 0
+    assert (tmp_path / "there" / "finetune.csv").read_text() == expected
+    assert not (tmp_path / "there" / "epoch.pt").exists()
+
+
+def test_frozen_maps_stay_and_the_stem_always_does(toast, tmp_path):
+    for maps in ("true", "false"):
+        assert toast("finetune", *QUICK, f"tune.train_maps={maps}", f"hydra.run.dir=maps-{maps}")[0] == 0
+    original = load_file(tmp_path / "maps-true" / "translators.safetensors")["6-11@60/weight_"].T
+    for maps, moved in (("true", True), ("false", False)):
+        weights = load_file(tmp_path / f"maps-{maps}" / "model-seed0.safetensors")
+        assert (weights["vit.blocks.7.weight"] != original).any() == moved
+    both = [load_file(tmp_path / f"maps-{maps}" / "model-seed0.safetensors") for maps in ("true", "false")]
+    for name in ("vit.patch_embed.proj.weight", "vit.pos_embed"):
+        assert torch.equal(both[0][name], both[1][name])
+
+
+def test_test_images_choose_nothing(toast, tmp_path):
+    """The same epochs and weights come out whatever the test images are."""
+    for count in (40, 80):
+        words = [word for word in QUICK if not word.startswith(("data.test_images", "hydra"))]
+        assert toast("finetune", *words, f"data.test_images={count}", f"hydra.run.dir=t{count}")[0] == 0
+    one, other = (load_file(tmp_path / f"t{count}" / "model-seed0.safetensors") for count in (40, 80))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_untouched_model_can_be_tuned_too(toast, tmp_path):
+    assert toast("finetune", *SMALL, "spans=none", "tune.epochs=1")[0] == 0
+    row = read_csv(tmp_path / "here" / "finetune.csv", Tuned)[0]
+    assert (row.plan, row.translator, row.params_ratio) == ("none", "", 1.0)
+    assert row.accuracy_before == row.accuracy_original
+    assert json.loads((tmp_path / "here" / "run.json").read_text())["complete"]
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
+def test_a_student_is_the_shortened_model_with_a_head(name: str):
+    backbone = tiny(name)
+    head = torch.nn.Linear(32, 5)
+    variant, maps = Variant(Plan((Span(0, 1),)), 9), {Map(Span(0, 1), 9): torch.nn.Identity()}
+    student = Student(backbone, variant, maps, head, train_maps=True)
+    latent = backbone.block(2, backbone.block(0, backbone.stem(pixels())))
+    assert torch.allclose(student(pixels()), head(backbone.readout(latent)), atol=1e-5)
+    trained = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
+    assert all(name.startswith(("vit.blocks", "vit.norm", "head")) for name in trained)
+    assert "head.weight" in trained
+
+
+def test_the_schedule_warms_up_and_falls_to_nothing():
+    class Short:
+        settings = Settings(4, 1e-3, None, 0.0, 1.0, 0.0, 1.0, 8, 0.1, True, False)
+
+    factor = [tuning.Training._factor(Short, epoch) for epoch in (0, 0.5, 1, 2.5, 4)]
+    assert factor[0] < 0.01
+    assert factor[1] == pytest.approx(0.5, abs=0.01)
+    assert factor[2:] == pytest.approx([1, 0.5, 0])
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["tune.epochs=0"], "tune.epochs=0 cannot be used: give a whole number from 1."),
+        (["tune.held_out=1"], "tune.held_out=1 cannot be used: give a share between 0 and 1."),
+        (["tune.flip=yes"], "tune.flip=yes is neither true nor false"),
+        (["spans=[9-11,8-11]"], "toast finetune takes one plan, and a linear probe"),
+        (["probe=knn"], "toast finetune takes one plan, and a linear probe"),
+    ],
+)
+def test_what_cannot_be_used_is_a_sentence(toast, words: list[str], text: str):
+    status, _, err = toast("finetune", *SMALL, *words)
+    assert status == 1
+    assert err.splitlines()[-1].startswith(f"toast: {text}")

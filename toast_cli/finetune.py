@@ -1,0 +1,109 @@
+"""``toast finetune``: what training gives back to a shortened model. Config in, finetune.csv and the weights out.
+
+The head starts from the probe, so that accuracy before and after are of the same model. The epoch is chosen on held-out
+train images, and its weights meet the test images once.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from toast_cli.costs import Costs
+from toast_cli.draws import stratified
+from toast_cli.errors import ToastError
+from toast_cli.fitting import fit
+from toast_cli.folders import RunFolder
+from toast_cli.images import Images
+from toast_cli.job import Job
+from toast_cli.plans import Map, Plan
+from toast_cli.probes import LinearProbe
+from toast_cli.results import Tuned, read_csv, write_csv
+from toast_cli.run import announce, prepare
+from toast_cli.stages import encode, modules
+from toast_cli.tuning import Settings, Student, Training, accuracy
+
+
+def finetune(cfg: DictConfig, folder: RunFolder) -> None:
+    """Fit, train, choose, test. Raises ToastError for what a person must mend."""
+    settings = Settings.check(OmegaConf.to_container(cfg.tune))  # type: ignore[arg-type]
+    with folder.stage("load"):
+        job = prepare(cfg, folder)
+        announce(job)
+    if len(job.variants) > 2 or not isinstance(job.probe, LinearProbe):
+        raise ToastError(
+            "toast finetune takes one plan, and a linear probe that its head starts from: give spans=[9-11] probe=linear."
+        )
+    with folder.stage("fit"):
+        maps = modules(job, fit(job))
+    with folder.stage("encode"):
+        encode(job, maps)
+    train, test = (job.feature_file(name).read() for name in ("train", "test"))
+    rest, apart = _held_out(job.data.train.labels[train.positions], settings.held_out, job.data.seed)
+    parts = [job.data.train.only(train.positions[which]) for which in (rest, apart)] + [
+        job.data.test.only(test.positions)
+    ]
+    rows: list[Tuned] = read_csv(folder / "finetune.csv", Tuned)
+    for seed in [seed for seed in job.seeds if seed not in {row.seed for row in rows}]:
+        job.probe.fit(train.at(rest), parts[0].labels, len(job.data.classes), seed)
+        original, before = (job.probe.predict(test) == parts[2].labels).mean(axis=1)[[0, -1]].tolist()
+        student = Student(job.backbone, job.variants[-1], maps, _head(job.probe), settings.train_maps).to(
+            job.compute.device
+        )
+        with folder.stage("tune"):
+            training = Training(job, student, settings, seed)
+            best = training.run(parts[0], parts[1])
+            after = accuracy(job, student, parts[2], f"test seed {seed}")
+        found = {"accuracy_original": original, "accuracy_before": before, "accuracy_after": after, **best}
+        rows.append(Tuned(**_columns(job, maps, settings), seed=seed, **_counts(parts), **found))
+        write_csv(folder / "finetune.csv", rows, Tuned)
+        training.forget()
+    for name in ("train", "test"):
+        job.feature_file(name).path.unlink(missing_ok=True)
+    folder.finish()
+
+
+def _held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the images to train on and of those held out, a stratified draw."""
+    order = stratified(labels, seed)
+    count = min(max(round(share * len(order)), 1), len(order) - 1)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def _head(probe: LinearProbe) -> nn.Linear:
+    """The last plan's probe as a layer."""
+    weight, bias = (value[-1].detach() for value in probe.weights_)  # (F, C), (1, C)
+    head = nn.Linear(*weight.shape)
+    head.load_state_dict({"weight": weight.T, "bias": bias[0]})
+    return head
+
+
+def _counts(parts: list[Images]) -> dict[str, Any]:
+    return dict(zip(("train_images", "held_out_images", "test_images"), map(len, parts), strict=True))
+
+
+def _columns(job: Job, maps: Mapping[Map, nn.Module], settings: Settings) -> dict[str, Any]:
+    """Of ``finetune.csv``, what is the same for every seed."""
+    variant, costs = job.variants[-1], Costs(job.backbone, maps)
+    cost, original = costs.of(variant), costs.of(Plan())
+    return {
+        "model": job.backbone.label,
+        "data": job.data.label,
+        "translator": job.translator.name if variant.maps else "",
+        "plan": str(variant),
+        "blocks_removed": variant.plan.blocks_removed,
+        "data_seed": job.data.seed,
+        "fit_images": job.folder.record["fit_images"][str(variant.fit_images)] if variant.maps else 0,
+        "train_maps": settings.train_maps,
+        "learning_rate": settings.learning_rate,
+        "encoder_learning_rate": settings.encoder_rate,
+        "epochs": settings.epochs,
+        "params": cost.params,
+        "params_ratio": cost.params / original.params,
+        "gflops": cost.gflops,
+        "gflops_ratio": cost.gflops / original.gflops,
+        "precision": job.compute.precision,
+        "device": job.compute.device.type,
+    }
