@@ -11,9 +11,9 @@ import timm
 from hydra import compose, initialize_config_dir
 
 from tests.conftest import SMALL
-from toast_cli import __version__, cli, data, models, probes, translators
-from toast_cli.cli import GROUPS
+from toast_cli import __version__, cli, data, models, plans, probes, translators
 from toast_cli.folders import scientific
+from toast_cli.listing import GROUPS
 from toast_cli.registry import CONF
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,7 @@ class TestHelp:
         status, out, _ = toast("run", "--help")
         assert status == 0
         assert out.index("Examples") < out.index("toast run model=dinov2_s") < out.index("Groups and their options")
-        assert out.index("translator: identity, linear") < out.index("fit_images: 500")
+        assert out.index("translator: affine, deep_mlp, identity, linear") < out.index("fit_images: 500")
 
     def test_every_example_composes(self, toast):
         examples = re.findall(r"^ +toast run(.*?)(?:  .*)?$", toast("run", "--help")[1], re.MULTILINE)
@@ -119,11 +119,11 @@ class TestList:
         assert toast("list", "model") == (
             1,
             "",
-            "toast: 'model' cannot be listed (did you mean models?): use one of models, data, translators, probes, experiments.\n",
+            "toast: 'model' cannot be listed (did you mean models?): use one of models, data, translators, probes, protocols, experiments.\n",
         )
 
 
-@pytest.mark.parametrize("option", [option for option in OPTIONS if not option.startswith("hydra/")])
+@pytest.mark.parametrize("option", [option for option in OPTIONS if not option.startswith(("hydra/", "experiment/"))])
 def test_every_option_composes(option: str):
     group, name = re.match(r"(\w+)/(.+)", option).groups()
     extra = {"model/timm": ["model.name=vit_tiny_patch16_224"], "data/folder": ["data.path=photos"]}.get(option, [])
@@ -134,7 +134,7 @@ def test_every_option_composes(option: str):
         "model": models.load,
         "data": data.load,
         "translator": translators.Translator,
-        "probe": probes.LinearProbe,
+        "probe": probes.Probe,
     }
     for key, expected in targets.items():
         target = hydra.utils.get_object(settings[key]["_target_"])
@@ -143,12 +143,35 @@ def test_every_option_composes(option: str):
         assert settings[group]["label"] == name
     if group == "model" and name not in ("timm", "digits_vit"):
         assert settings["model"]["name"] in timm.list_pretrained("*vit*") + timm.list_pretrained("deit*")
-    assert (CONF / f"{option}.yaml").read_text().startswith("#"), "the first line says what it is"
+    if group == "protocol":
+        assert settings["protocol"] == name
+    assert re.match("(# @package _global_\n)?# ", (CONF / f"{option}.yaml").read_text()), (
+        "the first line says what it is"
+    )
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.startswith("experiment/")])
+def test_every_experiment_composes_by_its_own_command(option: str):
+    text = (CONF / f"{option}.yaml").read_text()
+    verb, name = re.search(r"^#   toast (\w+) experiment=(\S+)", text, re.MULTILINE).groups()
+    assert f"experiment/{name}" == option, "the command in its head is its own"
+    assert "Take" in text or "Time:" in text
+    cli.register_resolvers()
+    primary = {"run": "config", "similarity": "similarity", "finetune": "finetune"}[verb]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(primary, [f"experiment={name}"], return_hydra_config=True)
+        for key, values in (cfg.hydra.sweeper.params or {}).items():
+            for value in str(values).split(","):
+                settings = scientific(compose(primary, [f"experiment={name}", f"{key}={value}"]))
+                assert plans.parse_plans(settings["spans"], 12)
+    assert name.partition("/")[2] in str(cfg.hydra.run.dir) + str(cfg.hydra.sweep.dir) or name == "smoke/digits"
 
 
 ERRORS = {
-    ("fly",): "'fly' is not a verb: use run, bench, list, or see toast --help.",
-    ("rn",): "'rn' is not a verb (did you mean run?): use run, bench, list, or see toast --help.",
+    ("fly",): "'fly' is not a verb: use run, similarity, finetune, bench, report, list, or see toast --help.",
+    (
+        "rn",
+    ): "'rn' is not a verb (did you mean run?): use run, similarity, finetune, bench, report, list, or see toast --help.",
     (
         "run",
         "model=dinov2_x",
@@ -157,9 +180,12 @@ ERRORS = {
     (
         "run",
         "translator=lnear",
-    ): "translator=lnear is not there (did you mean linear?): use one of identity, linear, or --config-dir <dir>",
-    ("run", "probe=svm"): "probe=svm is not there: use one of linear, or --config-dir <dir> with your own.",
-    ("run", "experiment=smoke"): "experiment=smoke is not there: use one of smoke/digits",
+    ): "translator=lnear is not there (did you mean linear?): use one of affine, deep_mlp, identity, linear, lowrank, mlp,",
+    (
+        "run",
+        "probe=svm",
+    ): "probe=svm is not there: use one of knn, linear, logistic, mlp, pretrained_head, or --config-dir <dir> with your own.",
+    ("run", "experiment=smoke"): "experiment=smoke is not there (did you mean",
     (
         "run",
         "--fresh",
@@ -213,7 +239,7 @@ def test_an_error_is_one_sentence_and_a_status(argv: tuple[str, ...], toast):
 
 
 def test_our_own_bugs_are_not_put_on_the_person(monkeypatch):
-    monkeypatch.setattr(models, "_load_checkpoint", lambda *_: None.shape)
+    monkeypatch.setattr(models, "_load_weights", lambda *_: None.shape)
     with pytest.raises(hydra.errors.InstantiationException, match="'NoneType' object has no attribute 'shape'"):
         cli.main(["run"])
 

@@ -12,9 +12,14 @@ from toast_cli.results import Row, Summary, read_csv
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line.split("#")[0].split()[1:] for line in re.findall(r"^\$ (toast (?:run|bench) .*)$", README, re.MULTILINE)
-]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = sorted(
+    {
+        line.split("#")[0].strip()
+        for page in PAGES
+        for line in re.findall(r"^\$ (toast (?:run|bench|similarity|finetune) .*)$", page.read_text(), re.MULTILINE)
+    }
+)
 
 
 def test_first_screen_is_true(toast, tmp_path):
@@ -32,12 +37,28 @@ def test_first_screen_is_true(toast, tmp_path):
         assert float(delta) == pytest.approx(line.accuracy_delta_mean, abs=0.01)
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_commands_compose(words: list[str]):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_compose(command: str):
     register_resolvers()
-    overrides = [re.sub(r"^(\w+)=(\w+),.*", r"\1=\2", word) for word in words[1:] if not word.startswith("-")]
+    words = [re.sub(r"^fit_data=", "data@fit_data=", word) for word in command.split()[1:]]
+    overrides = [re.sub(r"^([\w@]+)=(\w+),.*", r"\1=\2", word) for word in words[1:] if not word.startswith("-")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        compose({"run": "config", "bench": "bench"}[words[0]], overrides)
+        compose(words[0] if words[0] != "run" else "config", overrides)
+
+
+def test_pages_that_are_linked_are_there():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_option_has_its_word_in_the_docs():
+    paper = (ROOT / "docs" / "paper.md").read_text()
+    for group in ("translator", "probe"):
+        for path in (CONF / group).glob("*.yaml"):
+            assert f"| `{path.stem}` |" in paper
+    for path in (CONF / "experiment" / "paper").glob("*.yaml"):
+        assert f"`paper/{path.stem}`" in paper
 
 
 def test_nothing_is_left_to_fill_in():

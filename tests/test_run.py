@@ -41,7 +41,9 @@ class TestResults:
         assert [row.blocks_removed for row in table[:4]] == [0, 3, 2, 3]
         for row in table:
             assert (row.model, row.data, row.translator, row.probe) == ("digits_vit", "digits", "linear", "linear")
-            assert (row.fit_images, row.train_images, row.test_images) == (40, 96, 48)
+            assert (row.fit_images, row.train_images, row.test_images) == (0 if row.plan == "none" else 40, 96, 48)
+            assert (row.fit_data, row.data_seed, row.protocol, row.readout) == ("digits", 0, "clean", "model")
+            assert (row.tokens, row.solver) == ("shared", "exact")
             assert (row.precision, row.device) == ("fp32", "cpu")
             assert row.accuracy_delta == row.accuracy - row.accuracy_original
             assert row.params_ratio == row.params / row.params_original
@@ -63,6 +65,7 @@ class TestResults:
         assert len(record["weights"]) == len(record["data"]) == 16
         assert {path.name for path in folder.iterdir()} == {
             "config.yaml", "run.json", "results.csv", "summary.csv", "translators.safetensors", "features", ".lock",
+            "predictions.safetensors", "projection.safetensors",
         }  # fmt: skip
         assert not list((folder / "features").iterdir()), "features are gone when the run is complete"
         assert out.splitlines()[-1] == str(folder / "results.csv")
@@ -213,7 +216,7 @@ class TestFaults:
             return call
 
         monkeypatch.setattr(encode.Encoder, "__call__", limited(walk))
-        monkeypatch.setattr("toast_cli.stages.latents", limited(look))
+        monkeypatch.setattr("toast_cli.fitting.latents", limited(look))
         status, _, err = toast("run", *SMALL, "hydra.run.dir=here", "batch_size=64")
         assert status == 0
         assert "Memory ran out with 64 images at a time: going on with 32." in err
@@ -367,3 +370,34 @@ def test_auto_stands_for_the_same_precision_when_a_run_goes_on(toast, tmp_path: 
     monkeypatch.chdir(tmp_path)
     assert toast("run", *SMALL, "hydra.run.dir=here")[0] == 0
     assert {row["precision"] for row in rows(tmp_path / "here" / "results.csv")} == {"bf16"}
+
+
+class TestFeaturesFrom:
+    @pytest.fixture
+    def kept(self, toast):
+        assert toast("run", *SMALL, "keep_features=true", "hydra.run.dir=kept")[0] == 0
+
+    def test_another_probe_encodes_nothing(self, kept, toast, tmp_path, monkeypatch):
+        assert toast("run", *SMALL, "probe=knn", "seeds=[3]", "hydra.run.dir=plain")[0] == 0
+        monkeypatch.setattr(encode.Encoder, "__call__", lambda *_: pytest.fail("nothing is to be encoded"))
+        status, _, err = toast("run", *SMALL, "probe=knn", "seeds=[3]", "features_from=kept", "hydra.run.dir=here")
+        assert status == 0, err
+        assert (tmp_path / "here" / "results.csv").read_text() == (tmp_path / "plain" / "results.csv").read_text()
+        assert not list((tmp_path / "here" / "features").iterdir())
+        assert len(list((tmp_path / "kept" / "features").iterdir())) == 2, "the other run's stay"
+
+    def test_only_probe_and_seeds_may_differ(self, kept, toast):
+        status, _, err = toast("run", *SMALL, "data.seed=1", "features_from=kept", "hydra.run.dir=here")
+        assert status == 1
+        assert (
+            err.strip()
+            == "toast: features_from=kept has another data.seed: only probe and seeds may differ from a complete run's."
+        )
+
+    def test_a_folder_without_features(self, toast):
+        status, _, err = toast("run", *SMALL, "features_from=nowhere", "hydra.run.dir=here")
+        assert status == 1
+        assert (
+            "features_from=nowhere holds no features: give the folder of a run that was made with keep_features=true."
+            in err
+        )

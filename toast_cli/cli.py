@@ -10,19 +10,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from toast_cli import __version__
 from toast_cli.errors import ToastError, did_you_mean
-from toast_cli.registry import CONF, options
+from toast_cli.listing import listing
+from toast_cli.registry import CONF
 from toast_cli.sentences import sentence
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-GROUPS = {
-    "models": "model",
-    "data": "data",
-    "translators": "translator",
-    "probes": "probe",
-    "experiments": "experiment",
-}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -48,7 +41,14 @@ def _complain(sentence: str, status: int = 1) -> int:
 
 
 def _dispatch(argv: list[str]) -> None:
-    verbs: dict[str, Callable[[list[str]], None]] = {"run": _run, "bench": _bench, "list": _list}
+    verbs: dict[str, Callable[[list[str]], None]] = {
+        "run": _run,
+        "similarity": _similarity,
+        "finetune": _finetune,
+        "bench": _bench,
+        "report": _report,
+        "list": listing,
+    }
     if argv[:1] in (["-sc"], ["--shell-completion"]):
         _complete(argv)
     elif argv and argv[0] in verbs:
@@ -68,9 +68,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""\
 verbs:
-  run [key=value ...]   sweep over spans: results.csv, summary.csv and a table   (toast run --help)
-  bench [key=value ...] latency, throughput and peak memory of shortened models   (toast bench --help)
-  list [group]          what can be chosen: models, data, translators, probes, experiments
+  run [key=value ...]         sweep over spans: results.csv, summary.csv, a table (toast run --help)
+  similarity [key=value ...]  CKA, cosine, MSE, R² of blocks and of last latents  (toast similarity --help)
+  finetune [key=value ...]    train a shortened model: accuracy before and after  (toast finetune --help)
+  bench [key=value ...]       latency, throughput, peak memory of shortened models   (toast bench --help)
+  report <folders>            tables, figures and a page from any number of runs  (toast report --help)
+  list [group]                what can be chosen: models, data, translators, probes, experiments
 
 examples:
   toast run                                      the embedded model, offline
@@ -87,7 +90,8 @@ TOAST_DEBUG=1 shows the traceback of an error.""",
 def _run(argv: list[str]) -> None:
     """``toast run``: what ``run.py`` does, in the run's own folder."""
     from toast_cli.folders import open_folder
-    from toast_cli.results import Summary, print_table, read_csv
+    from toast_cli.results import Summary, read_csv
+    from toast_cli.screen import print_table
 
     def job(cfg: "DictConfig", path: Path) -> None:
         with open_folder(path, cfg) as folder:
@@ -99,6 +103,56 @@ def _run(argv: list[str]) -> None:
         print(path / "results.csv")
 
     _hydra("config", argv, job)
+
+
+def _similarity(argv: list[str]) -> None:
+    """``toast similarity``: what ``compare.py`` does, in a run's folder."""
+    from toast_cli.folders import open_folder
+
+    def job(cfg: "DictConfig", path: Path) -> None:
+        with open_folder(path, cfg, ["similarity.csv"]) as folder:
+            if not folder.complete:
+                from toast_cli.compare import compare
+
+                compare(cfg, folder)
+        print(path / "similarity.csv")
+
+    _hydra("similarity", argv, job)
+
+
+def _finetune(argv: list[str]) -> None:
+    """``toast finetune``: what ``finetune.py`` does, in a run's folder."""
+    from toast_cli.folders import open_folder
+    from toast_cli.results import Tuned, read_csv
+    from toast_cli.screen import print_tuned
+
+    def job(cfg: "DictConfig", path: Path) -> None:
+        with open_folder(path, cfg, ["finetune.csv"]) as folder:
+            if not folder.complete:
+                from toast_cli.finetune import finetune
+
+                finetune(cfg, folder)
+        print_tuned(read_csv(path / "finetune.csv", Tuned))
+        print(path / "finetune.csv")
+
+    _hydra("finetune", argv, job)
+
+
+def _report(argv: list[str]) -> None:
+    """``toast report``: what ``report.py`` does."""
+    parser = argparse.ArgumentParser(
+        prog="toast report",
+        description="One table, its figures and a page to read, from any number of runs.",
+        epilog="example: toast report outputs/run outputs/similarity --out report",
+    )
+    parser.add_argument("folders", nargs="+", type=Path, help="folders of runs, or folders that hold such")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/report"), help="where it is written (default: %(default)s)"
+    )
+    args = parser.parse_args(argv)
+    from toast_cli.report import report
+
+    print(report(args.folders, args.out))
 
 
 def _bench(argv: list[str]) -> None:
@@ -128,6 +182,9 @@ def _hydra(config: str, argv: list[str], job: "Callable[[DictConfig, Path], None
         except Exception as e:
             failures.append((path, e))  # raised at the end: other jobs of a multirun go on, and Hydra adds no words
 
+    argv = [
+        re.sub(r"^fit_data=", "data@fit_data=", word) for word in argv
+    ]  # the group `data` once more, for fit images
     argv = sorted(argv, key=lambda word: "=" in word and not word.startswith("-"))  # Hydra wants overrides in one piece
     _check_flags(argv)
     program, sys.argv = sys.argv, ["toast", *argv]
@@ -173,39 +230,3 @@ def _complete(argv: list[str]) -> None:
     """Hydra's shell completion calls ``toast -sc query=bash`` with the line in COMP_LINE; it completes the verb ``run``."""
     os.environ["COMP_LINE"] = re.sub(r"^(\S+\s+)run(\s|$)", r"\1", os.environ.get("COMP_LINE", ""))
     _run(argv)
-
-
-def _list(argv: list[str]) -> None:
-    """``toast list [group]``: the options of a config group with the first comment of each file."""
-    parser = argparse.ArgumentParser(
-        prog="toast list", description="What can be chosen on the command line of toast run."
-    )
-    parser.add_argument("group", nargs="?", metavar="{" + "|".join(GROUPS) + "}", help="one group (default: all)")
-    parser.add_argument("--config-dir", "-cd", type=Path, help="your own groups, listed too")
-    args = parser.parse_args(argv)
-    if args.group is not None and args.group not in GROUPS:
-        raise ToastError(
-            f"'{args.group}' cannot be listed{did_you_mean(args.group, GROUPS)}: use one of {', '.join(GROUPS)}."
-        )
-    if args.config_dir is not None and not args.config_dir.is_dir():
-        raise ToastError(
-            f"--config-dir {args.config_dir} is not a folder: give one that holds groups such as model/ or data/."
-        )
-    roots = [CONF] if args.config_dir is None else [CONF, args.config_dir]
-    for title, group in GROUPS.items():
-        if args.group in (None, title):
-            _list_group(title, group, roots)
-
-
-def _list_group(title: str, group: str, roots: list[Path]) -> None:
-    files = options(group, roots)
-    print(f"{title} ({group}=...)")
-    width = max(map(len, files), default=0)
-    for name, path in files.items():
-        comments = [
-            line.lstrip("# ")
-            for line in path.read_text().splitlines()
-            if line.startswith("#") and "@package" not in line
-        ]
-        print(f"  {name:{width}}  {comments[0] if comments else ''}".rstrip())
-    print()
