@@ -13,7 +13,7 @@ from tests.conftest import SMALL
 from toast_cli import gallery, tables
 from toast_cli.errors import ToastError
 from toast_cli.findings import Finding, Run, find, merge
-from toast_cli.predictions import read
+from toast_cli.predictions import add, read
 from toast_cli.results import Row, read_csv, write_csv
 from toast_cli.statistics import bootstrap_interval
 
@@ -92,6 +92,18 @@ def test_other_weights_under_the_same_name_are_refused(runs, tmp_path):
         merged(tmp_path)
 
 
+def test_other_test_images_under_the_same_name_are_refused(runs, tmp_path):
+    shutil.copytree(runs / "linear0", tmp_path / "one")
+    shutil.copytree(runs / "identity0", tmp_path / "two")
+    path = tmp_path / "two" / "predictions.safetensors"
+    stored = read(path)
+    path.unlink()
+    for seed, predicted in stored.by_seed.items():
+        add(path, seed, predicted, stored.truth, stored.images + 1)
+    with pytest.raises(ToastError, match="the test images of digits clean with data.seed=0 differ"):
+        merged(tmp_path)
+
+
 def test_the_same_plan_with_another_accuracy_is_refused(runs, tmp_path):
     for name in ("one", "two"):
         shutil.copytree(runs / "linear0", tmp_path / name)
@@ -118,7 +130,7 @@ def test_everything_is_written_and_the_page_needs_nothing_else(runs, toast, tmp_
     assert out.strip() == "here/report.html"
     assert not re.search(r"(src|href)=['\"](?!data:)", page)
     pictures = list((tmp_path / "here" / "figures").glob("*.png"))
-    assert page.count("data:image/png;base64,") == len(pictures) > 8
+    assert page.count("data:image/png;base64,") == len(pictures) >= 6
     assert len(read_csv(tmp_path / "here" / "results.csv", Finding)) == 7
     markdown, latex = ((tmp_path / "here" / f"tables.{kind}").read_text() for kind in ("md", "tex"))
     assert "| identity | 9-11 | 2 |" in markdown
@@ -214,3 +226,15 @@ class TestGallery:
         assert "additivity" not in self.names(findings)
         apart = {**vars(finding("0-1", 0.8)), "plan": "0-1+2-3", "blocks_removed": 2}
         assert "additivity" in self.names([*findings, Finding(**apart)])
+
+
+def test_fine_tuning_with_other_settings_is_another_line(toast, tmp_path):
+    words = [*SMALL[:3], "device=cpu", "spans=[6-11]", "tune.epochs=1", "seeds=[0,1]"]
+    for rate in ("1e-4", "1e-5"):
+        assert toast("finetune", *words, f"tune.learning_rate={rate}", f"hydra.run.dir=tuned/{rate}")[0] == 0
+    assert toast("report", "tuned", "--out", "here")[0] == 0
+    lines = (tmp_path / "here" / "tables.md").read_text().splitlines()
+    head = "| data | translator | maps | learning rate | encoder learning rate | plan |"
+    assert any(line.startswith(head) for line in lines)
+    assert sum(line.startswith("| digits | linear | trained | 1e-05 | 1e-05 | 6-11 |") for line in lines) == 1
+    assert sum(line.endswith("| 2 |") for line in lines) == 2

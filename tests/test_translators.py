@@ -14,6 +14,7 @@ from toast_cli.moments import Moments, PairMoments
 from toast_cli.plans import Map, Span
 from toast_cli.registry import CONF
 from toast_cli.solvers import least_squares
+from toast_cli.tokens import example
 from toast_cli.trained import Latents, Trained
 from toast_cli.translators import Affine, Identity, Linear, LowRank, Orthogonal, Ridge, Translator
 
@@ -82,6 +83,17 @@ class TestContract:
         for span, translator in stored.items():
             assert torch.equal(again[span].to_module()(x), translator.to_module()(x))
             assert (again[span].r2_, again[span].rank_) == (translator.r2_, translator.rank_)
+
+    @pytest.mark.parametrize("kind", ["shared", "split", "per_position"])
+    def test_an_example_for_timing_is_of_the_same_make(self, name: str, kind: str, tmp_path):
+        translator = load(name)
+        translator.tokens = kind
+        module = example(translator, 8, 2, 9)
+        assert module(torch.ones(4, 9, 8)).shape == (4, 9, 8)
+        if kind == "shared":
+            fit = fitted(name, *data(), tmp_path).to_module()
+            kinds = [[type(part) for part in made.modules()] for made in (fit, module)]
+            assert kinds[0] == kinds[1]
 
     def test_constant_and_zero_latents_give_numbers(self, name: str, tmp_path):
         for x in (torch.ones(4, 3, 8), torch.zeros(4, 3, 8)):

@@ -22,10 +22,10 @@ from toast_cli.console import say
 from toast_cli.costs import Costs
 from toast_cli.errors import ToastError
 from toast_cli.memory import peak_memory
-from toast_cli.moments import PairMoments
 from toast_cli.plans import Plan, parse_plans
 from toast_cli.results import write_csv
 from toast_cli.surgery import shorten
+from toast_cli.tokens import example
 
 _LARGEST_BATCH = 1024
 _LONGEST_CALL = 20.0  # seconds; a batch that takes longer is not doubled
@@ -76,7 +76,7 @@ def bench(cfg: DictConfig, path: Path) -> None:
     spans = OmegaConf.to_object(cfg.spans) if OmegaConf.is_config(cfg.spans) else cfg.spans
     plans = parse_plans(spans, backbone.depth)  # type: ignore[arg-type]  # it checks
     compute = Compute.pick(cfg.device, cfg.precision, backbone.width)
-    map_module = translator.fit(_unit_moments(backbone.width)).to_module()
+    map_module = example(translator, backbone.width, backbone.prefix_tokens, backbone.tokens)
     maps = {span: map_module for plan in plans for span in plan.spans}
     models = [shorten(backbone, plan, maps).to(compute.device, compute.dtype) for plan in plans]
     shape = (3, backbone.image_size, backbone.image_size)
@@ -128,11 +128,6 @@ def bench(cfg: DictConfig, path: Path) -> None:
     write_csv(path / "bench.csv", rows, Timing)
     _print(rows)
     print(path / "bench.csv")
-
-
-def _unit_moments(width: int) -> PairMoments:
-    zero, one = torch.zeros(width, dtype=torch.float64), torch.eye(width, dtype=torch.float64)
-    return PairMoments(width, zero, zero, one, one, one)
 
 
 def _call(model: nn.Module, images: Tensor) -> Callable[[], None]:

@@ -25,8 +25,8 @@ class Alike:
         """Add the latents (N, T, D) of one batch, by layer."""
         self.moments.update(latents)
         unit = {layer: F.normalize(latents[layer].flatten(0, 1), dim=1) for layer in self.moments.layers}  # (n, D)
-        sums = [(unit[i] * unit[j]).sum().cpu() for i, j in self.moments.pairs]
-        self._cosine += torch.stack(sums).double()
+        sums = [(unit[i] * unit[j]).sum() for i, j in self.moments.pairs]
+        self._cosine += torch.stack(sums).cpu().double()
 
     def pairs(self) -> Iterator[tuple[int, int, PairMoments, float]]:
         """Source, target, their moments and their mean cosine."""

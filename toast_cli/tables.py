@@ -55,27 +55,27 @@ def _table(model: str, findings: list[Finding]) -> Table:
     return Table(f"{model}: accuracy, {_over(findings)}", head, rows)
 
 
+_TUNED_BY = ("fit_images", "train_images", "learning_rate", "encoder_learning_rate", "epochs", "precision")
+
+
 def of_tuned(rows: Sequence[Tuned]) -> list[Table]:
-    """A table for each model: accuracy before and after fine-tuning, means over seeds."""
-    found = []
-    for model in dict.fromkeys(row.model for row in rows):
-        groups: dict[tuple, list[Tuned]] = {}
-        for row in rows:
-            if row.model == model:
-                maps = "trained" if row.train_maps else "frozen"
-                groups.setdefault((row.data, row.translator, maps if row.blocks_removed else "", row.plan), []).append(
-                    row
-                )
-        lines = [
-            _tuned(key, group) for key, group in sorted(groups.items(), key=lambda item: item[1][0].blocks_removed)
-        ]
-        head = ["data", "translator", "maps", "plan", "params", "GFLOPs", "original", "before", "after", "seeds"]
-        found.append(
-            Table(
-                f"{model}: accuracy before and after fine-tuning", head, [(line, [None] * len(head)) for line in lines]
-            )
-        )
-    return found
+    """A table for each model: accuracy before and after fine-tuning, means over seeds, a line for what differs otherwise."""
+    return [
+        _of_tuned(model, [row for row in rows if row.model == model]) for model in dict.fromkeys(r.model for r in rows)
+    ]
+
+
+def _of_tuned(model: str, rows: list[Tuned]) -> Table:
+    extras = [name for name in _TUNED_BY if len({getattr(row, name) for row in rows if row.blocks_removed}) > 1]
+    groups: dict[tuple[str, ...], list[Tuned]] = {}
+    for row in sorted(rows, key=lambda row: row.blocks_removed):
+        maps = ("trained" if row.train_maps else "frozen") if row.blocks_removed else "–"
+        key = (row.data, row.translator or "–", maps, *(str(getattr(row, name)) for name in extras), row.plan)
+        groups.setdefault(key, []).append(row)
+    head = ["data", "translator", "maps", *(name.replace("_", " ") for name in extras), "plan", "params", "GFLOPs"]
+    head += ["original", "before", "after", "seeds"]
+    lines = [(_tuned(key, group), [None] * len(head)) for key, group in groups.items()]
+    return Table(f"{model}: accuracy before and after fine-tuning", head, [(line, [*ranks]) for line, ranks in lines])
 
 
 def _tuned(key: tuple[str, ...], group: list[Tuned]) -> list[str]:

@@ -71,6 +71,13 @@ class ByToken(Translator):
         return self
 
 
+def example(translator: Translator, width: int, prefix: int, tokens: int) -> nn.Module:
+    """A map such as ``translator`` gives for a model of this shape, with numbers that mean nothing: for its cost in time."""
+    groups = groups_of(translator.tokens, prefix, tokens)
+    parts = [copy.deepcopy(translator).example(width) for _ in groups]
+    return parts[0] if len(groups) == 1 else _ByToken(parts, groups)
+
+
 class _ByToken(nn.Module):
     """(N, T', D) -> (N, T', D) for the first T' tokens: a module for each group of them."""
 

@@ -99,6 +99,9 @@ class Trained(Translator):
         net.load_state_dict(self.net_)
         return net.requires_grad_(False)
 
+    def example(self, width: int) -> nn.Module:
+        return self.network(width).requires_grad_(False)
+
     def learned(self) -> dict[str, Any]:
         plain = {name: value for name, value in super().learned().items() if name != "net_"}
         return plain | {f"net/{name}": value for name, value in getattr(self, "net_", {}).items()}

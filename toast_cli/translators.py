@@ -54,6 +54,11 @@ class Translator:
         """(…, D) -> (…, D)."""
         raise NotImplementedError
 
+    def example(self, width: int) -> nn.Module:
+        """A map of width D for timing: fitted to latents whose dimensions are uncorrelated."""
+        zero, one = torch.zeros(width, dtype=torch.float64), torch.eye(width, dtype=torch.float64)
+        return self.fit(PairMoments(width, zero, zero, one, one, one)).to_module()
+
     def learned(self) -> dict[str, Any]:
         """Everything that ``fit`` has set: tensors and plain numbers by name."""
         return {name: value for name, value in vars(self).items() if name.endswith("_")}
