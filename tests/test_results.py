@@ -10,7 +10,7 @@ from toast_cli.screen import print_table
 COLUMNS = (
     "model, data, translator, plan, spans_start_end, blocks_removed, seed, fit_data, fit_images, data_seed, train_images, test_images, "
     "probe, accuracy, accuracy_original, accuracy_delta, params, params_original, params_ratio, gflops, gflops_original, gflops_ratio, "
-    "fit_r2, fit_rank, tokens, solver, readout, protocol, precision, device"
+    "fit_r2, fit_rank, sequential, tokens, solver, readout, protocol, precision, device"
 )
 
 
@@ -21,7 +21,7 @@ def row(plan: str = "none", seed: int = 0, accuracy: float = 0.9, gflops: float 
         blocks_removed=2 * fitted, seed=seed, fit_data="d", fit_images=500 * fitted, data_seed=0, train_images=10, test_images=3, probe="linear",
         accuracy=accuracy, accuracy_original=0.9, accuracy_delta=accuracy - 0.9, params=100, params_original=200, params_ratio=0.5,
         gflops=gflops, gflops_original=2.0, gflops_ratio=gflops / 2, fit_r2=1 / 3 if fitted else None, fit_rank=7 if fitted else None,
-        tokens="shared", solver="exact", readout="model", protocol="clean", precision="fp32", device="cpu",
+        sequential=False, tokens="shared", solver="exact", readout="model", protocol="clean", precision="fp32", device="cpu",
     )  # fmt: skip
 
 

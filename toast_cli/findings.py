@@ -20,7 +20,9 @@ from toast_cli.results import Row, read_csv
 from toast_cli.statistics import bootstrap_interval, flip_rate, mcnemar
 
 # What rows that are averaged over seeds have in common, beside the plan and the number of fit images.
-SHARED = ("model", "data", "fit_data", "translator", "tokens", "solver", "probe", "readout", "protocol", "precision")
+SHARED = (
+    "model", "data", "fit_data", "translator", "tokens", "solver", "sequential", "probe", "readout", "protocol", "precision",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Finding:
     translator: str
     tokens: str
     solver: str
+    sequential: bool
     probe: str
     readout: str
     protocol: str

@@ -5,7 +5,10 @@ translators of that number of images are solved from what has been added up so f
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,27 +17,45 @@ from torch import Tensor
 from toast_cli import maps
 from toast_cli.compute import halve, out_of_memory
 from toast_cli.console import progress, say
-from toast_cli.encode import latents
+from toast_cli.encode import Encoder, latents
 from toast_cli.errors import ToastError
 from toast_cli.features import FeatureFile
 from toast_cli.job import Fitted, Job
-from toast_cli.moments import ROWS_FOR_A_BASIS, Moments
-from toast_cli.plans import STEM, Map, Span
+from toast_cli.moments import ROWS_FOR_A_BASIS, Layer, Moments, PairMoments
+from toast_cli.plans import Map, Span
 from toast_cli.tokens import ByToken, groups_of
 from toast_cli.trained import Advance, Latents
 from toast_cli.translators import Translator
 
+_Latents = Mapping[Any, Tensor]  # by layer, as in Moments
+
 
 def fit(job: Job) -> Fitted:
-    """The translator of every map. Bad images that are left out are not counted."""
+    """The translator of every map. Bad images that are left out are not counted.
+
+    Maps whose sources are latents of the untouched model come from one pass; those that follow n others in a sequential
+    fit need these first, and come from a pass of their own for each n and number of images.
+    """
     path = job.folder / "translators.safetensors"
-    fitted = maps.load(path, _blank(job)) if path.is_file() else {}
-    if all(key in fitted for key in job.maps):
-        return fitted
+    fitted = maps.load(path, lambda key: _blank(job, key.span)) if path.is_file() else {}
+    passes: dict[tuple[int, int], list[Map]] = {}
+    for key in job.maps:
+        place = len(key.after.spans)
+        passes.setdefault((place, key.fit_images if place else 0), []).append(key)
+    for (place, _), wanted in sorted(passes.items()):
+        if not all(key in fitted for key in wanted):
+            fitted = {**fitted, **_from_one_pass(job, wanted, fitted, sequential=place > 0)}
+            maps.save(path, fitted)
+    return fitted
+
+
+def _from_one_pass(job: Job, wanted: list[Map], fitted: Fitted, sequential: bool) -> Fitted:
     size = max(job.batch_size, -(-ROWS_FOR_A_BASIS * job.backbone.width // job.backbone.tokens))
     while True:  # the whole pass again when memory runs out: half a batch may have been added to the sums already
         try:
-            return _train(job, fitted, size) if job.translator.trained else _solve(job, size)
+            if sequential:
+                return _solve_after(job, wanted, fitted, size)
+            return _train(job, wanted, fitted, size) if job.translator.trained else _solve(job, wanted, size)
         except Exception as e:
             if not out_of_memory(e):
                 raise
@@ -45,14 +66,16 @@ def _groups(job: Job) -> list[slice]:
     return groups_of(job.translator.tokens, job.backbone.prefix_tokens, job.backbone.tokens)
 
 
-def _blank(job: Job) -> Translator:
-    """What is fitted for each map: a copy of the run's translator, or one that holds one for each group of tokens."""
-    groups, translator = _groups(job), copy.deepcopy(job.translator)
+def _blank(job: Job, span: Span) -> Translator:
+    """What is fitted for a map: a copy of the span's translator, or one that holds one for each group of tokens."""
+    groups, translator = _groups(job), copy.deepcopy(job.translators[span.translator])
     return translator if len(groups) == 1 else ByToken(translator, groups)
 
 
-def _passes(job: Job, batch_size: int) -> Iterator[tuple[int, dict[int, Tensor] | None]]:
-    """Every batch as (number of images so far, its latents by layer), and (so far, None) at the end of each part."""
+def _passes(
+    job: Job, batch_size: int, encode: Callable[[Tensor], _Latents]
+) -> Iterator[tuple[int, _Latents | None]]:
+    """Every batch as (number of images so far, its latents), and (so far, None) at the end of each part."""
     again = set(job.data.train.indices.tolist())  # these will be encoded too, and need no second decoding
     seen = 0
     with progress("fit", sum(map(len, job.data.fit))) as advance:
@@ -60,7 +83,7 @@ def _passes(job: Job, batch_size: int) -> Iterator[tuple[int, dict[int, Tensor] 
             for batch in job.batches(part, batch_size, keep=again if part.split is job.data.train.split else ()):
                 seen += len(batch.positions)
                 if len(batch.positions):
-                    yield seen, latents(job.backbone, batch.pixels)
+                    yield seen, encode(batch.pixels)
                 advance(batch.size)
             if seen == 0:
                 raise ToastError("None of the fit images can be decoded: mend them, or draw others with data.seed.")
@@ -70,15 +93,20 @@ def _passes(job: Job, batch_size: int) -> Iterator[tuple[int, dict[int, Tensor] 
 class _Sums:
     """Moments of each group of tokens; those of the images that the translator wants held out are kept apart."""
 
-    def __init__(self, job: Job) -> None:
-        pairs = [(span.start, span.end) for span in job.spans]
-        self.groups, self.blank = _groups(job), _blank(job)
-        self.held_out = job.translator.held_out
+    def __init__(self, job: Job, pairs: list[tuple[Layer, Layer]]) -> None:
+        self.job, self.groups = job, _groups(job)
+        self.held_out = max(translator.held_out for translator in job.translators.values())
         self.moments = [(Moments(pairs), Moments(pairs)) for _ in self.groups]  # kept, held out
 
-    def update(self, first: int, found: Mapping[int, Tensor]) -> None:
-        """Add the latents (N, T, D) by layer of images number ``first`` on."""
-        images = np.arange(first, first + len(found[STEM]))
+    def update(self, first: int, found: _Latents) -> None:
+        """Add the latents (N, T, D) of images number ``first`` on. Raises ToastError where they are not finite."""
+        try:
+            self._update(first, found)
+        except FloatingPointError as e:
+            raise self.job.not_finite(str(e).capitalize()) from e
+
+    def _update(self, first: int, found: _Latents) -> None:
+        images = np.arange(first, first + len(next(iter(found.values()))))
         apart = np.floor((images + 1) * self.held_out) > np.floor(images * self.held_out)  # one in 1 / held_out
         for which, kind in ((~apart, 0), (apart, 1)):
             if not which.any():
@@ -87,38 +115,64 @@ class _Sums:
             for group, sums in zip(self.groups, self.moments, strict=True):
                 sums[kind].update({layer: found[layer][chosen][:, group] for layer in sums[kind].layers})
 
-    def solve(self, span: Span) -> Translator:
-        """The span's translator from all that has been added so far."""
-        parts = [tuple(sums.pair(span.start, span.end) for sums in kinds if sums.count) for kinds in self.moments]
-        translator = copy.deepcopy(self.blank)
+    def solve(self, span: Span, source: Layer) -> Translator:
+        """The span's translator from all that has been added so far of ``source`` and the latents after block ``span.end``."""
+        parts = [tuple(sums.pair(source, span.end) for sums in kinds if sums.count) for kinds in self.moments]
+        translator = _blank(self.job, span)
         if isinstance(translator, ByToken):
-            everything = sum((pair for part in parts for pair in part[1:]), start=parts[0][0])
-            everything = sum((part[0] for part in parts[1:]), start=everything)
-            return translator.fit_parts(parts, everything.variation)
-        return translator.fit(*parts[0])
+            everything = reduce(operator.add, (pair for part in parts for pair in part))
+            return translator.fit_parts([self._for(translator, part) for part in parts], everything.variation)
+        return translator.fit(*self._for(translator, parts[0]))
+
+    @staticmethod
+    def _for(translator: Translator, part: tuple[PairMoments, ...]) -> tuple[PairMoments, ...]:
+        """Kept and held-out moments, or the sums of both for a translator that wants none held out."""
+        return part if translator.held_out else (reduce(operator.add, part),)
 
 
-def _solve(job: Job, batch_size: int) -> Fitted:
-    """Closed forms. The sums, gigabytes for a large model, end with this function."""
-    sums, before = _Sums(job), 0
+def _solve(job: Job, wanted: list[Map], batch_size: int) -> Fitted:
+    """Closed forms from latents of the untouched model. The sums, gigabytes for a large model, end with this function."""
+    sums, before = _Sums(job, [(key.span.start, key.span.end) for key in wanted]), 0
     fitted: dict[Map, Translator] = {}
     used: list[int] = []
-    for seen, found in _passes(job, batch_size):
+    for seen, found in _passes(job, batch_size, lambda pixels: latents(job.backbone, pixels)):
         if found is None:
-            fitted |= {Map(span, job.data.fit_sizes[len(used)]): sums.solve(span) for span in job.spans}
+            size = job.data.fit_sizes[len(used)]
+            fitted |= {key: sums.solve(key.span, key.span.start) for key in wanted if key.fit_images == size}
             used.append(seen)
         else:
-            try:
-                sums.update(before, found)
-            except FloatingPointError as e:
-                raise job.not_finite(str(e).capitalize()) from e
+            sums.update(before, found)
             before = seen
     _note(job, used)
-    maps.save(job.folder / "translators.safetensors", fitted)
     return fitted
 
 
-def _train(job: Job, fitted: Fitted, batch_size: int) -> Fitted:
+def _solve_after(job: Job, wanted: list[Map], fitted: Fitted, batch_size: int) -> Fitted:
+    """Closed forms from latents of models that have the maps before them already; targets are the untouched model's."""
+    sources = {key: key.source(job.backbone.depth) for key in wanted}
+    prefixes = list(dict.fromkeys(sources.values()))
+    modules = {
+        step: fitted[step].to_module().to(job.compute.device)
+        for prefix in prefixes
+        for step in prefix.steps
+        if isinstance(step, Map)
+    }
+    encoder = Encoder(job.backbone, prefixes, modules, whole=True)
+
+    def encode(pixels: Tensor) -> _Latents:
+        return {**latents(job.backbone, pixels), **dict(zip(prefixes, encoder(pixels).unbind(1), strict=True))}
+
+    sums, before, sizes = _Sums(job, [(sources[key], key.span.end) for key in wanted]), 0, iter(job.data.fit_sizes)
+    for seen, found in _passes(job, batch_size, encode):
+        if found is not None:
+            sums.update(before, found)
+            before = seen
+        elif next(sizes) == wanted[0].fit_images:
+            return {key: sums.solve(key.span, sources[key]) for key in wanted}
+    raise ValueError(f"no part of the fit images ends at {wanted[0].fit_images}")
+
+
+def _train(job: Job, wanted: list[Map], fitted: Fitted, batch_size: int) -> Fitted:
     """Trained maps, one after the other, each on disk before the next begins; their latents wait on disk meanwhile."""
     layers = sorted({layer for span in job.spans for layer in (span.start, span.end)})
     shape = (sum(map(len, job.data.fit)), job.backbone.tokens, job.backbone.width)
@@ -126,7 +180,7 @@ def _train(job: Job, fitted: Fitted, batch_size: int) -> Fitted:
     for file in files.values():
         file.path.unlink(missing_ok=True)
     used: list[int] = []
-    for seen, found in _passes(job, batch_size):
+    for seen, found in _passes(job, batch_size, lambda pixels: latents(job.backbone, pixels)):
         if found is None:
             used.append(seen)
             continue
@@ -136,7 +190,7 @@ def _train(job: Job, fitted: Fitted, batch_size: int) -> Fitted:
             file.append(found[layer].float().cpu().numpy())
     _note(job, used)
     images, groups = dict(zip(job.data.fit_sizes, used, strict=True)), _groups(job)
-    result, todo = dict(fitted), [key for key in job.maps if key not in fitted]
+    result, todo = dict(fitted), [key for key in wanted if key not in fitted]
     steps = job.translator.steps * len(groups)  # type: ignore[attr-defined]
     with progress("train maps", sum(steps * images[key.fit_images] for key in todo)) as advance:
         for key in todo:
@@ -147,7 +201,7 @@ def _train(job: Job, fitted: Fitted, batch_size: int) -> Fitted:
                 )
                 for group in groups
             ]
-            result[key] = _trained(_blank(job), parts, advance)
+            result[key] = _trained(_blank(job, key.span), parts, advance)
             maps.save(job.folder / "translators.safetensors", result)
     for file in files.values():
         file.path.unlink()

@@ -81,7 +81,7 @@ def _map_name(finding: Finding, group: Sequence[Finding]) -> str:
 
 def _spans(findings: list[Finding], settings: str, depth: int) -> dict[str, Figure]:
     pictures = {}
-    for key, group in _grouped(findings, "translator", "tokens", "solver", "fit_images"):
+    for key, group in _grouped(findings, "translator", "tokens", "solver", "sequential", "fit_images"):
         deltas = {f.plan: f.delta_mean for f in group if "+" not in f.plan}
         if len(deltas) >= depth:
             told = f"{settings}, {_map_name(group[0], findings)}"
@@ -118,7 +118,7 @@ def _additivity(findings: list[Finding], settings: str) -> dict[str, Figure]:
     """Single blocks that leave together, apart and as one span, where they have been measured alone too."""
     pictures = {}
     for _, group in _grouped(findings, "translator", "tokens", "solver"):
-        changes = {Plan.parse(f.plan): f.delta_mean for f in group}
+        changes = {Plan.parse(f.plan): f.delta_mean for f in group if not f.sequential}
         series: dict[str, list[tuple[float, float]]] = {}
         for plan, change in changes.items():
             alone = [changes.get(Plan((Span(i, i + 1),))) for span in plan.spans for i in range(span.start, span.end)]

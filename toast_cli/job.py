@@ -19,24 +19,34 @@ Fitted = Mapping[Map, Translator]
 
 @dataclass(frozen=True)
 class Job:
-    """One run. ``plans`` are as asked for, the untouched model first."""
+    """One run. ``plans`` are as asked for, the untouched model first.
+
+    ``translators`` are the run's own, by the empty name, and those that spans name; ``sequential`` are the kinds of fit
+    that plans of several spans get.
+    """
 
     folder: RunFolder
     backbone: Backbone
     data: Data
     plans: list[Plan]
-    translator: Translator
+    translators: Mapping[str, Translator]
     probe: Probe
     seeds: list[int]
     protocol: str
     compute: Compute
     batch_size: int
     workers: int
+    sequential: tuple[bool, ...] = (False,)
+
+    @property
+    def translator(self) -> Translator:
+        """The run's own."""
+        return self.translators[""]
 
     @property
     def variants(self) -> list[Variant]:
         """Every plan at every number of fit images: what features, rows and predictions are in the order of."""
-        return variants(self.plans, self.data.fit_sizes)
+        return variants(self.plans, self.data.fit_sizes, self.sequential)
 
     @property
     def spans(self) -> list[Span]:
@@ -46,7 +56,7 @@ class Job:
     @property
     def maps(self) -> list[Map]:
         """Those of all variants, each once."""
-        return [Map(span, size) for size in self.data.fit_sizes for span in self.spans]
+        return list(dict.fromkeys(key for variant in self.variants for key in variant.maps))
 
     def batches(self, images: Images, size: int, start: int = 0, keep: Container[int] = ()) -> Iterator[Batch]:
         """``images.batches`` with the model's transform, pixels on the run's device."""

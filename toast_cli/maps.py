@@ -1,8 +1,7 @@
 """Fitted translators on disk: one safetensors file a run."""
 
-import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ def save(path: Path, fitted: Mapping[Map, Translator]) -> None:
     write_atomically(path, safetensors.torch.save(tensors, metadata={"learned": json.dumps(numbers)}))
 
 
-def load(path: Path, prototype: Translator) -> dict[Map, Translator]:
-    """The inverse of ``save``: a copy of ``prototype`` for every map."""
+def load(path: Path, blank: Callable[[Map], Translator]) -> dict[Map, Translator]:
+    """The inverse of ``save``; ``blank`` makes the translator of a map, not fitted yet."""
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         learned = {**json.loads(file.metadata()["learned"]), **tensors}
@@ -32,4 +31,5 @@ def load(path: Path, prototype: Translator) -> dict[Map, Translator]:
     for key, value in learned.items():
         name, _, inside = key.partition("/")
         maps.setdefault(name, {})[inside] = value
-    return {Map.parse(name): copy.deepcopy(prototype).restore(values) for name, values in maps.items()}
+    keys = {name: Map.parse(name) for name in maps}
+    return {keys[name]: blank(keys[name]).restore(values) for name, values in maps.items()}

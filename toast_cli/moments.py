@@ -8,12 +8,13 @@ to a basis in which they are close to white, z = (x − μ) A, with μ and A fro
 is right, and this one keeps rounding small beside every direction. Sums are moved back in float64.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+Layer = Hashable  # what a latent goes by: i for X^(i), or anything else
 ROWS_FOR_A_BASIS = 4  # times D
 # Share of a dimension's variance that the dimensions before it leave unexplained, below which rows are whitened: at 1e-3
 # fp32 products move maps by some 1e-5, and the move grows with its inverse.
@@ -129,17 +130,17 @@ class Moments:
     Memory is one D × D matrix for each pair and four at most for each layer, whatever the number of images.
     """
 
-    def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
-        self.pairs = sorted(set(pairs))
-        self.layers = sorted({layer for pair in self.pairs for layer in pair})
+    def __init__(self, pairs: Iterable[tuple[Layer, Layer]]) -> None:
+        self.pairs = list(dict.fromkeys(pairs))
+        self.layers = list(dict.fromkeys(layer for pair in self.pairs for layer in pair))
         self.count = 0
         self.dtype = torch.float32
-        self._basis: dict[int, _Basis] = {}
-        self._total: dict[int, Tensor] = {}  # layer -> Σ z (D,)
-        self._product: dict[tuple[int, int], Tensor] = {}  # (layer, layer) -> Σ zᵀz (D, D)
-        self._square: dict[int, Tensor] = {}  # layer -> Σ xᵀx (D, D), once it has been asked for
+        self._basis: dict[Layer, _Basis] = {}
+        self._total: dict[Layer, Tensor] = {}  # layer -> Σ z (D,)
+        self._product: dict[tuple[Layer, Layer], Tensor] = {}  # (layer, layer) -> Σ zᵀz (D, D)
+        self._square: dict[Layer, Tensor] = {}  # layer -> Σ xᵀx (D, D), once it has been asked for
 
-    def update(self, latents: Mapping[int, Tensor]) -> None:
+    def update(self, latents: Mapping[Layer, Tensor]) -> None:
         """Add the latents (N, T, D) of one batch, by layer. Raises FloatingPointError for values that are not finite."""
         rows = {layer: latents[layer].flatten(0, 1) for layer in self.layers}  # (n, D)
         for layer, x in rows.items():
@@ -161,7 +162,7 @@ class Moments:
         value = _on_cpu(value)
         sums[key] = sums[key].add_(value) if key in sums else value.double()
 
-    def pair(self, source: int, target: int) -> PairMoments:
+    def pair(self, source: Layer, target: Layer) -> PairMoments:
         """The sums for X^(source) as x and X^(target) as y, on the CPU."""
         for layer in (source, target):
             if layer not in self._square:
@@ -169,12 +170,12 @@ class Moments:
         xx, xy, yy = self._square[source], self._moment(source, target), self._square[target]
         return PairMoments(self.count, self._sum(source), self._sum(target), xx, xy, yy, self.dtype)
 
-    def _sum(self, layer: int) -> Tensor:
+    def _sum(self, layer: Layer) -> Tensor:
         """Σ x = Σ z A⁻¹ + n μ (D,)."""
         basis, total = self._basis[layer], self._total[layer].cpu()
         return (total if basis.back is None else total @ basis.back) + self.count * basis.mean.cpu()
 
-    def _moment(self, source: int, target: int) -> Tensor:
+    def _moment(self, source: Layer, target: Layer) -> Tensor:
         """Σ xᵀy = A⁻ᵀ (Σ zᵀz') A'⁻¹ + μᵀ Σ y + (Σ x)ᵀ μ' − n μᵀμ' (D, D)."""
         one, other = self._basis[source], self._basis[target]
         product = self._product[source, target].cpu()

@@ -3,7 +3,8 @@
 Blocks are 0 … L−1. The latent X^(i) leaves block i; X^(−1), the *stem*, is what enters block 0. Removing the span
 (s, e) takes blocks s+1 … e out and puts one translator X^(e) ≈ T(X^(s)) in their place.
 
-Plan text: ``9-11`` is one span, ``stem-2`` starts at the stem, ``2-3+9-11`` has two spans, ``none`` has none.
+Plan text: ``9-11`` is one span, ``stem-2`` starts at the stem, ``2-3+9-11`` has two spans, ``none`` has none;
+``2-3:identity+9-11`` names another translator than the run's for its first span.
 """
 
 import re
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 from toast_cli.errors import ToastError
 
 STEM = -1
-_SPAN = re.compile(r"(stem|\d+)-(\d+)")
+_SPAN = re.compile(r"(stem|\d+)-(\d+)(?::(\w+))?")
 
 
 class Shortened(Protocol):
@@ -25,17 +26,21 @@ class Shortened(Protocol):
 
 @dataclass(frozen=True, order=True)
 class Span:
-    """Blocks ``start + 1 … end`` leave; ``start`` is −1 (the stem) or a block, and below ``end``."""
+    """Blocks ``start + 1 … end`` leave; ``start`` is −1 (the stem) or a block, and below ``end``.
+
+    ``translator`` names what takes their place; empty stands for the run's own.
+    """
 
     start: int
     end: int
+    translator: str = ""
 
     def __post_init__(self) -> None:
         if not STEM <= self.start < self.end:
             raise ToastError(f"span {self} must start before it ends: write s-e with s < e, or stem-e.")
 
     def __str__(self) -> str:
-        return f"{'stem' if self.start == STEM else self.start}-{self.end}"
+        return f"{'stem' if self.start == STEM else self.start}-{self.end}{':' * bool(self.translator)}{self.translator}"
 
     @property
     def blocks_removed(self) -> int:
@@ -48,8 +53,8 @@ class Span:
             raise ToastError(
                 f"span '{text}' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2."
             )
-        start, end = match.groups()
-        return cls(STEM if start == "stem" else int(start), int(end))
+        start, end, translator = match.groups(default="")
+        return cls(STEM if start == "stem" else int(start), int(end), translator)
 
 
 @dataclass(frozen=True, order=True)
@@ -96,46 +101,78 @@ class Plan:
 
 @dataclass(frozen=True, order=True)
 class Map:
-    """What takes a span's place: its translator, fitted on ``fit_images`` images. Written ``9-11@500``."""
+    """What takes a span's place: its translator, fitted on ``fit_images`` images. Written ``9-11@500``.
+
+    Its sources are latents of the model from which the spans of ``after`` have left already: the untouched one if there are
+    none. Written ``9-11@500~2-3``.
+    """
 
     span: Span
     fit_images: int
+    after: Plan = Plan()
 
     def __str__(self) -> str:
-        return f"{self.span}@{self.fit_images}"
+        return f"{self.span}@{self.fit_images}{f'~{self.after}' * bool(self.after.spans)}"
 
     @classmethod
     def parse(cls, text: str) -> "Map":
-        span, _, images = text.partition("@")
-        return cls(Span.parse(span), int(images))
+        span, _, rest = text.partition("@")
+        images, _, after = rest.partition("~")
+        return cls(Span.parse(span), int(images), Plan.parse(after or "none"))
+
+    def source(self, depth: int) -> "Prefix":
+        """What leads to its sources in a model of ``depth`` blocks."""
+        steps = Variant(self.after, self.fit_images, sequential=True).operations(depth)
+        return Prefix(tuple(step for step in steps if not isinstance(step, int) or step <= self.span.start))
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The first operations of a shortened model, from the stem to some latent."""
+
+    steps: tuple["int | Map", ...]
+
+    def operations(self, depth: int) -> tuple["int | Map", ...]:
+        return self.steps
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A plan with the maps that come from ``fit_images`` images; the untouched model needs none."""
+    """A plan with the maps that come from ``fit_images`` images; the untouched model needs none.
+
+    If ``sequential``, each map but the first is fitted on what the model with the maps before it really produces.
+    """
 
     plan: Plan
     fit_images: int
+    sequential: bool = False
 
     def __str__(self) -> str:
         return str(self.plan)
 
     @property
     def maps(self) -> tuple[Map, ...]:
-        return tuple(Map(span, self.fit_images) for span in self.plan.spans)
+        spans = self.plan.spans
+        return tuple(
+            Map(span, self.fit_images, Plan(spans[: number * self.sequential])) for number, span in enumerate(spans)
+        )
 
     def operations(self, depth: int) -> tuple["int | Map", ...]:
         """``Plan.operations`` with a Map for each Span."""
+        maps = dict(zip(self.plan.spans, self.maps, strict=True))
         return tuple(
-            Map(operation, self.fit_images) if isinstance(operation, Span) else operation
-            for operation in self.plan.operations(depth)
+            maps[operation] if isinstance(operation, Span) else operation for operation in self.plan.operations(depth)
         )
 
 
-def variants(plans: Iterable[Plan], sizes: Iterable[int]) -> list[Variant]:
-    """Every plan at each of the numbers of fit images, the untouched model first and once."""
+def variants(plans: Iterable[Plan], sizes: Iterable[int], sequential: Iterable[bool] = (False,)) -> list[Variant]:
+    """Every plan at each of the numbers of fit images and kinds of fit, the untouched model first and once.
+
+    With a single span, a sequential fit is any other, and not listed twice.
+    """
     plans = list(plans)
-    return [Variant(Plan(), 0), *(Variant(plan, size) for size in sizes for plan in plans if plan.spans)]
+    wanted = [Variant(plan, size, kind and len(plan.spans) > 1) for size in sizes for kind in sequential for plan in plans]
+    return [Variant(Plan(), 0), *dict.fromkeys(variant for variant in wanted if variant.plan.spans)]
 
 
 def every_span(depth: int) -> list[Plan]:

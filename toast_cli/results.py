@@ -20,7 +20,8 @@ class Row:
 
     ``seed`` is the probe's, ``data_seed`` that of the draws. ``spans_start_end`` is a JSON list of [s, e], −1 being the
     stem. ``fit_images`` … ``test_images`` are the numbers used; the untouched model needs no fit images.
-    ``fit_r2`` and ``fit_rank`` are the lowest among the plan's spans, empty without any. Accuracies and ratios are
+    ``fit_r2`` and ``fit_rank`` are the lowest among the plan's spans, empty without any; ``sequential``: each map was
+    fitted on what those before it produce. Accuracies and ratios are
     fractions; ``accuracy_delta`` = accuracy − accuracy_original, so that a loss is negative.
     """
 
@@ -48,6 +49,7 @@ class Row:
     gflops_ratio: float
     fit_r2: float | None
     fit_rank: int | None
+    sequential: bool
     tokens: str
     solver: str
     readout: str
@@ -69,6 +71,7 @@ class Summary:
     plan: str
     blocks_removed: int
     fit_images: int
+    sequential: bool
     seeds: int
     accuracy_mean: float
     accuracy_std: float | None
@@ -176,10 +179,10 @@ def _parse(text: str, kind: Any) -> Any:
 
 
 def summarise(rows: list[Row]) -> list[Summary]:
-    """One line a plan and number of fit images, in the order of the rows."""
+    """One line a plan, number of fit images and kind of fit, in the order of the rows."""
     import pandas as pd
 
-    keys = [(row.plan, row.fit_images) for row in rows]
+    keys = [(row.plan, row.fit_images, row.sequential) for row in rows]
     values = [(row.accuracy, row.accuracy_delta) for row in rows]
     frame = pd.DataFrame(values, columns=["accuracy", "delta"], index=pd.Index(keys, tupleize_cols=False))
     spread = frame.groupby(level=0, sort=False).agg(["mean", "std", "size"])

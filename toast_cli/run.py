@@ -20,12 +20,13 @@ from toast_cli.compute import Compute
 from toast_cli.console import say
 from toast_cli.data import Data
 from toast_cli.encode import build_trie
-from toast_cli.errors import ToastError, require_flag
+from toast_cli.errors import ToastError, did_you_mean, require_flag
 from toast_cli.fitting import fit
 from toast_cli.folders import RunFolder
 from toast_cli.job import Job
-from toast_cli.plans import parse_plans
+from toast_cli.plans import Plan, parse_plans
 from toast_cli.probes import Probe
+from toast_cli.registry import CONF, options
 from toast_cli.results import Row, Summary, read_csv, summarise, write_csv
 from toast_cli.reuse import take_features
 from toast_cli.stages import encode, missing_seeds, modules, score
@@ -61,6 +62,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> None:
 def prepare(cfg: DictConfig, folder: RunFolder) -> Job:
     """Load the model, check the settings against it, then load the data; record what the run is made of."""
     seeds, translator, probe = _seeds(cfg.seeds), instantiate(cfg.translator), instantiate(cfg.probe)
+    sequential = require_flag(cfg.fit.sequential, "fit.sequential")
     if not isinstance(translator, Translator):
         raise ToastError(
             f"translator={type(translator).__name__} is no translator: derive it from toast_cli.translators.Translator."
@@ -69,6 +71,11 @@ def prepare(cfg: DictConfig, folder: RunFolder) -> Job:
         raise ToastError(f"probe={type(probe).__name__} is no probe: derive it from toast_cli.probes.Probe.")
     backbone = instantiate(cfg.model, _convert_="all")
     plans = parse_plans(_plain(cfg.spans), backbone.depth)
+    translators = {"": translator} | _named(plans, translator)
+    if translator.trained and sequential:
+        raise ToastError(
+            f"fit.sequential=true needs a translator in closed form, and {translator.name} is trained: use translator=linear."
+        )
     begun_with = folder.record.get("precision", "auto")  # what `auto` stood for when the run began
     compute = Compute.pick(cfg.device, begun_with if cfg.precision == "auto" else cfg.precision, backbone.width)
     batch_size, workers = (
@@ -80,13 +87,31 @@ def prepare(cfg: DictConfig, folder: RunFolder) -> Job:
     probe.device, probe.head = compute.device, backbone.head if backbone.pooler is None else None
     probe.check(backbone.label)
     data = load_data(cfg)
-    job = Job(folder, backbone, data, plans, translator, probe, seeds, cfg.protocol, compute, batch_size, workers)
+    job = Job(
+        folder, backbone, data, plans, translators, probe, seeds, cfg.protocol, compute, batch_size, workers, (sequential,)
+    )
     folder.begin(
         weights=backbone.fingerprint(), data=data.fingerprint(), device=compute.device.type, precision=compute.precision
     )
     folder.note(depth=backbone.depth)
     _note_versions(folder)
     return job
+
+
+def _named(plans: list[Plan], own: Translator) -> dict[str, Translator]:
+    """The translators that spans name, each as its file in ``conf/translator`` has it. Raises ToastError for one that cannot be had."""
+    known, found = options("translator", [CONF]), {}
+    for name in sorted({span.translator for plan in plans for span in plan.spans} - {""}):
+        if name not in known:
+            raise ToastError(
+                f"spans names the translator '{name}', which is not known{did_you_mean(name, known)}: toast list translators shows them."
+            )
+        found[name] = instantiate(OmegaConf.load(known[name]), tokens=own.tokens)
+        if found[name].trained or own.trained:
+            raise ToastError(
+                f"spans names the translator '{name}' beside translator={own.name}: only closed forms can be mixed, such as linear and identity."
+            )
+    return found
 
 
 def load_data(cfg: DictConfig) -> Data:

@@ -13,12 +13,14 @@ def print_table(lines: list[Summary]) -> None:
         title=f"{head.model} on {head.data}, {head.translator} translator, {head.seeds} seed{'s' * (head.seeds > 1)}"
     )
     sizes = len({line.fit_images for line in lines}) > 2  # the untouched model's 0 is one
-    for column in ("plan", *["fit"] * sizes, "blocks", "accuracy", "delta", "params", "GFLOPs", "R²", ""):
+    sequential = any(line.sequential for line in lines)
+    for column in ("plan", *["refit"] * sequential, *["fit"] * sizes, "blocks", "accuracy", "delta", "params", "GFLOPs", "R²", ""):
         table.add_column(column, justify="left" if column in ("plan", "") else "right", no_wrap=True)
     for line in lines:
         spread = "" if line.accuracy_std is None else f" ± {line.accuracy_std:.4f}"
         table.add_row(
             line.plan,
+            *["yes" * line.sequential] * sequential,
             *[str(line.fit_images or "")] * sizes,
             f"-{line.blocks_removed}" if line.blocks_removed else "0",
             f"{line.accuracy_mean:.4f}{spread}",

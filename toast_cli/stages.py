@@ -116,6 +116,7 @@ def _variant_columns(job: Job, fitted: Fitted, variant: Variant, costs: Costs) -
         "gflops_ratio": cost.gflops / original.gflops,
         "fit_r2": min((translator.r2_ for translator in maps), default=None),
         "fit_rank": min((translator.rank_ for translator in maps), default=None),
+        "sequential": variant.sequential,
         "tokens": job.translator.tokens,
         "solver": job.translator.solver,
         "readout": job.backbone.readout_kind,
