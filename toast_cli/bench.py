@@ -85,10 +85,10 @@ def bench(cfg: DictConfig, path: Path) -> None:
         return torch.zeros(count, *shape, device=compute.device, dtype=compute.dtype)
 
     say(f"{backbone.label}: {len(plans)} models, {compute.precision} on {compute.device}")
-    latency = rounds([_call(model, images(1)) for model in models], seconds)
+    latency = rounds([call(model, images(1)) for model in models], seconds)
     say("latency is measured; looking for the best batch of the original")
     size = _best_batch(models[0], images)
-    throughput = rounds([_call(model, images(size)) for model in models], seconds)
+    throughput = rounds([call(model, images(size)) for model in models], seconds)
     say(f"throughput is measured with {size} images at a time; looking at memory")
     memory = [peak_memory(model.cpu(), (size, *shape), compute.device) for model in models]
     costs = Costs(backbone, maps)
@@ -130,18 +130,18 @@ def bench(cfg: DictConfig, path: Path) -> None:
     print(path / "bench.csv")
 
 
-def _call(model: nn.Module, images: Tensor) -> Callable[[], None]:
+def call(model: nn.Module, images: Tensor) -> Callable[[], None]:
     """One forward pass that returns when it is finished."""
 
     @torch.inference_mode()
-    def call() -> None:
+    def forward() -> None:
         model(images)
         if images.device.type == "cuda":
             torch.cuda.synchronize(images.device)
         elif images.device.type == "mps":
             torch.mps.synchronize()
 
-    return call
+    return forward
 
 
 def rounds(calls: list[Callable[[], None]], seconds: float, least: int = 5, most: int = 1000) -> list[list[float]]:
@@ -163,8 +163,7 @@ def _best_batch(model: nn.Module, images: Callable[[int], Tensor]) -> int:
     best, best_rate, in_vain = 1, 0.0, 0
     for size in itertools.takewhile(lambda size: size <= _LARGEST_BATCH, (2**i for i in itertools.count())):
         try:
-            call = _call(model, images(size))
-            took = min(rounds([call], 0, least=5)[0])
+            took = min(rounds([call(model, images(size))], 0, least=5)[0])
         except Exception as e:
             if not out_of_memory(e):
                 raise

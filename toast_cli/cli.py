@@ -43,6 +43,7 @@ def _complain(sentence: str, status: int = 1) -> int:
 def _dispatch(argv: list[str]) -> None:
     verbs: dict[str, Callable[[list[str]], None]] = {
         "run": _run,
+        "search": _search,
         "similarity": _similarity,
         "finetune": _finetune,
         "bench": _bench,
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="""\
 verbs:
   run [key=value ...]         sweep over spans: results.csv, summary.csv, a table (toast run --help)
+  search [key=value ...]      the best plan under a budget, of any number of spans (toast search --help)
   similarity [key=value ...]  CKA, cosine, MSE, R² of blocks and of last latents  (toast similarity --help)
   finetune [key=value ...]    train a shortened model: accuracy before and after  (toast finetune --help)
   bench [key=value ...]       latency, throughput, peak memory of shortened models   (toast bench --help)
@@ -103,6 +105,24 @@ def _run(argv: list[str]) -> None:
         print(path / "results.csv")
 
     _hydra("config", argv, job)
+
+
+def _search(argv: list[str]) -> None:
+    """``toast search``: what ``search.py`` does, in a run's folder."""
+    from toast_cli.folders import open_folder
+    from toast_cli.results import Found, read_csv
+    from toast_cli.screen import print_front
+
+    def job(cfg: "DictConfig", path: Path) -> None:
+        with open_folder(path, cfg, ["front.csv"]) as folder:
+            if not folder.complete:
+                from toast_cli.search import search
+
+                search(cfg, folder)
+        print_front(read_csv(path / "front.csv", Found))
+        print(path / "front.csv")
+
+    _hydra("search", argv, job)
 
 
 def _similarity(argv: list[str]) -> None:

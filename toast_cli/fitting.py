@@ -72,9 +72,7 @@ def _blank(job: Job, span: Span) -> Translator:
     return translator if len(groups) == 1 else ByToken(translator, groups)
 
 
-def _passes(
-    job: Job, batch_size: int, encode: Callable[[Tensor], _Latents]
-) -> Iterator[tuple[int, _Latents | None]]:
+def _passes(job: Job, batch_size: int, encode: Callable[[Tensor], _Latents]) -> Iterator[tuple[int, _Latents | None]]:
     """Every batch as (number of images so far, its latents), and (so far, None) at the end of each part."""
     again = set(job.data.train.indices.tolist())  # these will be encoded too, and need no second decoding
     seen = 0

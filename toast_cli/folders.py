@@ -29,6 +29,8 @@ _OWN = (
     "summary.csv",
     "similarity.csv",
     "finetune.csv",
+    "search.csv",
+    "front.csv",
     "epoch.pt",
     "config.yaml",
     RECORD,

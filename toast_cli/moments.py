@@ -8,13 +8,14 @@ to a basis in which they are close to white, z = (x − μ) A, with μ and A fro
 is right, and this one keeps rounding small beside every direction. Sums are moved back in float64.
 """
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Layer = Hashable  # what a latent goes by: i for X^(i), or anything else
+Layer = Any  # what a latent goes by: i for X^(i), or anything else that can be a key
 ROWS_FOR_A_BASIS = 4  # times D
 # Share of a dimension's variance that the dimensions before it leave unexplained, below which rows are whitened: at 1e-3
 # fp32 products move maps by some 1e-5, and the move grows with its inverse.

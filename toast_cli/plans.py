@@ -40,7 +40,9 @@ class Span:
             raise ToastError(f"span {self} must start before it ends: write s-e with s < e, or stem-e.")
 
     def __str__(self) -> str:
-        return f"{'stem' if self.start == STEM else self.start}-{self.end}{':' * bool(self.translator)}{self.translator}"
+        return (
+            f"{'stem' if self.start == STEM else self.start}-{self.end}{':' * bool(self.translator)}{self.translator}"
+        )
 
     @property
     def blocks_removed(self) -> int:
@@ -171,7 +173,9 @@ def variants(plans: Iterable[Plan], sizes: Iterable[int], sequential: Iterable[b
     With a single span, a sequential fit is any other, and not listed twice.
     """
     plans = list(plans)
-    wanted = [Variant(plan, size, kind and len(plan.spans) > 1) for size in sizes for kind in sequential for plan in plans]
+    wanted = [
+        Variant(plan, size, kind and len(plan.spans) > 1) for size in sizes for kind in sequential for plan in plans
+    ]
     return [Variant(Plan(), 0), *dict.fromkeys(variant for variant in wanted if variant.plan.spans)]
 
 

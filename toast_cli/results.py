@@ -148,6 +148,65 @@ class Tuned:
     device: str
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A plan that a search has measured; the order of the fields is that of the columns of ``search.csv``.
+
+    ``loss`` and ``held_out_accuracy`` are those of ``held_out.Score`` on train images, ``loss_predicted`` what was expected
+    before (empty in round 0, which measures single spans), and ``_original`` those of the untouched model.
+    """
+
+    model: str
+    data: str
+    translator: str
+    plan: str
+    blocks_removed: int
+    round: int
+    loss_predicted: float | None
+    loss: float
+    loss_original: float
+    held_out_accuracy: float
+    held_out_accuracy_original: float
+    held_out_images: int
+    params_ratio: float
+    gflops_ratio: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plan that a search has found: a line of ``front.csv``. Losses and held-out accuracies are as in ``Candidate``.
+
+    ``sequential``: the fit that is the better one on held-out images; test accuracies are those of this fit, means over
+    seeds, and those of the other in ``accuracy_independent`` (empty with a single span). ``latency_ratio`` is empty unless
+    it was asked for. ``chosen``: the answer to the budget or the target.
+    """
+
+    model: str
+    data: str
+    translator: str
+    plan: str
+    blocks_removed: int
+    sequential: bool
+    loss_predicted: float | None
+    loss: float
+    loss_original: float
+    held_out_accuracy: float
+    held_out_accuracy_delta: float
+    seeds: int
+    accuracy_mean: float
+    accuracy_std: float | None
+    accuracy_delta_mean: float
+    accuracy_independent: float | None
+    params: int
+    params_ratio: float
+    gflops: float
+    gflops_ratio: float
+    latency_ratio: float | None
+    measured: int
+    possible: int
+    chosen: bool
+
+
 def write_csv(path: Path, rows: Iterable[Any], kind: type) -> None:
     """All rows (of dataclass ``kind``) at once, atomically; floats as their shortest text that reads back exactly."""
     buffer = io.StringIO()

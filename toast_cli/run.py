@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -59,8 +60,11 @@ def run(cfg: DictConfig, folder: RunFolder) -> None:
     folder.finish()
 
 
-def prepare(cfg: DictConfig, folder: RunFolder) -> Job:
-    """Load the model, check the settings against it, then load the data; record what the run is made of."""
+def prepare(cfg: DictConfig, folder: RunFolder, plans_of: Callable[[int], list[Plan]] | None = None) -> Job:
+    """Load the model, check the settings against it, then load the data; record what the run is made of.
+
+    The plans are those that ``plans_of`` gives for the model's depth, or else ``spans``.
+    """
     seeds, translator, probe = _seeds(cfg.seeds), instantiate(cfg.translator), instantiate(cfg.probe)
     sequential = require_flag(cfg.fit.sequential, "fit.sequential")
     if not isinstance(translator, Translator):
@@ -70,7 +74,7 @@ def prepare(cfg: DictConfig, folder: RunFolder) -> Job:
     if not isinstance(probe, Probe):
         raise ToastError(f"probe={type(probe).__name__} is no probe: derive it from toast_cli.probes.Probe.")
     backbone = instantiate(cfg.model, _convert_="all")
-    plans = parse_plans(_plain(cfg.spans), backbone.depth)
+    plans = plans_of(backbone.depth) if plans_of else parse_plans(_plain(cfg.spans), backbone.depth)
     translators = {"": translator} | _named(plans, translator)
     if translator.trained and sequential:
         raise ToastError(
@@ -88,7 +92,18 @@ def prepare(cfg: DictConfig, folder: RunFolder) -> Job:
     probe.check(backbone.label)
     data = load_data(cfg)
     job = Job(
-        folder, backbone, data, plans, translators, probe, seeds, cfg.protocol, compute, batch_size, workers, (sequential,)
+        folder,
+        backbone,
+        data,
+        plans,
+        translators,
+        probe,
+        seeds,
+        cfg.protocol,
+        compute,
+        batch_size,
+        workers,
+        (sequential,),
     )
     folder.begin(
         weights=backbone.fingerprint(), data=data.fingerprint(), device=compute.device.type, precision=compute.precision

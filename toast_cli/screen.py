@@ -3,7 +3,15 @@
 from rich.console import Console
 from rich.table import Table
 
-from toast_cli.results import Summary, Tuned
+from toast_cli.results import Found, Summary, Tuned
+
+_NARROWEST = 110  # columns: a pipe has no width, and a plan's name must not be cut
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    console.width = max(console.width, _NARROWEST)
+    return console
 
 
 def print_table(lines: list[Summary]) -> None:
@@ -14,7 +22,18 @@ def print_table(lines: list[Summary]) -> None:
     )
     sizes = len({line.fit_images for line in lines}) > 2  # the untouched model's 0 is one
     sequential = any(line.sequential for line in lines)
-    for column in ("plan", *["refit"] * sequential, *["fit"] * sizes, "blocks", "accuracy", "delta", "params", "GFLOPs", "R²", ""):
+    for column in (
+        "plan",
+        *["refit"] * sequential,
+        *["fit"] * sizes,
+        "blocks",
+        "accuracy",
+        "delta",
+        "params",
+        "GFLOPs",
+        "R²",
+        "",
+    ):
         table.add_column(column, justify="left" if column in ("plan", "") else "right", no_wrap=True)
     for line in lines:
         spread = "" if line.accuracy_std is None else f" ± {line.accuracy_std:.4f}"
@@ -31,7 +50,7 @@ def print_table(lines: list[Summary]) -> None:
             "*" if line.best_trade_off else "",
             style="bold" if line.best_trade_off else None,
         )
-    console = Console(highlight=False)
+    console = _console()
     console.print(table, crop=False)
     console.print(
         "* no other plan is as accurate on test for as few GFLOPs; params and GFLOPs are ratios to the original's",
@@ -55,4 +74,32 @@ def print_tuned(rows: list[Tuned]) -> None:
             f"{row.held_out_accuracy:.4f}",
         ]
         table.add_row(*shown, f"{row.params_ratio:.3f}", f"{row.gflops_ratio:.3f}")
-    Console(highlight=False).print(table, crop=False)
+    _console().print(table, crop=False)
+
+
+def print_front(found: list[Found]) -> None:
+    """The plans found on stdout, the answer to the budget or the target in bold."""
+    table = Table(title=f"{found[0].model} on {found[0].data}: the best plans for each number of blocks removed")
+    for column in ("plan", "fit", "blocks", "predicted", "loss", "accuracy", "delta", "params", "GFLOPs"):
+        table.add_column(column, justify="left" if column in ("plan", "fit") else "right", no_wrap=True)
+    for row in found:
+        table.add_row(
+            row.plan,
+            "refit" if row.sequential else "",
+            f"-{row.blocks_removed}",
+            "" if row.loss_predicted is None else f"{row.loss_predicted:.3f}",
+            f"{row.loss:.3f}",
+            f"{row.accuracy_mean:.4f}",
+            f"{row.accuracy_delta_mean:+.4f}",
+            f"{row.params_ratio:.3f}",
+            f"{row.gflops_ratio:.3f}",
+            style="bold" if row.chosen else None,
+        )
+    console = _console()
+    console.print(table, crop=False)
+    told = f"{sum(row.measured for row in found)} of {sum(row.possible for row in found)} plans of these sizes were measured"
+    console.print(
+        f"loss on held-out train images, where the original has {found[0].loss_original:.3f}; accuracy on test images, for the "
+        f"first time; {told}",
+        soft_wrap=True,
+    )

@@ -1,6 +1,6 @@
 """The stages after the fit: features of every variant, then probes and rows. Each finds what it has finished before."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,11 @@ from toast_cli.plans import Map, Plan, Variant
 from toast_cli.results import Row, read_csv, write_csv
 
 
-def encode(job: Job, maps: Mapping[Map, nn.Module]) -> None:
+def encode(job: Job, maps: Mapping[Map, nn.Module], splits: Sequence[str] = ("train", "test")) -> None:
     """The features of every variant for all train and test images, on disk."""
     encoder = Halving(Encoder(job.backbone, job.variants, maps), say)
-    for name, images in (("train", job.data.train), ("test", job.data.test)):
-        _encode_split(job, encoder, name, images)
+    for name in splits:
+        _encode_split(job, encoder, name, getattr(job.data, name))
     job.data.train.split.kept.clear()  # the split that fit and train images share
 
 

@@ -1,0 +1,62 @@
+"""How small the smaller model has to be, and which of the plans that were measured it is."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from toast_cli.errors import ToastError
+from toast_cli.plans import Plan
+
+RATIOS = ("params", "gflops", "latency")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Blocks that must leave, shares of the original that may stay, or a drop of accuracy that may not be passed."""
+
+    blocks: int | None = None
+    params: float | None = None
+    gflops: float | None = None
+    latency: float | None = None
+    accuracy_drop: float | None = None
+
+    @classmethod
+    def check(cls, budget: Mapping[str, Any], target: Mapping[str, Any], depth: int) -> "Budget":
+        """Raises ToastError for a value that cannot be used, or for a budget beside a target."""
+        blocks, drop = budget["blocks"], target["accuracy_drop"]
+        if blocks is not None and (type(blocks) is not int or not 1 <= blocks < depth):
+            raise ToastError(f"budget.blocks={blocks} cannot be used: give a whole number from 1 to {depth - 1}.")
+        for key in RATIOS:
+            _check_share(f"budget.{key}", budget[key])
+        _check_share("target.accuracy_drop", drop)
+        if drop is not None and any(value is not None for value in budget.values()):
+            raise ToastError("target.accuracy_drop and a budget are two questions: give one of them.")
+        return cls(**budget, accuracy_drop=drop)
+
+    @property
+    def given(self) -> bool:
+        return any(value is not None for value in vars(self).values())
+
+    def holds(self, plan: Plan, ratios: Mapping[str, float]) -> bool:
+        """Whether a plan is small enough, ``ratios`` being its shares of the original."""
+        if plan.blocks_removed < (self.blocks or 0):
+            return False
+        return all(getattr(self, key) is None or ratios[key] <= getattr(self, key) for key in RATIOS)
+
+    def choose(
+        self,
+        plans: Iterable[Plan],
+        ratios: Callable[[Plan], Mapping[str, float]],
+        loss: Callable[[Plan], float],
+        drop: Callable[[Plan], float],
+    ) -> Plan | None:
+        """The plan of least ``loss`` within the budget, or of fewest GFLOPs within the accuracy ``drop``; None where there is none."""
+        if self.accuracy_drop is not None:
+            near = [plan for plan in plans if drop(plan) <= self.accuracy_drop]
+            return min(near, key=lambda plan: (ratios(plan)["gflops"], loss(plan)), default=None)
+        return min((plan for plan in plans if self.holds(plan, ratios(plan))), key=loss, default=None)
+
+
+def _check_share(key: str, value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1):
+        raise ToastError(f"{key}={value} cannot be used: give a share between 0 and 1, such as 0.75.")

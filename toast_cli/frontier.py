@@ -1,0 +1,98 @@
+"""Which plans are worth measuring: every plan is a path from the stem to the readout, and its loss nearly a sum over spans.
+
+A step of the path keeps a block or takes a span. Two spans never touch: two maps in a row are a map, and least squares
+over both spans at once fits no worse. So the best plans under an additive loss are the shortest paths, found for every
+number of blocks removed and of maps by dynamic programming. What is not additive is learned from plans that were measured.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+from math import comb
+
+import numpy as np
+
+from toast_cli.plans import STEM, Plan, Span
+
+_DAMPING = 1.0  # of a pair's correction: it is believed in full only after several measurements
+
+
+def shortest(losses: Mapping[Span, float], depth: int, most: int, keep: int) -> dict[int, list[Plan]]:
+    """The ``keep`` plans of least summed ``losses`` for each number of blocks removed up to ``most`` and number of spans.
+
+    Listed by blocks removed, best first within a number of spans. ``depth`` is the model's L.
+    """
+    steps: dict[int, list[Span]] = defaultdict(list)
+    for span in losses:
+        steps[span.start].append(span)
+    # (layer reached, blocks removed, spans taken) -> the best [loss, spans] so far; a span is followed by a block that stays
+    paths: dict[tuple[int, int, int], list[tuple[float, tuple[Span, ...]]]] = defaultdict(list)
+    paths[STEM, 0, 0] = [(0.0, ())]
+    for layer in range(STEM, depth):
+        for removed in range(most + 1):
+            for taken in range(removed + 1):
+                best = sorted(paths[layer, removed, taken])[:keep]
+                paths[layer, removed, taken] = best
+                if layer < depth:
+                    paths[layer + 1, removed, taken] += best
+                for span in steps[layer]:
+                    if removed + span.blocks_removed <= most:
+                        after = min(span.end + 1, depth)  # past the block that stays, or past the last one
+                        grown = [(loss + losses[span], (*spans, span)) for loss, spans in best]
+                        paths[after, removed + span.blocks_removed, taken + 1] += grown
+    found: dict[int, list[Plan]] = defaultdict(list)
+    for (layer, removed, _), best in paths.items():
+        if layer == depth and removed:
+            found[removed] += [Plan(spans) for _, spans in sorted(best)[:keep]]
+    return dict(found)
+
+
+def possible(depth: int, removed: int, translators: int = 1) -> int:
+    """How many plans remove so many of L blocks: j spans that do not touch, each with one of the translators."""
+    kept = depth - removed
+    return sum(comb(removed - 1, j - 1) * comb(kept + 1, j) * translators**j for j in range(1, removed + 1))
+
+
+class Predictor:
+    """A plan's loss as the sum of its spans', plus a correction for each pair of spans and one in proportion to the sum.
+
+    Both corrections are ridge regression on the plans that were measured.
+
+    Learned:
+        scale_: of the sum. pairs_: by two spans.
+    """
+
+    def __init__(self, single: Mapping[Span, float]) -> None:
+        self.single = single
+        self.scale_ = 0.0
+        self.pairs_: dict[tuple[Span, Span], float] = {}
+
+    def fit(self, measured: Mapping[Plan, float]) -> "Predictor":
+        """From plans of several spans, by their losses."""
+        plans = [plan for plan in measured if len(plan.spans) > 1]
+        pairs = sorted({pair for plan in plans for pair in combinations(plan.spans, 2)})
+        if not plans:
+            return self
+        column = {pair: number + 1 for number, pair in enumerate(pairs)}
+        x = np.zeros((len(plans), len(pairs) + 1))
+        for row, plan in enumerate(plans):
+            x[row, 0] = self._sum(plan)
+            x[row, [column[pair] for pair in combinations(plan.spans, 2)]] = 1
+        left = np.array([measured[plan] for plan in plans]) - x[:, 0]
+        unit = max(float(np.square(x[:, 0]).mean()), 1e-12)  # so that the scale is hardly damped and pairs are
+        penalty = np.diag([1e-3 * unit, *[_DAMPING] * len(pairs)])
+        solved = np.linalg.solve(x.T @ x + penalty, x.T @ left)
+        self.scale_, self.pairs_ = float(solved[0]), dict(zip(pairs, solved[1:].tolist(), strict=True))
+        return self
+
+    def __call__(self, plan: Plan) -> float:
+        pairs = sum(self.pairs_.get(pair, 0.0) for pair in combinations(plan.spans, 2))
+        return self._sum(plan) * (1 + self.scale_ * (len(plan.spans) > 1)) + pairs
+
+    def _sum(self, plan: Plan) -> float:
+        return sum(self.single[span] for span in plan.spans)
+
+
+def best_first(plans: Iterable[Plan], predictor: Predictor) -> list[Plan]:
+    """By predicted loss."""
+    return sorted(plans, key=lambda plan: (predictor(plan), plan))

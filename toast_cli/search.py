@@ -1,0 +1,197 @@
+"""``toast search``: the best plan under a budget. Config in, front.csv out.
+
+Every single span is measured; what several spans cost together is predicted from that; the most promising plans are measured
+in one walk, predictions corrected by what was measured, and so on until nothing new is promising. All on held-out train
+images. The plans found are refitted, and meet the test images once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from toast_cli.budget import Budget
+from toast_cli.errors import ToastError, require_flag
+from toast_cli.figures import save
+from toast_cli.fitting import fit
+from toast_cli.folders import RunFolder
+from toast_cli.frontier import Predictor, best_first, possible, shortest
+from toast_cli.job import Job
+from toast_cli.plans import Plan, Variant, every_span
+from toast_cli.results import Candidate, Found, Row, Summary, read_csv, summarise, write_csv
+from toast_cli.run import announce, prepare
+from toast_cli.search_figure import picture
+from toast_cli.sizes import Sizes
+from toast_cli.stages import encode, missing_seeds, modules, score
+from toast_cli.survey import Survey, scored
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``conf/search.yaml``'s group ``search``."""
+
+    beside: tuple[str, ...]
+    blocks: int | None
+    images: int
+    beam: int
+    rounds: int
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any]) -> "Settings":
+        """Raises ToastError for a value that cannot be used."""
+        for key in ("images", "beam", "rounds", "blocks"):
+            value = given[key]
+            if (key != "blocks" or value is not None) and (type(value) is not int or value < 1):
+                raise ToastError(f"search.{key}={value} cannot be used: give a whole number from 1.")
+        beside = given["beside"]
+        if not isinstance(beside, list) or not all(isinstance(name, str) for name in beside):
+            raise ToastError(
+                f"search.beside={beside} is no list of translators: write search.beside=[identity], or [] for none."
+            )
+        return cls(**{**given, "beside": tuple(dict.fromkeys(beside))})
+
+
+def search(cfg: DictConfig, folder: RunFolder) -> None:
+    """Fit, measure, choose, test. Raises ToastError for what a person must mend, a budget that no plan meets among it."""
+    settings, own = Settings.check(OmegaConf.to_container(cfg.search)), instantiate(cfg.translator).name  # type: ignore[arg-type]
+    if cfg.spans not in (None, "none"):
+        raise ToastError(
+            f"spans={cfg.spans} is not for toast search, which finds the spans: leave it out, or use toast run."
+        )
+    refit = require_flag(cfg.fit.sequential, "fit.sequential")
+    names = ("", *(name for name in settings.beside if name != own))
+    with folder.stage("load"):
+        job = prepare(cfg, folder, lambda depth: [Plan(), *_singles(depth, names)])
+        budget = Budget.check(dict(cfg.budget), dict(cfg.target), job.backbone.depth)
+        _check_most(settings, budget, job.backbone.depth)
+    with folder.stage("fit"):
+        survey = Survey(job, settings.images)
+    with folder.stage("measure"):
+        sizes = _look_around(survey, settings, budget, names)
+    final = replace(job, plans=[Plan(), *_found(survey, sizes)], sequential=(False, True) if refit else (False,))
+    announce(final)
+    with folder.stage("refit"):
+        fitted = fit(final)
+    maps = modules(final, fitted)
+    if missing_seeds(final):
+        with folder.stage("encode"):
+            encode(final, maps)
+        with folder.stage("probe"):
+            score(final, fitted, maps)
+    write_csv(folder / "summary.csv", summarise(read_csv(folder / "results.csv", Row)), Summary)
+    found = _front(final, survey, sizes, len(names))
+    write_csv(folder / "front.csv", found, Found)
+    save(picture(list(survey.measured.values()), found), folder / "front")
+    for name in ("train", "test"):
+        final.feature_file(name).path.unlink(missing_ok=True)
+    folder.finish()
+
+
+def _singles(depth: int, names: tuple[str, ...], most: int | None = None) -> list[Plan]:
+    """Every span that removes up to ``most`` blocks, with each translator."""
+    spans = [plan.spans[0] for plan in every_span(depth) if plan.blocks_removed <= (most or depth)]
+    return [Plan((replace(span, translator=name),)) for span in spans for name in names]
+
+
+def _check_most(settings: Settings, budget: Budget, depth: int) -> None:
+    if settings.blocks is not None and not (budget.blocks or 1) <= settings.blocks < depth:
+        raise ToastError(
+            f"search.blocks={settings.blocks} cannot be used: give a whole number from {budget.blocks or 1} to {depth - 1}."
+        )
+
+
+def _look_around(survey: Survey, settings: Settings, budget: Budget, names: tuple[str, ...]) -> Sizes:
+    """Measure round by round until nothing new is promising; returns what plans cost."""
+    depth, sizes = survey.job.backbone.depth, Sizes(survey, budget)
+    most = settings.blocks or max(depth // 2, sizes.blocks_needed(depth))
+    new = [plan for plan in _singles(depth, names, most) if plan not in survey.measured]
+    predicted: dict[Plan, float] = {}
+    while new:
+        survey.measure(new, predicted)
+        if survey.rounds > settings.rounds:
+            break
+        original = next(iter(survey.measured.values())).loss_original
+        predictor = Predictor(survey.single).fit({p: row.loss - original for p, row in survey.measured.items()})
+        new = _promising(survey, predictor, sizes, settings, most)
+        predicted = {plan: original + predictor(plan) for plan in new}
+    return sizes
+
+
+def _promising(survey: Survey, predictor: Predictor, sizes: Sizes, settings: Settings, most: int) -> list[Plan]:
+    """What is not yet measured of the best by prediction, for each number of blocks removed."""
+    paths = shortest(survey.single, survey.job.backbone.depth, most, 4 * settings.beam)
+    wanted: list[Plan] = []
+    for plans in paths.values():
+        within = [plan for plan in plans if sizes.budget.holds(plan, sizes(plan))]
+        wanted += best_first(within, predictor)[: settings.beam]
+    return [plan for plan in wanted if plan not in survey.measured]
+
+
+def _found(survey: Survey, sizes: Sizes) -> list[Plan]:
+    """The best of those measured for each number of blocks removed, and the answer to the budget or the target."""
+    measured = survey.measured
+    best: dict[int, Plan] = {}
+    for plan in sorted(measured, key=lambda plan: measured[plan].loss):
+        best.setdefault(plan.blocks_removed, plan)
+    answer = sizes.budget.choose(measured, sizes, lambda p: measured[p].loss, lambda p: _drop(measured[p]))
+    if answer is None and sizes.budget.given:
+        smallest = min(measured, key=lambda plan: sizes(plan)["gflops"])
+        raise ToastError(
+            f"No plan that was measured meets {sizes.budget}: the smallest, {smallest}, has "
+            f"{', '.join(f'{key} {value:.3f}' for key, value in sizes(smallest).items())} and a held-out accuracy drop of "
+            f"{_drop(measured[smallest]):.3f}; ask for less, or let more blocks leave with search.blocks."
+        )
+    return sorted({*best.values(), *([answer] if answer else [])}, key=lambda plan: (plan.blocks_removed, plan))
+
+
+def _drop(row: Candidate) -> float:
+    return row.held_out_accuracy_original - row.held_out_accuracy
+
+
+def _front(final: Job, survey: Survey, sizes: Sizes, translators: int) -> list[Found]:
+    """The plans found, each with the fit that is better on held-out images, and their test accuracies."""
+    scores = dict(zip(final.variants, scored(final, survey.positions), strict=True))
+    tested = {(line.plan, line.sequential): line for line in read_csv(final.folder / "summary.csv", Summary)}
+    original, depth = scores[final.variants[0]], final.backbone.depth
+    better: dict[Plan, Variant] = {}
+    for variant in final.variants[1:]:
+        held = better.setdefault(variant.plan, variant)
+        better[variant.plan] = min(held, variant, key=lambda each: scores[each].loss)
+    sizes.time(list(better))
+    chosen = sizes.budget.choose(
+        better, sizes, lambda p: scores[better[p]].loss, lambda p: original.accuracy - scores[better[p]].accuracy
+    )
+    found = []
+    for plan, variant in better.items():
+        held_out, line, apart = scores[variant], tested[str(plan), variant.sequential], tested[str(plan), False]
+        found.append(
+            Found(
+                model=line.model,
+                data=line.data,
+                translator=line.translator,
+                plan=line.plan,
+                blocks_removed=line.blocks_removed,
+                sequential=variant.sequential,
+                loss_predicted=survey.measured[plan].loss_predicted,
+                loss=held_out.loss,
+                loss_original=original.loss,
+                held_out_accuracy=held_out.accuracy,
+                held_out_accuracy_delta=held_out.accuracy - original.accuracy,
+                seeds=line.seeds,
+                accuracy_mean=line.accuracy_mean,
+                accuracy_std=line.accuracy_std,
+                accuracy_delta_mean=line.accuracy_delta_mean,
+                accuracy_independent=apart.accuracy_mean if len(plan.spans) > 1 else None,
+                params=line.params,
+                params_ratio=line.params_ratio,
+                gflops=line.gflops,
+                gflops_ratio=line.gflops_ratio,
+                latency_ratio=sizes(plan).get("latency"),
+                measured=sum(row.blocks_removed == plan.blocks_removed for row in survey.measured.values()),
+                possible=possible(depth, plan.blocks_removed, translators),
+                chosen=plan == chosen,
+            )
+        )
+    return found

@@ -1,0 +1,100 @@
+"""The plans that a search has measured on held-out train images, round by round, on disk."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from toast_cli.console import say
+from toast_cli.costs import Cost, Costs
+from toast_cli.draws import stratified
+from toast_cli.fitting import fit
+from toast_cli.held_out import LeaveOneOut, Score
+from toast_cli.images import Images
+from toast_cli.job import Job
+from toast_cli.plans import Plan, Span, Variant
+from toast_cli.results import Candidate, read_csv, write_csv
+from toast_cli.stages import encode, modules
+
+
+class Survey:
+    """``measured`` holds a Candidate for each plan. ``job`` has all single spans for its plans, and their maps are fitted."""
+
+    def __init__(self, job: Job, images: int) -> None:
+        self.job = job
+        labels = job.data.train.labels
+        self.positions = np.sort(
+            stratified(labels, job.data.seed)[:images]
+        )  # of the train images that plans are measured on
+        self.fitted = fit(job)
+        self.costs = Costs(job.backbone, modules(job, self.fitted))
+        rows: list[Candidate] = read_csv(job.folder / "search.csv", Candidate)
+        self.measured = {Plan.parse(row.plan): row for row in rows}
+
+    @property
+    def images(self) -> Images:
+        """The train images that plans are measured on."""
+        return self.job.data.train.only(self.positions)
+
+    @property
+    def single(self) -> dict[Span, float]:
+        """How much each single span adds to the original's loss."""
+        return {
+            plan.spans[0]: row.loss - row.loss_original for plan, row in self.measured.items() if len(plan.spans) == 1
+        }
+
+    @property
+    def rounds(self) -> int:
+        """How many have been finished, that of the single spans among them."""
+        return 1 + max((row.round for row in self.measured.values()), default=-1)
+
+    def cost(self, plan: Plan) -> Cost:
+        """Of its independent fit; a sequential one costs the same."""
+        return self.costs.of(Variant(plan, self.job.data.fit_sizes[-1]))
+
+    def ratios(self, plan: Plan) -> dict[str, float]:
+        """Its shares of the original."""
+        cost, original = self.cost(plan), self.cost(Plan())
+        return {"params": cost.params / original.params, "gflops": cost.gflops / original.gflops}
+
+    def measure(self, plans: Iterable[Plan], predicted: Mapping[Plan, float]) -> None:
+        """Encode the train images by every one of ``plans``, all in one walk, and add their scores to ``search.csv``."""
+        plans, number = list(plans), self.rounds
+        say(f"round {number}: {len(plans)} plans on {len(self.positions)} train images")
+        data = replace(self.job.data, train=self.images)
+        job = replace(self.job, plans=[Plan(), *plans], data=data, sequential=(False,))
+        encode(job, modules(job, {key: self.fitted[key] for key in job.maps}), ["train"])
+        scores = scored(job)
+        for plan, score in zip(plans, scores[1:], strict=True):
+            self.measured[plan] = self._candidate(plan, number, predicted.get(plan), score, scores[0])
+        job.feature_file(
+            "train"
+        ).path.unlink()  # before the rows: a file that stays would be taken for the next round's
+        write_csv(job.folder / "search.csv", self.measured.values(), Candidate)
+
+    def _candidate(self, plan: Plan, number: int, predicted: float | None, score: Score, original: Score) -> Candidate:
+        return Candidate(
+            model=self.job.backbone.label,
+            data=self.job.data.label,
+            translator=self.job.translator.name,
+            plan=str(plan),
+            blocks_removed=plan.blocks_removed,
+            round=number,
+            loss_predicted=predicted,
+            loss=score.loss,
+            loss_original=original.loss,
+            held_out_accuracy=score.accuracy,
+            held_out_accuracy_original=original.accuracy,
+            held_out_images=len(score.right),
+            **{f"{key}_ratio": value for key, value in self.ratios(plan).items()},
+        )
+
+
+def scored(job: Job, positions: np.ndarray | None = None) -> list[Score]:
+    """The held-out score of each of the job's variants on its train images, or on those at ``positions``."""
+    features = job.feature_file("train").read()
+    if positions is not None:
+        features = features.at(np.flatnonzero(np.isin(features.positions, positions)))
+    judge = LeaveOneOut(job.data.train.labels[features.positions], len(job.data.classes))
+    judge.fit(features.of_plan(0))
+    return [judge.score(features.of_plan(number)) for number in range(len(job.variants))]
