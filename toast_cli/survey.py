@@ -85,7 +85,7 @@ class Survey:
             loss_original=original.loss,
             held_out_accuracy=score.accuracy,
             held_out_accuracy_original=original.accuracy,
-            held_out_images=len(score.right),
+            held_out_images=score.images,
             **{f"{key}_ratio": value for key, value in self.ratios(plan).items()},
         )
 
