@@ -72,7 +72,7 @@ def test_frozen_maps_stay_and_the_stem_always_does(toast, tmp_path):
     original = load_file(tmp_path / "maps-true" / "translators.safetensors")["6-11@60/weight_"].T
     for maps, moved in (("true", True), ("false", False)):
         weights = load_file(tmp_path / f"maps-{maps}" / "model-seed0.safetensors")
-        assert (weights["vit.blocks.7.weight"] != original).any() == moved
+        assert (weights["vit.blocks.7.map.weight"] != original).any() == moved
     both = [load_file(tmp_path / f"maps-{maps}" / "model-seed0.safetensors") for maps in ("true", "false")]
     for name in ("vit.patch_embed.proj.weight", "vit.pos_embed"):
         assert torch.equal(both[0][name], both[1][name])

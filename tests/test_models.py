@@ -1,4 +1,4 @@
-"""One body over every model family that timm's VisionTransformer class covers, at tiny size."""
+"""One body over every model family that timm's VisionTransformer and Eva classes cover, at tiny size."""
 
 import pickle
 from unittest.mock import MagicMock
@@ -33,6 +33,8 @@ FAMILIES = {
     "norm of queries and keys": ("vit_tiny_patch16_224", {"qk_norm": True}),
     "no bias": ("vit_tiny_patch16_224", {"qkv_bias": False}),
     "parallel blocks": ("vit_small_patch16_18x2_224", {}),
+    "rotary embeddings, DINOv3": ("vit_small_patch16_dinov3", {}),
+    "rotary embeddings, EVA-02": ("eva02_tiny_patch14_224", {}),
 }
 
 
@@ -180,7 +182,7 @@ def test_checkpoints_that_do_not_serve_are_named(tmp_path):
         ("vit_smal_patch16_224", "is not known to timm"),
         ("vit_smal_patch16_224", "did you mean vit_small_patch16_224"),
         ("vit_small_patch16_224.nobody", "has no weights tagged 'nobody'; it has vit_small_patch16_224.augreg_in1k"),
-        ("resnet18", "is a ResNet: only models of timm's VisionTransformer class can be used."),
+        ("resnet18", "is a ResNet: only models of timm's VisionTransformer and Eva classes can be used."),
         ("vit_tiny_patch16_224", "could not be fetched from the hub"),
     ],
 )

@@ -5,13 +5,15 @@ Shapes: N images, T tokens, D width, F features (what a probe sees).
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from timm.layers import Mlp
 from timm.layers.attention import Attention
+from timm.models.eva import Eva
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -20,6 +22,11 @@ from toast_cli.fused import BlockParts, FusedBlock
 
 _ALWAYS_FP32 = 2  # how many of the first blocks
 READOUTS = ("model", "paper")
+FAMILIES = (
+    VisionTransformer,
+    Eva,
+)  # Eva is timm's name for transformers with rotary position embeddings, DINOv3 among them
+Vit = VisionTransformer | Eva
 
 
 class Backbone(nn.Module):
@@ -38,21 +45,27 @@ class Backbone(nn.Module):
             is what the method's reference implementation puts before the probe for ViT and DeiT (the pooler that another
             library adds where a checkpoint has none). DINOv2 has no such layer there.
         head: the classifier that came with the weights, (N, F) -> (N, C), or None.
+        recipe: the name and the arguments by which timm builds the model anew; empty if they are not known.
     """
 
     mean: Tensor
     std: Tensor
+    _rotation: Tensor | None
 
     def __init__(
         self,
-        vit: VisionTransformer,
+        vit: Vit,
         label: str,
         image_size: int,
         head: nn.Linear | None = None,
         readout: str = "model",
         resize: int | None = None,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
-        """``resize``: the short side of an image in pixels, before the crop; default as the model's own config has it."""
+        """``resize``: the short side of an image in pixels, before the crop; default as the model's own config has it.
+
+        Raises ToastError for a model whose blocks cannot be taken out one by one.
+        """
         super().__init__()
         if readout not in READOUTS:
             raise ToastError(
@@ -61,12 +74,20 @@ class Backbone(nn.Module):
             )
         asked = {"input_size": (3, image_size, image_size), **({"crop_pct": image_size / resize} if resize else {})}
         config = resolve_data_config(asked, model=vit)
+        if getattr(vit, "rope_mixed", False):
+            raise ToastError(
+                f"{label} has position embeddings of its own for every block, which a shortened model would mix up: such models cannot be used."
+            )
         self.vit = vit
         self.label = label
+        self.recipe = dict(recipe or {})
         self.image_size = image_size
         self.transform: Callable[[Image.Image], Tensor] = create_transform(
             **{key: config[key] for key in ("input_size", "interpolation", "crop_pct", "crop_mode")}, normalize=False
         )
+        self.preprocessing = {
+            key: config[key] for key in ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
+        }
         self.register_buffer("mean", torch.tensor(config["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config["std"]).view(3, 1, 1), persistent=False)
         self.block_dtype = torch.float32
@@ -77,7 +98,7 @@ class Backbone(nn.Module):
         self.eval().requires_grad_(False)
 
     @property
-    def blocks(self) -> nn.Sequential:
+    def blocks(self) -> nn.Sequential | nn.ModuleList:
         return self.vit.blocks
 
     @property
@@ -105,7 +126,7 @@ class Backbone(nn.Module):
 
     @property
     def readout_tokens(self) -> int | None:
-        if self.vit.global_pool != "token" or self.vit.attn_pool is not None:
+        if self.vit.global_pool != "token" or getattr(self.vit, "attn_pool", None) is not None:
             return None
         return 2 if hasattr(self.vit, "dist_token") else 1
 
@@ -115,14 +136,26 @@ class Backbone(nn.Module):
 
     def stem(self, pixels: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) -> X^(−1) (N, T, D), what enters block 0."""
-        x = self.vit.patch_embed(self.normalise(pixels))
-        return self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(x)))
+        return self.embed(self.normalise(pixels))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Normalised images (N, 3, H, W) -> X^(−1) (N, T, D)."""
+        x = self.vit._pos_embed(self.vit.patch_embed(images))
+        if isinstance(self.vit, Eva):
+            x, self._rotation = x
+            return self.vit.norm_pre(x)
+        return self.vit.norm_pre(self.vit.patch_drop(x))
 
     def block(self, i: int, latent: Tensor) -> Tensor:
         """X^(i−1) (N, T, D) -> X^(i) (N, T, D), by timm's own code."""
         rounded = self.block_dtype == torch.bfloat16 and i >= _ALWAYS_FP32
         with torch.autocast(latent.device.type, torch.bfloat16, enabled=rounded):
-            return self.vit.blocks[i](latent).to(latent.dtype)
+            return self.vit.blocks[i](latent, **self._beside).to(latent.dtype)
+
+    @property
+    def _beside(self) -> dict[str, Tensor | None]:
+        """What a block takes beside the latent: for Eva the rotary embedding, which is the same for all images."""
+        return {"rope": self._rotation} if isinstance(self.vit, Eva) else {}
 
     def fused_block(self, i: int) -> Callable[[Tensor, int | None], Tensor]:
         """``block(i, latent)[:, :rows]`` as a function of ``latent`` and ``rows``, faster and equal up to rounding.
@@ -139,11 +172,9 @@ class Backbone(nn.Module):
         features = self.vit.forward_head(self.vit.norm(latent), pre_logits=True)
         return features if self.pooler is None else self.pooler(features)
 
-    def shortened(self, operations: Sequence[nn.Module]) -> VisionTransformer:
+    def shortened(self, operations: Sequence[nn.Module]) -> Vit:
         """A deep copy of the timm model whose blocks are copies of ``operations``, in order."""
-        rest = copy.copy(self.vit)
-        rest._modules = {**self.vit._modules, "blocks": nn.Sequential(*operations)}
-        return copy.deepcopy(rest)
+        return with_blocks(self.vit, operations)
 
     def fingerprint(self) -> str:
         """Hash of the names and values of all weights."""
@@ -152,6 +183,23 @@ class Backbone(nn.Module):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
+
+
+def with_blocks(vit: Vit, operations: Sequence[nn.Module]) -> Vit:
+    """A deep copy of ``vit`` whose blocks are copies of ``operations``, in order."""
+    rest = copy.copy(vit)
+    blocks = nn.ModuleList(operations) if isinstance(vit, Eva) else nn.Sequential(*operations)
+    rest._modules = {**vit._modules, "blocks": blocks}
+    short = copy.deepcopy(rest)
+    short.feature_info = [{**vit.feature_info[0], "module": f"blocks.{i}"} for i in range(len(blocks))]
+    return short
+
+
+def attach_head(vit: Vit, head: nn.Module, classes: int) -> None:
+    """Make ``head`` (N, F) -> (N, C) the model's classifier. Where two heads share the work, each gets a copy: their mean is ``head``."""
+    vit.head, vit.num_classes = head, classes  # type: ignore[assignment]  # timm's own is a Linear
+    if hasattr(vit, "head_dist"):
+        vit.head_dist = copy.deepcopy(head)
 
 
 def _parts(block: nn.Module) -> BlockParts | None:

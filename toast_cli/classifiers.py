@@ -13,10 +13,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from toast_cli.draws import stratified
 from toast_cli.errors import ToastError
 from toast_cli.features import Features
+from toast_cli.layers import dense
 from toast_cli.probes import Advance, Probe
 
 
@@ -24,14 +26,14 @@ class _PerPlan(Probe):
     """A scikit-learn classifier for each plan.
 
     Learned:
-        models_: P of them.
+        models_: P of them. classes_: C.
     """
 
     def fit(
         self, features: Features, labels: np.ndarray, classes: int, seed: int, advance: Advance = lambda images: None
     ) -> Self:
         n, plans, _ = features.shape
-        self.models_ = []
+        self.models_, self.classes_ = [], classes
         for plan in range(plans):
             self.models_.append(self.fit_one(features.of_plan(plan), labels, seed))
             advance(n * (plan + 1) // plans - n * plan // plans)
@@ -73,6 +75,17 @@ class LogisticProbe(_PerPlan):
                 ]
                 best = self.strengths[scores.index(max(scores))]
         return self._train(features, labels, best)
+
+    def to_module(self, plan: int) -> nn.Linear:
+        """Standardisation folded into the weights: (x − μ)/σ Wᵀ + b. A class without train images is never chosen."""
+        scaler, regression = self.models_[plan][0], self.models_[plan][-1]
+        weight, bias = regression.coef_, regression.intercept_
+        if len(regression.classes_) == 2:  # of two classes scikit-learn keeps one row
+            weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
+        weight = weight / scaler.scale_  # (C', F) of the classes there are
+        all_weights, all_biases = np.zeros((self.classes_, weight.shape[1])), np.full(self.classes_, -1e9)
+        all_weights[regression.classes_], all_biases[regression.classes_] = weight, bias - weight @ scaler.mean_
+        return dense(torch.from_numpy(all_weights.T).float(), torch.from_numpy(all_biases).float())
 
     def _train(self, features: np.ndarray, labels: np.ndarray, strength: float) -> Pipeline:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=self.iterations))
@@ -131,6 +144,11 @@ class PretrainedHead(Probe):
             )
         advance(len(features))
         return self
+
+    def to_module(self, plan: int) -> nn.Module:
+        if self.head is None:
+            raise TypeError("check() says that there is no head")
+        return self.head
 
     @torch.inference_mode()
     def predict(self, features: Features) -> np.ndarray:

@@ -46,6 +46,8 @@ def _dispatch(argv: list[str]) -> None:
         "search": _search,
         "similarity": _similarity,
         "finetune": _finetune,
+        "export": _export,
+        "predict": _predict,
         "bench": _bench,
         "report": _report,
         "list": listing,
@@ -73,6 +75,8 @@ verbs:
   search [key=value ...]      the best plan under a budget, of any number of spans (toast search --help)
   similarity [key=value ...]  CKA, cosine, MSE, R² of blocks and of last latents  (toast similarity --help)
   finetune [key=value ...]    train a shortened model: accuracy before and after  (toast finetune --help)
+  export <run> [key=value ..] a shortened model as files that load anywhere       (toast export --help)
+  predict <export> <images>   the classes that an exported model sees in files    (toast predict --help)
   bench [key=value ...]       latency, throughput, peak memory of shortened models   (toast bench --help)
   report <folders>            tables, figures and a page from any number of runs  (toast report --help)
   list [group]                what can be chosen: models, data, translators, probes, experiments
@@ -156,6 +160,41 @@ def _finetune(argv: list[str]) -> None:
         print(path / "finetune.csv")
 
     _hydra("finetune", argv, job)
+
+
+def _export(argv: list[str]) -> None:
+    """``toast export``: what ``export.py`` does. The first word is the run's folder, ``run=`` for short."""
+    if argv and not argv[0].startswith("-") and "=" not in argv[0]:
+        argv = [f"run='{argv[0]}'", *argv[1:]]
+
+    def job(cfg: "DictConfig", path: Path) -> None:
+        from omegaconf import OmegaConf
+
+        if OmegaConf.is_missing(cfg, "run"):
+            raise ToastError(
+                "toast export needs the folder of a finished run: toast export outputs/run/<run> plan=9-11."
+            )
+        from toast_cli.export import export
+
+        print(export(cfg))
+
+    _hydra("export", argv, job)
+
+
+def _predict(argv: list[str]) -> None:
+    """``toast predict``: what ``predict.py`` does."""
+    parser = argparse.ArgumentParser(
+        prog="toast predict",
+        description="The classes that an exported model sees in image files.",
+        epilog="example: toast predict outputs/export/<model> photo.jpg holidays/ --top 3",
+    )
+    parser.add_argument("export", type=Path, help="the folder that toast export wrote")
+    parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of such")
+    parser.add_argument("--top", type=int, default=5, help="how many classes (default: %(default)s)")
+    args = parser.parse_args(argv)
+    from toast_cli.predict import predict
+
+    predict(args.export, args.images, args.top)
 
 
 def _report(argv: list[str]) -> None:

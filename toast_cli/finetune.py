@@ -49,7 +49,7 @@ def finetune(cfg: DictConfig, folder: RunFolder) -> None:
     for seed in [seed for seed in job.seeds if seed not in {row.seed for row in rows}]:
         job.probe.fit(train.at(rest), parts[0].labels, len(job.data.classes), seed)
         original, before = (job.probe.predict(test) == parts[2].labels).mean(axis=1)[[0, -1]].tolist()
-        student = Student(job.backbone, job.variants[-1], maps, _head(job.probe), settings.train_maps).to(
+        student = Student(job.backbone, job.variants[-1], maps, job.probe.to_module(-1), settings.train_maps).to(
             job.compute.device
         )
         with folder.stage("tune"):
@@ -70,14 +70,6 @@ def _held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, 
     order = stratified(labels, seed)
     count = min(max(round(share * len(order)), 1), len(order) - 1)
     return np.sort(order[count:]), np.sort(order[:count])
-
-
-def _head(probe: LinearProbe) -> nn.Linear:
-    """The last plan's probe as a layer."""
-    weight, bias = (value[-1].detach() for value in probe.weights_)  # (F, C), (1, C)
-    head = nn.Linear(*weight.shape)
-    head.load_state_dict({"weight": weight.T, "bias": bias[0]})
-    return head
 
 
 def _counts(parts: list[Images]) -> dict[str, Any]:

@@ -36,8 +36,8 @@ def fit(job: Job) -> Fitted:
     Maps whose sources are latents of the untouched model come from one pass; those that follow n others in a sequential
     fit need these first, and come from a pass of their own for each n and number of images.
     """
-    path = job.folder / "translators.safetensors"
-    fitted = maps.load(path, lambda key: _blank(job, key.span)) if path.is_file() else {}
+    path = job.folder / maps.NAME
+    fitted: Fitted = maps.load(path, lambda key: blank(job, key.span)) if path.is_file() else {}
     passes: dict[tuple[int, int], list[Map]] = {}
     for key in job.maps:
         place = len(key.after.spans)
@@ -46,7 +46,7 @@ def fit(job: Job) -> Fitted:
         if not all(key in fitted for key in wanted):
             fitted = {**fitted, **_from_one_pass(job, wanted, fitted, sequential=place > 0)}
             maps.save(path, fitted)
-    return fitted
+    return {key: fitted[key] for key in job.maps}
 
 
 def _from_one_pass(job: Job, wanted: list[Map], fitted: Fitted, sequential: bool) -> Fitted:
@@ -66,7 +66,7 @@ def _groups(job: Job) -> list[slice]:
     return groups_of(job.translator.tokens, job.backbone.prefix_tokens, job.backbone.tokens)
 
 
-def _blank(job: Job, span: Span) -> Translator:
+def blank(job: Job, span: Span) -> Translator:
     """What is fitted for a map: a copy of the span's translator, or one that holds one for each group of tokens."""
     groups, translator = _groups(job), copy.deepcopy(job.translators[span.translator])
     return translator if len(groups) == 1 else ByToken(translator, groups)
@@ -116,7 +116,7 @@ class _Sums:
     def solve(self, span: Span, source: Layer) -> Translator:
         """The span's translator from all that has been added so far of ``source`` and the latents after block ``span.end``."""
         parts = [tuple(sums.pair(source, span.end) for sums in kinds if sums.count) for kinds in self.moments]
-        translator = _blank(self.job, span)
+        translator = blank(self.job, span)
         if isinstance(translator, ByToken):
             everything = reduce(operator.add, (pair for part in parts for pair in part))
             return translator.fit_parts([self._for(translator, part) for part in parts], everything.variation)
@@ -199,8 +199,8 @@ def _train(job: Job, wanted: list[Map], fitted: Fitted, batch_size: int) -> Fitt
                 )
                 for group in groups
             ]
-            result[key] = _trained(_blank(job, key.span), parts, advance)
-            maps.save(job.folder / "translators.safetensors", result)
+            result[key] = _trained(blank(job, key.span), parts, advance)
+            maps.save(job.folder / maps.NAME, result)
     for file in files.values():
         file.path.unlink()
     return result

@@ -15,6 +15,7 @@ from scipy.special import logsumexp
 # In units of a feature's variance. Weaker penalties resolve what a model has learned by heart of its own train images, and
 # rank plans less as the test images do (docs/search.md).
 _STRENGTH = 1.0
+_SHARPNESS = (-3.0, 3.5)  # bounds of ln β: where the original is never wrong, the best β would be infinite
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class LeaveOneOut:
     def fit(self, features: np.ndarray) -> Self:
         """Choose β on the original's ``features`` (N, F)."""
         predicted = self._predict(features)
-        found = minimize_scalar(lambda log: self._loss(predicted, np.exp(log)), bounds=(-3.0, 6.0), method="bounded")
+        found = minimize_scalar(lambda log: self._loss(predicted, np.exp(log)), bounds=_SHARPNESS, method="bounded")
         self.sharpness_ = float(np.exp(found.x))
         return self
 

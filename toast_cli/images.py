@@ -15,6 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 from toast_cli.errors import ToastError
 
 Transform = Callable[[Image.Image], Tensor]
+UNDECODABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    Image.DecompressionBombError,
+)  # what Pillow raises for a file that is no image
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Split:
         try:
             with Image.open(io.BytesIO(self.encoded(index))) as image:
                 return transform(to_rgb(image))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        except UNDECODABLE as e:
             path = (self.rows[index][self.image_column] or {}).get("path")
             return BadImage(f"{self.name} image {index}{f' ({path})' if path else ''}", " ".join(str(e).split()))
 

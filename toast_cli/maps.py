@@ -1,7 +1,7 @@
 """Fitted translators on disk: one safetensors file a run."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from toast_cli.files import write_atomically
 from toast_cli.plans import Map
 from toast_cli.translators import Translator
 
+NAME = "translators.safetensors"
+
 
 def save(path: Path, fitted: Mapping[Map, Translator]) -> None:
     """What the translators have learned, by map and name; plain numbers go into the file's metadata."""
@@ -22,14 +24,14 @@ def save(path: Path, fitted: Mapping[Map, Translator]) -> None:
     write_atomically(path, safetensors.torch.save(tensors, metadata={"learned": json.dumps(numbers)}))
 
 
-def load(path: Path, blank: Callable[[Map], Translator]) -> dict[Map, Translator]:
-    """The inverse of ``save``; ``blank`` makes the translator of a map, not fitted yet."""
+def load(path: Path, blank: Callable[[Map], Translator], wanted: Container[Map] | None = None) -> dict[Map, Translator]:
+    """The inverse of ``save``, for all maps or those ``wanted``; ``blank`` makes the translator of a map, not fitted yet."""
+    maps: dict[Map, dict[str, Any]] = {}
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        learned = {**json.loads(file.metadata()["learned"]), **tensors}
-    maps: dict[str, dict[str, Any]] = {}
-    for key, value in learned.items():
-        name, _, inside = key.partition("/")
-        maps.setdefault(name, {})[inside] = value
-    keys = {name: Map.parse(name) for name in maps}
-    return {keys[name]: blank(keys[name]).restore(values) for name, values in maps.items()}
+        numbers = json.loads(file.metadata()["learned"])
+        for name in [*numbers, *file.keys()]:
+            key, _, inside = name.partition("/")
+            parsed = Map.parse(key)
+            if wanted is None or parsed in wanted:
+                maps.setdefault(parsed, {})[inside] = numbers[name] if name in numbers else file.get_tensor(name)
+    return {key: blank(key).restore(values) for key, values in maps.items()}

@@ -10,11 +10,10 @@ import timm
 import torch
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors import SafetensorError
-from timm.models import load_state_dict
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models import eva, load_state_dict, vision_transformer
 from torch import Tensor, nn
 
-from toast_cli.backbone import Backbone
+from toast_cli.backbone import FAMILIES, Backbone, Vit
 from toast_cli.errors import ToastError, did_you_mean, require_flag, reraise_disk
 
 # A checkpoint may have these though the encoder has not.
@@ -62,17 +61,21 @@ def load(
     elif fetched and resize is not None:
         weights = _create(str(name), True, arguments).state_dict()  # with the position embeddings as published
         head = _load_weights(vit, weights, f"model.name={name}", antialias=False)
-    return Backbone(vit, label, image_size or vit.patch_embed.img_size[0], head, readout, resize)
+    recipe = {
+        "name": str(name).partition(".")[0],
+        "arguments": {**(options or {}), "img_size": vit.patch_embed.img_size[0]},
+    }
+    return Backbone(vit, label, image_size or vit.patch_embed.img_size[0], head, readout, resize, recipe)
 
 
-def _take_head(vit: VisionTransformer) -> nn.Linear | None:
+def _take_head(vit: Vit) -> nn.Linear | None:
     """The model's classifier, which leaves it; None without one, or where two share the work (DeiT's distilled models)."""
     head = vit.head if isinstance(vit.head, nn.Linear) and not hasattr(vit, "head_dist") else None
     vit.reset_classifier(0)
     return head
 
 
-def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> VisionTransformer:
+def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> Vit:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         raise ToastError(
@@ -86,14 +89,14 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> VisionTra
         )
     with torch.device("meta"):  # a look at what it is, before anything is fetched
         kind = type(timm.create_model(architecture, pretrained=False))
-    if not issubclass(kind, VisionTransformer):
+    if not issubclass(kind, FAMILIES):
         raise ToastError(
-            f"model.name={name} is a {kind.__name__}: only models of timm's VisionTransformer class can be used."
+            f"model.name={name} is a {kind.__name__}: only models of timm's VisionTransformer and Eva classes can be used."
         )
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # random weights are the same in every run, so that a dry test can be resumed
-            return cast(VisionTransformer, timm.create_model(name, pretrained=pretrained, **arguments))
+            return cast(Vit, timm.create_model(name, pretrained=pretrained, **arguments))
     except Exception as e:
         reraise_disk(e)
         raise _cannot_create(name, pretrained, arguments, e) from e
@@ -129,10 +132,11 @@ def _read_checkpoint(checkpoint: str) -> dict[str, Tensor]:
         ) from e
 
 
-def _load_weights(vit: VisionTransformer, weights: dict[str, Tensor], given: str, antialias: bool) -> nn.Linear | None:
+def _load_weights(vit: Vit, weights: dict[str, Tensor], given: str, antialias: bool) -> nn.Linear | None:
     """Put ``weights`` into the model, position embeddings resized; the classifier among them, if there is one."""
     try:
-        fitting = checkpoint_filter_fn(weights, vit, antialias=antialias)
+        family = eva if isinstance(vit, eva.Eva) else vision_transformer
+        fitting = family.checkpoint_filter_fn(weights, vit, antialias=antialias)
         missing, unexpected = vit.load_state_dict(fitting, strict=False)
     except (RuntimeError, KeyError, AttributeError, TypeError, ValueError) as e:
         raise ToastError(f"{given} does not fit the model: {' '.join(str(e).split())[:300]}") from e

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from toast_cli.errors import ToastError
 from toast_cli.features import Features
+from toast_cli.layers import dense
 
 Advance = Callable[[int], None]
 
@@ -40,6 +41,10 @@ class Probe:
     def predict(self, features: Features) -> np.ndarray:
         """float32 (N, P, F) -> class numbers (P, N)."""
         raise NotImplementedError
+
+    def to_module(self, plan: int) -> nn.Module:
+        """One plan's classifier as a deployed model holds it, (N, F) -> logits (N, C). Raises ToastError if it has no such form."""
+        raise ToastError(f"probe={self.name} cannot become a model's head: use another probe, or head=none.")
 
 
 class Trained(Probe):
@@ -127,6 +132,9 @@ class LinearProbe(Trained):
         weight, bias = self.weights_
         return torch.baddbmm(bias, x, weight)
 
+    def to_module(self, plan: int) -> nn.Linear:
+        return dense(*(value[plan].detach().cpu() for value in self.weights_))
+
 
 class MlpProbe(Trained):
     """Linear F -> F, LayerNorm, SiLU, dropout, Linear F -> C.
@@ -162,6 +170,12 @@ class MlpProbe(Trained):
             kept = torch.rand(hidden.shape[1:], generator=generator) >= self.dropout  # (B, H): the same for every plan
             hidden = hidden * (kept.to(hidden) / (1 - self.dropout))
         return torch.baddbmm(bias2, hidden, weight2)
+
+    def to_module(self, plan: int) -> nn.Module:
+        weight1, bias1, scale, shift, weight2, bias2 = (value[plan].detach().cpu() for value in self.weights_)
+        norm = nn.LayerNorm(scale.shape[-1])
+        norm.load_state_dict({"weight": scale[0], "bias": shift[0]})
+        return nn.Sequential(dense(weight1, bias1), norm, nn.SiLU(), dense(weight2, bias2))
 
 
 def _dense(width: int, out: int, generator: torch.Generator) -> list[Tensor]:

@@ -61,7 +61,22 @@ def run(cfg: DictConfig, folder: RunFolder) -> None:
 
 
 def prepare(cfg: DictConfig, folder: RunFolder, plans_of: Callable[[int], list[Plan]] | None = None) -> Job:
-    """Load the model, check the settings against it, then load the data; record what the run is made of.
+    """``assemble``, and record what the run is made of."""
+    begun_with = folder.record.get("precision", "auto")  # what `auto` stood for when the run began
+    job = assemble(cfg, folder, plans_of, begun_with if cfg.precision == "auto" else cfg.precision)
+    folder.begin(
+        weights=job.backbone.fingerprint(),
+        data=job.data.fingerprint(),
+        device=job.compute.device.type,
+        precision=job.compute.precision,
+    )
+    folder.note(depth=job.backbone.depth)
+    _note_versions(folder)
+    return job
+
+
+def assemble(cfg: DictConfig, folder: RunFolder, plans_of: Callable[[int], list[Plan]] | None, precision: str) -> Job:
+    """Load the model, check the settings against it, then load the data.
 
     The plans are those that ``plans_of`` gives for the model's depth, or else ``spans``.
     """
@@ -80,8 +95,7 @@ def prepare(cfg: DictConfig, folder: RunFolder, plans_of: Callable[[int], list[P
         raise ToastError(
             f"fit.sequential=true needs a translator in closed form, and {translator.name} is trained: use translator=linear."
         )
-    begun_with = folder.record.get("precision", "auto")  # what `auto` stood for when the run began
-    compute = Compute.pick(cfg.device, begun_with if cfg.precision == "auto" else cfg.precision, backbone.width)
+    compute = Compute.pick(cfg.device, precision, backbone.width)
     batch_size, workers = (
         compute.batch_size(cfg.batch_size, backbone.tokens, backbone.width),
         _workers(cfg.workers, compute),
@@ -91,26 +105,10 @@ def prepare(cfg: DictConfig, folder: RunFolder, plans_of: Callable[[int], list[P
     probe.device, probe.head = compute.device, backbone.head if backbone.pooler is None else None
     probe.check(backbone.label)
     data = load_data(cfg)
-    job = Job(
-        folder,
-        backbone,
-        data,
-        plans,
-        translators,
-        probe,
-        seeds,
-        cfg.protocol,
-        compute,
-        batch_size,
-        workers,
-        (sequential,),
+    kinds = (sequential,)
+    return Job(
+        folder, backbone, data, plans, translators, probe, seeds, cfg.protocol, compute, batch_size, workers, kinds
     )
-    folder.begin(
-        weights=backbone.fingerprint(), data=data.fingerprint(), device=compute.device.type, precision=compute.precision
-    )
-    folder.note(depth=backbone.depth)
-    _note_versions(folder)
-    return job
 
 
 def _named(plans: list[Plan], own: Translator) -> dict[str, Translator]:

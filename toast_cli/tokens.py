@@ -4,10 +4,10 @@ import copy
 from collections.abc import Sequence
 from typing import Any, Self
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.layers import ByPosition
 from toast_cli.moments import PairMoments
 from toast_cli.translators import Translator
 
@@ -51,7 +51,7 @@ class ByToken(Translator):
         raise TypeError("moments of all tokens do not tell the groups apart: use fit_parts")
 
     def to_module(self) -> nn.Module:
-        return _ByToken([part.to_module() for part in self.parts_], self.groups)
+        return ByPosition([part.to_module() for part in self.parts_], self.groups)
 
     def learned(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("error_", "r2_", "rank_")}
@@ -75,19 +75,4 @@ def example(translator: Translator, width: int, prefix: int, tokens: int) -> nn.
     """A map such as ``translator`` gives for a model of this shape, with numbers that mean nothing: for its cost in time."""
     groups = groups_of(translator.tokens, prefix, tokens)
     parts = [copy.deepcopy(translator).example(width) for _ in groups]
-    return parts[0] if len(groups) == 1 else _ByToken(parts, groups)
-
-
-class _ByToken(nn.Module):
-    """(N, T', D) -> (N, T', D) for the first T' tokens: a module for each group of them."""
-
-    def __init__(self, parts: list[nn.Module], groups: list[slice]) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(parts)
-        self.groups = groups
-
-    def forward(self, latent: Tensor) -> Tensor:
-        there = [
-            (part, group) for part, group in zip(self.parts, self.groups, strict=True) if group.start < latent.shape[1]
-        ]
-        return torch.cat([part(latent[:, group]) for part, group in there], dim=1)
+    return parts[0] if len(groups) == 1 else ByPosition(parts, groups)

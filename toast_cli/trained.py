@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toast_cli.errors import ToastError
+from toast_cli.layers import Residual
 from toast_cli.translators import Translator
 
 _CHUNK = 2**22  # elements of a latent read at a time
@@ -128,15 +129,4 @@ class DeepMlp(Trained):
 
     def network(self, width: int) -> nn.Module:
         inside = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        return nn.Sequential(nn.LayerNorm(width), _Residual(inside), nn.LayerNorm(width))
-
-
-class _Residual(nn.Module):
-    """x + inside(x)."""
-
-    def __init__(self, inside: nn.Module) -> None:
-        super().__init__()
-        self.inside = inside
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.inside(x)
+        return nn.Sequential(nn.LayerNorm(width), Residual(inside), nn.LayerNorm(width))

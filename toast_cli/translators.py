@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.layers import dense
 from toast_cli.moments import PairMoments, r2
 from toast_cli.solvers import SOLVERS, gelsy, least_squares, ridge
 
@@ -240,13 +241,3 @@ def _fewest(values: Tensor, share: float) -> int:
     """How many of the descending ``values`` hold ``share`` of their sum."""
     held = values.cumsum(0) / values.sum().clamp(min=1e-300)
     return int((held < share).sum().item()) + 1
-
-
-def dense(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    """x W + b as a module, for W (D, E)."""
-    source, target = weight.shape
-    module = nn.Linear(source, target, bias=bias is not None, dtype=weight.dtype).requires_grad_(False)
-    module.weight.copy_(weight.T)
-    if bias is not None:
-        module.bias.copy_(bias)
-    return module

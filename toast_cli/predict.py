@@ -1,0 +1,76 @@
+"""``toast predict``: an exported model at work on image files."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from timm.data import create_transform
+from torch import Tensor
+
+from toast_cli.errors import ToastError
+from toast_cli.formats import FORMATS
+from toast_cli.images import UNDECODABLE, to_rgb
+from toast_cli.saved import read_recipe
+
+_BATCH = 16
+
+
+def predict(export: Path, paths: Iterable[Path], top: int) -> None:
+    """Print the ``top`` classes of every image with their chances. Raises ToastError for an export without classes, or no image.
+
+    A file that is no image is named and left out; if all are, that is an error.
+    """
+    recipe = read_recipe(export)
+    config = recipe["pretrained_cfg"]
+    names = config.get("label_names")
+    if not names:
+        raise ToastError(f"{export} was exported with head=none and names no classes: export it with head=probe.")
+    if top < 1:
+        raise ToastError(f"--top {top} cannot be used: give a whole number from 1.")
+    runs = next(form for form in FORMATS.values() if form.file == recipe["file"]).read(export)
+    table = Table("image", *(f"{place}." for place in range(1, min(top, len(names)) + 1)))
+    bad: list[str] = []
+    for files, images in _batches(_files(paths), config, bad):
+        for file, chances in zip(files, runs(images).softmax(-1), strict=True):
+            best = chances.topk(min(top, len(names)))
+            table.add_row(
+                str(file), *(f"{names[i]} {100 * p:.1f}%" for p, i in zip(*map(Tensor.tolist, best), strict=True))
+            )
+    console = Console(highlight=False, markup=False)
+    for told in bad:
+        Console(stderr=True, highlight=False, markup=False).print(told, soft_wrap=True)
+    if not table.row_count:
+        raise ToastError(f"None of the {len(bad)} files is an image that can be decoded.")
+    console.print(table, crop=False)
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise ToastError(f"{path} does not exist: give image files or folders of such.")
+        endings = Image.registered_extensions()
+        found += sorted(file for file in path.rglob("*") if file.suffix.lower() in endings) if path.is_dir() else [path]
+    if not found:
+        raise ToastError(f"{', '.join(map(str, paths))} holds no image files: give others.")
+    return found
+
+
+def _batches(files: list[Path], config: dict, bad: list[str]) -> Iterator[tuple[list[Path], Tensor]]:
+    """Files with their normalised images (N, 3, H, W); ``bad`` collects what is wrong with others."""
+    keys = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
+    transform = create_transform(**{key: config[key] for key in keys})
+    for start in range(0, len(files), _BATCH):
+        good, images = [], []
+        for file in files[start : start + _BATCH]:
+            try:
+                with Image.open(file) as image:
+                    images.append(transform(to_rgb(image)))
+                good.append(file)
+            except UNDECODABLE as e:
+                bad.append(f"{file} cannot be decoded and is left out: {' '.join(str(e).split())}")
+        if good:
+            yield good, torch.stack(images)

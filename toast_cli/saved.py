@@ -1,0 +1,128 @@
+"""A shortened model on disk: ``model.safetensors`` and ``recipe.json``, read back without a hub and with nothing to execute.
+
+The recipe names timm's architecture and describes every map in plain words; the weights are tensors. Neither can carry code.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors.torch
+import timm
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from toast_cli.backbone import FAMILIES, Vit, attach_head, with_blocks
+from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.files import write_atomically
+from toast_cli.layers import MapBlock, build, describe
+
+RECIPE, WEIGHTS = "recipe.json", "model.safetensors"
+_FORMAT = "toast-export-1"
+# What timm.create_model takes that says where weights come from, not what the model looks like.
+_NOT_SHAPE = {
+    "checkpoint_path",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "cache_dir",
+    "scriptable",
+    "exportable",
+    "no_jit",
+}
+
+
+def recipe_of(vit: Vit, architecture: Mapping[str, Any], operations: tuple[Any, ...]) -> dict[str, Any]:
+    """What builds ``vit`` again: ``operations`` are its blocks, an int for one of the architecture's, anything else for a map."""
+    blocks = [
+        operation if isinstance(operation, int) else {"of": str(operation), **describe(cast(MapBlock, module).map)}
+        for operation, module in zip(operations, vit.blocks, strict=True)
+    ]
+    head = None if isinstance(vit.head, nn.Identity) else describe(vit.head)
+    return {
+        "format": _FORMAT,
+        "architecture": dict(architecture),
+        "blocks": blocks,
+        "head": head,
+        "classes": vit.num_classes,
+    }
+
+
+def write_weights(folder: Path, vit: nn.Module, dtype: torch.dtype) -> None:
+    """``model.safetensors``."""
+    tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in vit.state_dict().items()}
+    write_atomically(folder / WEIGHTS, safetensors.torch.save(tensors))
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Raises ToastError where ``path`` is not the folder of an export."""
+    file = path / RECIPE
+    if not file.is_file():
+        raise ToastError(f"{path} is no export: give the folder that toast export wrote, which holds {RECIPE}.")
+    try:
+        recipe = json.loads(file.read_text())
+    except (ValueError, OSError) as e:
+        raise ToastError(f"{file} cannot be read ({type(e).__name__}): export the model again.") from e
+    if not isinstance(recipe, dict) or recipe.get("format") != _FORMAT:
+        raise ToastError(
+            f"{file} is not of this version's format, {_FORMAT}: use the toast that wrote it, or export the model again."
+        )
+    return recipe
+
+
+def load(path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The model of an export as an ordinary timm module in evaluation mode: (N, 3, H, W), normalised, -> logits, or features.
+
+    Its preprocessing is in ``pretrained_cfg``, where ``timm.data.resolve_model_data_config`` finds it. Needs no hub; nothing
+    in the files is executed. Weights stored in half precision are widened to ``dtype``.
+
+    Raises ToastError where ``path`` is no export in safetensors, or its files do not belong together.
+    """
+    path = Path(path).expanduser()
+    recipe = read_recipe(path)
+    file = path / WEIGHTS
+    if recipe.get("weights") is None or not file.is_file():
+        raise ToastError(
+            f"{path} holds no {WEIGHTS}: load reads exports with format=safetensors; run others with their own runtime."
+        )
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != recipe["weights"]:
+        raise ToastError(
+            f"{file} is not the file that {RECIPE} was written for: it was changed or cut short; export the model again."
+        )
+    try:
+        vit = _build(recipe)
+        weights = {name: value.to(dtype) for name, value in safetensors.torch.load(content).items()}
+        vit.load_state_dict(weights, assign=True)
+        vit.pretrained_cfg = dict(recipe["pretrained_cfg"])  # type: ignore[assignment]
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, SafetensorError) as e:
+        raise ToastError(
+            f"{path / RECIPE} does not describe {WEIGHTS} ({' '.join(str(e).split())[:150]}): export the model again."
+        ) from e
+    return vit.to(dtype).eval()
+
+
+def _build(recipe: Mapping[str, Any]) -> Vit:
+    """The recipe's model, its weights still to be loaded."""
+    name, arguments = recipe["architecture"]["name"], recipe["architecture"]["arguments"]
+    if not isinstance(name, str) or not timm.is_model(name):
+        raise ToastError(
+            f"timm {timm.__version__} knows no architecture {name!r}{did_you_mean(str(name), timm.list_models())}: install a newer timm."
+        )
+    foreign = _NOT_SHAPE & arguments.keys()
+    if foreign:
+        raise ToastError(
+            f"The recipe asks timm for {', '.join(sorted(foreign))}, which no export does: it was not written by toast."
+        )
+    with torch.random.fork_rng(devices=[]):
+        vit = timm.create_model(name, pretrained=False, **{**arguments, "num_classes": 0})
+        if not isinstance(vit, FAMILIES):
+            raise ToastError(f"{name} is no vision transformer: the recipe was not written by toast.")
+        blocks = [vit.blocks[part] if isinstance(part, int) else MapBlock(build(part)) for part in recipe["blocks"]]
+        short = with_blocks(vit, blocks)
+        if recipe["head"] is not None:
+            attach_head(short, build(recipe["head"]), recipe["classes"])
+    return short.requires_grad_(True)
