@@ -15,7 +15,7 @@ from scipy.special import logsumexp
 # In units of a feature's variance. Weaker penalties resolve what a model has learned by heart of its own train images, and
 # rank plans less as the test images do (docs/search.md).
 _STRENGTH = 1.0
-_SHARPNESS = (-3.0, 3.5)  # bounds of ln β: where the original is never wrong, the best β would be infinite
+_SHARPNESS = (-3.0, 6.0)  # bounds of ln β: where the original is never wrong, the best β would be infinite
 
 
 @dataclass(frozen=True)
