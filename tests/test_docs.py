@@ -8,7 +8,8 @@ from hydra import compose, initialize_config_dir
 
 from toast_cli.cli import register_resolvers
 from toast_cli.registry import CONF
-from toast_cli.results import Row, Summary, read_csv
+from toast_cli.results import read_csv
+from toast_cli.rows import Row, Summary
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -17,7 +18,9 @@ COMMANDS = sorted(
     {
         line.split("#")[0].strip()
         for page in PAGES
-        for line in re.findall(r"^\$ (toast (?:run|bench|similarity|finetune) .*)$", page.read_text(), re.MULTILINE)
+        for line in re.findall(
+            r"^\$ (toast (?:run|bench|similarity|finetune|search) .*)$", page.read_text(), re.MULTILINE
+        )
     }
 )
 
@@ -41,7 +44,7 @@ def test_first_screen_is_true(toast, tmp_path):
 def test_commands_compose(command: str):
     register_resolvers()
     words = [re.sub(r"^fit_data=", "data@fit_data=", word) for word in command.split()[1:]]
-    overrides = [re.sub(r"^([\w@]+)=(\w+),.*", r"\1=\2", word) for word in words[1:] if not word.startswith("-")]
+    overrides = [re.sub(r"^([\w@.]+)=(\w+),.*", r"\1=\2", word) for word in words[1:] if not word.startswith("-")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         compose(words[0] if words[0] != "run" else "config", overrides)
 

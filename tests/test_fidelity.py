@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from toast_cli.cli import register_resolvers
 from toast_cli.features import FeatureFile
 from toast_cli.registry import CONF
-from toast_cli.results import Row, read_csv
+from toast_cli.results import read_csv
+from toast_cli.rows import Row
 
 PAPERS_SPANS = [(s, e) for s in range(11) for e in range(s + 1, 12)]
 

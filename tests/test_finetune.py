@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 from tests.conftest import pixels, tiny
 from toast_cli import tuning
 from toast_cli.plans import Map, Plan, Span, Variant
-from toast_cli.results import Tuned, read_csv
+from toast_cli.results import read_csv
+from toast_cli.rows import Tuned
 from toast_cli.tuning import Settings, Student
 
 SMALL = ["data.fit_images=60", "data.train_images=200", "data.test_images=80", "device=cpu", "hydra.run.dir=here"]
@@ -124,8 +125,8 @@ def test_the_schedule_warms_up_and_falls_to_nothing():
         (["tune.epochs=0"], "tune.epochs=0 cannot be used: give a whole number from 1."),
         (["tune.held_out=1"], "tune.held_out=1 cannot be used: give a share between 0 and 1."),
         (["tune.flip=yes"], "tune.flip=yes is neither true nor false"),
-        (["spans=[9-11,8-11]"], "toast finetune takes one plan, and a linear probe"),
-        (["probe=knn"], "toast finetune takes one plan, and a linear probe"),
+        (["spans=[9-11,8-11]"], "toast finetune takes one plan, one number of data.fit_images, and a linear probe"),
+        (["probe=knn"], "toast finetune takes one plan, one number of data.fit_images, and a linear probe"),
     ],
 )
 def test_what_cannot_be_used_is_a_sentence(toast, words: list[str], text: str):

@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 
 from tests.conftest import SMALL
 from toast_cli import fitting
-from toast_cli.results import Row, Summary, read_csv
+from toast_cli.results import read_csv
+from toast_cli.rows import Row, Summary
 
 BASE = [word for word in SMALL if "fit_images" not in word]
 

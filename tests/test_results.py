@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from toast_cli.errors import ToastError
-from toast_cli.results import Row, Summary, read_csv, summarise, write_csv
+from toast_cli.results import read_csv, summarise, write_csv
+from toast_cli.rows import Row, Summary
 from toast_cli.screen import print_table
 
 COLUMNS = (

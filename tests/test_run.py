@@ -16,7 +16,8 @@ import torch
 from tests.conftest import SMALL, save_image_folder
 from toast_cli import compute, encode, features, probes
 from toast_cli.images import Split
-from toast_cli.results import Row, read_csv
+from toast_cli.results import read_csv
+from toast_cli.rows import Row
 
 ROOT = Path(__file__).parents[1]
 

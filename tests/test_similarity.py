@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from tests.conftest import SMALL, pixels, tiny
 from toast_cli.encode import Encoder, latents
 from toast_cli.plans import parse_plans
-from toast_cli.results import Similarity, read_csv
+from toast_cli.results import read_csv
+from toast_cli.rows import Similarity
 from toast_cli.similarity import Alike, of_blocks, of_plan
 from toast_cli.surgery import shorten
 from toast_cli.translators import Linear

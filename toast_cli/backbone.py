@@ -13,7 +13,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from timm.layers import Mlp
 from timm.layers.attention import Attention
-from timm.models.eva import Eva
+from timm.models.eva import Eva, EvaBlock
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -148,12 +148,15 @@ class Backbone(nn.Module):
 
     def block(self, i: int, latent: Tensor) -> Tensor:
         """X^(i−1) (N, T, D) -> X^(i) (N, T, D), by timm's own code."""
-        rounded = self.block_dtype == torch.bfloat16 and i >= _ALWAYS_FP32
-        with torch.autocast(latent.device.type, torch.bfloat16, enabled=rounded):
-            return self.vit.blocks[i](latent, **self._beside).to(latent.dtype)
+        with torch.autocast(latent.device.type, torch.bfloat16, enabled=self.rounds(i)):
+            return self.vit.blocks[i](latent, **self.beside).to(latent.dtype)
+
+    def rounds(self, i: int) -> bool:
+        """Whether block i multiplies in bf16."""
+        return self.block_dtype == torch.bfloat16 and i >= _ALWAYS_FP32
 
     @property
-    def _beside(self) -> dict[str, Tensor | None]:
+    def beside(self) -> dict[str, Tensor | None]:
         """What a block takes beside the latent: for Eva the rotary embedding, which is the same for all images."""
         return {"rope": self._rotation} if isinstance(self.vit, Eva) else {}
 
@@ -193,6 +196,15 @@ def with_blocks(vit: Vit, operations: Sequence[nn.Module]) -> Vit:
     short = copy.deepcopy(rest)
     short.feature_info = [{**vit.feature_info[0], "module": f"blocks.{i}"} for i in range(len(blocks))]
     return short
+
+
+def output_bias(block: nn.Module) -> tuple[Tensor, Tensor | None] | None:
+    """The bias (D,) that a block adds to the residual stream last, and the LayerScale (D,) on it; None if it has no such thing."""
+    if not isinstance(block, Block | EvaBlock):
+        return None
+    bias = getattr(getattr(block.mlp, "fc2", None), "bias", None)
+    scale = getattr(block, "gamma_2", None) if isinstance(block, EvaBlock) else getattr(block.ls2, "gamma", None)
+    return None if bias is None else (bias, scale)
 
 
 def attach_head(vit: Vit, head: nn.Module, classes: int) -> None:

@@ -37,6 +37,9 @@ class Budget:
     def given(self) -> bool:
         return any(value is not None for value in vars(self).values())
 
+    def __str__(self) -> str:
+        return ", ".join(f"{key} {value}" for key, value in vars(self).items() if value is not None)
+
     def holds(self, plan: Plan, ratios: Mapping[str, float]) -> bool:
         """Whether a plan is small enough, ``ratios`` being its shares of the original."""
         if plan.blocks_removed < (self.blocks or 0):

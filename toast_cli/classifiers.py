@@ -64,6 +64,10 @@ class LogisticProbe(_PerPlan):
         self.strengths, self.iterations = sorted(strengths), iterations
 
     def fit_one(self, features: np.ndarray, labels: np.ndarray, seed: int) -> Pipeline:
+        if len(np.unique(labels)) < 2:
+            raise ToastError(
+                "probe=logistic needs train images of two classes, and all are of one: use more of them, or probe=knn."
+            )
         best = self.strengths[0]
         if len(self.strengths) > 1:
             order = stratified(labels, seed)

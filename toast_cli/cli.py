@@ -96,7 +96,8 @@ TOAST_DEBUG=1 shows the traceback of an error.""",
 def _run(argv: list[str]) -> None:
     """``toast run``: what ``run.py`` does, in the run's own folder."""
     from toast_cli.folders import open_folder
-    from toast_cli.results import Summary, read_csv
+    from toast_cli.results import read_csv
+    from toast_cli.rows import Summary
     from toast_cli.screen import print_table
 
     def job(cfg: "DictConfig", path: Path) -> None:
@@ -114,7 +115,8 @@ def _run(argv: list[str]) -> None:
 def _search(argv: list[str]) -> None:
     """``toast search``: what ``search.py`` does, in a run's folder."""
     from toast_cli.folders import open_folder
-    from toast_cli.results import Found, read_csv
+    from toast_cli.results import read_csv
+    from toast_cli.rows import Found
     from toast_cli.screen import print_front
 
     def job(cfg: "DictConfig", path: Path) -> None:
@@ -147,7 +149,8 @@ def _similarity(argv: list[str]) -> None:
 def _finetune(argv: list[str]) -> None:
     """``toast finetune``: what ``finetune.py`` does, in a run's folder."""
     from toast_cli.folders import open_folder
-    from toast_cli.results import Tuned, read_csv
+    from toast_cli.results import read_csv
+    from toast_cli.rows import Tuned
     from toast_cli.screen import print_tuned
 
     def job(cfg: "DictConfig", path: Path) -> None:

@@ -88,7 +88,12 @@ class Encoder:
 @torch.inference_mode()
 def latents(backbone: Backbone, pixels: Tensor) -> dict[int, Tensor]:
     """uint8 (N, 3, H, W) -> X^(i) (N, T, D) for i = −1 … L−1, of the untouched model."""
-    result = {STEM: backbone.stem(pixels)}
+    return latents_of(backbone, backbone.stem(pixels))
+
+
+def latents_of(backbone: Backbone, stem: Tensor) -> dict[int, Tensor]:
+    """X^(−1) (N, T, D) -> X^(i) for i = −1 … L−1."""
+    result = {STEM: stem}
     for i in range(backbone.depth):
         result[i] = backbone.block(i, result[i - 1])
     return result

@@ -31,7 +31,7 @@ from toast_cli.formats import DTYPES, FORMATS
 from toast_cli.job import Job
 from toast_cli.saved import RECIPE, WEIGHTS, recipe_of
 from toast_cli.stages import encode, modules
-from toast_cli.surgery import shorten
+from toast_cli.surgery import join, parts
 
 # Of the largest output, how far another runtime may be off; a file that is read back by timm must be exact in fp32.
 _TOLERANCES = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}
@@ -75,11 +75,13 @@ def export(cfg: DictConfig) -> Path:
         out = Path(str(cfg.out)).expanduser() if cfg.out else parent / _name(finished, settings)
         if out.exists() and not (fresh and (out / RECIPE).is_file()):
             raise ToastError(f"{out} exists: give another out=, or replace an export with fresh=true.")
-        model = _model(finished, settings)
+        model, blocks = _model(finished, settings)
         folder = Path(scratch) / "export"
         folder.mkdir()
         FORMATS[settings.format].write(folder, copy.deepcopy(model), DTYPES[settings.dtype])
-        write_atomically(folder / RECIPE, json.dumps(_recipe(model, finished, settings, folder), indent=2) + "\n")
+        write_atomically(
+            folder / RECIPE, json.dumps(_recipe(model, blocks, finished, settings, folder), indent=2) + "\n"
+        )
         say(_compare(model, finished.job, settings, folder))
         if out.exists():
             shutil.rmtree(out)
@@ -101,11 +103,11 @@ def _name(finished: Finished, settings: _Settings) -> str:
     return "-".join(str(word).replace(":", "_").replace("/", "_") for word in words)
 
 
-def _model(finished: Finished, settings: _Settings) -> Vit:
-    """The shortened model on the CPU, with its head, in evaluation mode."""
+def _model(finished: Finished, settings: _Settings) -> tuple[Vit, list[Any]]:
+    """The shortened model on the CPU, with its head, in evaluation mode; and what its blocks are."""
     job, classes = finished.job, list(finished.job.data.classes)
-    maps = modules(job, finished.fitted)
-    vit = shorten(job.backbone, finished.variant, maps).cpu()
+    made = parts(job.backbone, finished.variant, modules(job, finished.fitted), folded=finished.tuned is None)
+    vit = join(job.backbone, made).cpu()
     if finished.tuned is not None:
         weights = safetensors.torch.load_file(finished.tuned)
         head: nn.Module = nn.Linear(job.backbone.feature_width, len(classes))
@@ -126,7 +128,7 @@ def _model(finished: Finished, settings: _Settings) -> Vit:
         "num_classes": vit.num_classes,
         **({"label_names": classes} if settings.head == "probe" else {}),
     }
-    return vit.eval()
+    return vit.eval(), [name for name, _ in made]
 
 
 def _probe(finished: Finished, seed: int) -> nn.Module:
@@ -138,11 +140,12 @@ def _probe(finished: Finished, seed: int) -> nn.Module:
     return copy.deepcopy(job.probe.to_module(-1)).cpu()
 
 
-def _recipe(model: Vit, finished: Finished, settings: _Settings, folder: Path) -> dict[str, Any]:
+def _recipe(model: Vit, blocks: list[Any], finished: Finished, settings: _Settings, folder: Path) -> dict[str, Any]:
     """All that ``toast_cli.load`` and ``toast predict`` need, and where the model comes from."""
     job, weights = finished.job, folder / WEIGHTS
     return {
-        **recipe_of(model, job.backbone.recipe, finished.variant.operations(job.backbone.depth)),
+        **recipe_of(model, job.backbone.recipe, blocks),
+        "params": sum(p.numel() for p in model.parameters()),
         "pretrained_cfg": model.pretrained_cfg,
         "file": FORMATS[settings.format].file,
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,

@@ -194,7 +194,14 @@ def guide(series: dict[str, list[tuple[float, float]]], measure: str, title: str
         x, y = (np.array(values) for values in zip(*points, strict=True))
         label = f"{name}: Spearman's ρ = {spearmanr(x, y).statistic:.2f}"
         axes.scatter(
-            x, 100 * y, s=18, color=COLOURS[number], marker=MARKERS[number], alpha=0.75, linewidths=0, label=label
+            x,
+            100 * y,
+            s=18,
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[number % len(MARKERS)],
+            alpha=0.75,
+            linewidths=0,
+            label=label,
         )
     axes.set(xlabel=f"{NAMES[measure]} between the span's two ends", ylabel="accuracy change, points", title=title)
     axes.grid(alpha=0.25)
@@ -209,7 +216,16 @@ def additivity(series: dict[str, list[tuple[float, float]]], title: str) -> Figu
     for number, (name, points) in enumerate(series.items()):
         x, y = (100 * np.array(values) for values in zip(*points, strict=True))
         off = f"{name}: mean distance {np.abs(x - y).mean():.1f}"
-        axes.scatter(x, y, s=18, color=COLOURS[number], marker=MARKERS[number], alpha=0.75, linewidths=0, label=off)
+        axes.scatter(
+            x,
+            y,
+            s=18,
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[number % len(MARKERS)],
+            alpha=0.75,
+            linewidths=0,
+            label=off,
+        )
     sums = [100 * point[0] for points in series.values() for point in points]
     ends = (min(sums), max(sums))
     axes.plot(ends, ends, color="0.4", linewidth=0.9, linestyle="--", label="additive")

@@ -1,22 +1,16 @@
 """Many runs as one table: which belong together, whether they may be compared, and what their differences are worth."""
 
-import hashlib
-import json
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from toast_cli import predictions
 from toast_cli.errors import ToastError
-from toast_cli.folders import RECORD
 from toast_cli.predictions import Predictions
-from toast_cli.results import Row, read_csv
+from toast_cli.rows import Row
+from toast_cli.runs import Run, check_comparable
 from toast_cli.statistics import bootstrap_interval, flip_rate, mcnemar
 
 # What rows that are averaged over seeds have in common, beside the plan and the number of fit images.
@@ -66,52 +60,9 @@ class Finding:
     fit_r2: float | None
 
 
-@dataclass(frozen=True)
-class Run:
-    """A complete run as it lies on disk."""
-
-    path: Path
-    config: dict[str, Any]
-    record: dict[str, Any]
-    rows: list[Row]
-
-    @classmethod
-    def read(cls, path: Path) -> "Run":
-        config = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-        return cls(path, config, json.loads((path / RECORD).read_text()), read_csv(path / "results.csv", Row))  # type: ignore[arg-type]
-
-    @cached_property
-    def stored(self) -> Predictions | None:
-        """What its probes predicted."""
-        path = self.path / predictions.NAME
-        return predictions.read(path) if path.is_file() else None
-
-    @property
-    def test_set(self) -> str:
-        """Hash of its test images' numbers and classes; empty where they are not known."""
-        if self.stored is None:
-            return ""
-        return hashlib.sha256(self.stored.images.tobytes() + self.stored.truth.tobytes()).hexdigest()[:8]
-
-    @property
-    def translator(self) -> dict[str, Any]:
-        """Its settings that no column of the rows tells."""
-        return {key: value for key, value in self.config["translator"].items() if key not in ("tokens", "solver")}
-
-
-def find(places: Iterable[Path], file: str) -> tuple[list[Path], list[Path]]:
-    """The folders at or below ``places`` that hold ``file``: those of complete runs, and the others."""
-    records = {
-        record.resolve() for place in places for record in [place / RECORD, *place.rglob(RECORD)] if record.is_file()
-    }
-    found = sorted(record.parent for record in records if (record.parent / file).is_file())
-    complete = [path for path in found if json.loads((path / RECORD).read_text()).get("complete")]
-    return complete, [path for path in found if path not in complete]
-
-
 def merge(runs: list[Run]) -> list[Finding]:
     """One finding a plan and setting, originals first. Raises ToastError for runs that cannot stand in one table."""
-    _check_comparable(runs)
+    check_comparable(runs)
     labels = _translator_labels(runs)
     samples: dict[tuple, list[_Sample]] = defaultdict(list)
     for run in runs:
@@ -175,12 +126,13 @@ def _finding(settings: dict[str, Any], samples: list[_Sample]) -> Finding:
         "params_ratio",
         "gflops",
         "gflops_ratio",
-        "fit_r2",
     )
+    explained = [row.fit_r2 for row in rows if row.fit_r2 is not None]
     return Finding(
         **settings,
         **{name: getattr(first, name) for name in names},
         **_worth(samples),
+        fit_r2=float(np.mean(explained)) if explained else None,
         runs=len(rows),
         accuracy_mean=float(accuracies.mean()),
         accuracy_std=float(accuracies.std(ddof=1)) if several else None,
@@ -194,7 +146,7 @@ def _worth(samples: list[_Sample]) -> dict[str, Any]:
     empty = dict.fromkeys(("delta_low", "delta_high", "mcnemar_p", "flip_rate", "within_noise"))
     if samples[0].row.plan == "none" or any(sample.stored is None for sample in samples):
         return empty
-    differences: dict[int, list[float]] = defaultdict(list)  # test image -> one value a run
+    differences: dict[tuple[int, int], list[float]] = defaultdict(list)  # test image -> one value a run
     chances, flips = [], []
     for sample in samples:
         stored = sample.stored
@@ -205,10 +157,11 @@ def _worth(samples: list[_Sample]) -> dict[str, Any]:
         for image, change in zip(
             stored.images.tolist(), (right.astype(int) - original.astype(int)).tolist(), strict=True
         ):
-            differences[image].append(change)
+            differences[sample.run.split, image].append(change)
         chances.append(mcnemar(right, original))
         flips.append(flip_rate(predicted[sample.number], predicted[0]))
-    low, high = bootstrap_interval(np.array([np.mean(values) for values in differences.values()]))
+    changes, counts = (np.array([reduce(values) for values in differences.values()]) for reduce in (sum, len))
+    low, high = bootstrap_interval(changes, counts)
     return {
         "delta_low": low,
         "delta_high": high,
@@ -216,34 +169,6 @@ def _worth(samples: list[_Sample]) -> dict[str, Any]:
         "flip_rate": float(np.mean(flips)),
         "within_noise": low <= 0 <= high,
     }
-
-
-def _check_comparable(runs: list[Run]) -> None:
-    """The same label means the same weights; the same data and seed mean the same images; probes saw as many of them."""
-    for what, label, value in (
-        ("weights of model", lambda run: run.rows[0].model, lambda run: run.record.get("weights")),
-        ("number of test images of", _data, lambda run: run.rows[0].test_images),
-        ("test images of", _data, lambda run: run.test_set),
-        ("number of train images of", _probe, lambda run: run.rows[0].train_images),
-        ("settings of probe", _probe, lambda run: run.config.get("probe")),
-    ):
-        seen: dict[Any, tuple[Run, Any]] = {}
-        for run in runs:
-            other, before = seen.setdefault(label(run), (run, value(run)))
-            if before != value(run):
-                named = label(run) if isinstance(label(run), str) else " ".join(map(str, label(run)))
-                raise ToastError(
-                    f"{other.path} and {run.path} cannot stand in one table: the {what} {named} differ ({before} and {value(run)}); report "
-                    "them apart, or give one of them another label."
-                )
-
-
-def _data(run: Run) -> tuple[str, str, str]:
-    return run.rows[0].data, run.rows[0].protocol, f"with data.seed={run.rows[0].data_seed}"
-
-
-def _probe(run: Run) -> tuple[str, ...]:
-    return run.rows[0].probe, *_data(run)
 
 
 def _translator_labels(runs: list[Run]) -> dict[Path, str]:

@@ -20,7 +20,8 @@ from toast_cli.images import Images
 from toast_cli.job import Job
 from toast_cli.plans import Map, Plan
 from toast_cli.probes import LinearProbe
-from toast_cli.results import Tuned, read_csv, write_csv
+from toast_cli.results import read_csv, write_csv
+from toast_cli.rows import Tuned
 from toast_cli.run import announce, prepare
 from toast_cli.stages import encode, modules
 from toast_cli.tuning import Settings, Student, Training, accuracy
@@ -34,7 +35,8 @@ def finetune(cfg: DictConfig, folder: RunFolder) -> None:
         announce(job)
     if len(job.variants) > 2 or not isinstance(job.probe, LinearProbe):
         raise ToastError(
-            "toast finetune takes one plan, and a linear probe that its head starts from: give spans=[9-11] probe=linear."
+            "toast finetune takes one plan, one number of data.fit_images, and a linear probe that its head starts from: give "
+            "spans=[9-11] data.fit_images=500 probe=linear."
         )
     with folder.stage("fit"):
         maps = modules(job, fit(job))
@@ -67,6 +69,10 @@ def finetune(cfg: DictConfig, folder: RunFolder) -> None:
 
 def _held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Places of the images to train on and of those held out, a stratified draw."""
+    if len(labels) < 2:
+        raise ToastError(
+            "toast finetune holds out train images to choose the epoch, and there is one: use data.train_images=2 or more."
+        )
     order = stratified(labels, seed)
     count = min(max(round(share * len(order)), 1), len(order) - 1)
     return np.sort(order[count:]), np.sort(order[:count])

@@ -14,7 +14,8 @@ from toast_cli.fitting import blank
 from toast_cli.folders import RECORD, RunFolder
 from toast_cli.job import Fitted, Job
 from toast_cli.plans import Plan, Variant
-from toast_cli.results import Found, Row, Tuned, read_csv
+from toast_cli.results import read_csv
+from toast_cli.rows import Found, Row, Tuned
 from toast_cli.run import assemble
 
 _TABLES: tuple[tuple[str, type], ...] = (("front.csv", Found), ("finetune.csv", Tuned), ("results.csv", Row))

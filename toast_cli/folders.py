@@ -177,7 +177,8 @@ def _clear(path: Path) -> None:
     """Remove what a run wrote, its record last; nothing else, and nothing from a folder that never was a run's."""
     for name in _OWN:
         (path / name).unlink(missing_ok=True)
-    for file in [*(path / "features").glob("latent*.f32"), *path.glob("model-seed*.safetensors")]:
+    features = [file for kind in ("latent", "round", "front-") for file in (path / "features").glob(f"{kind}*.f32")]
+    for file in [*features, *path.glob("model-seed*.safetensors")]:
         file.unlink()
     if (path / "features").is_dir() and not any((path / "features").iterdir()):
         (path / "features").rmdir()

@@ -3,16 +3,18 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from toast_cli import figures, projection
-from toast_cli.findings import Finding, Run
+from toast_cli.findings import Finding
 from toast_cli.plans import Plan, Span
-from toast_cli.results import MEASURES, Similarity
+from toast_cli.runs import Run
 
 _PANELS, _LINES = 5, 8
+_T = TypeVar("_T")
 
 
 def name_of(*words: object) -> str:
@@ -23,19 +25,19 @@ def name_of(*words: object) -> str:
 def of_findings(findings: Sequence[Finding], depths: Mapping[str, int]) -> dict[str, Figure]:
     """Heatmaps of spans, trade-offs, sample sizes and transfer; ``depths`` are the models' numbers of blocks."""
     pictures: dict[str, Figure] = {}
-    for key, group in _grouped(findings, "model", "data", "probe", "readout", "protocol", "precision"):
+    for key, group in grouped(findings, "model", "data", "probe", "readout", "protocol", "precision"):
         original = next((f.accuracy_mean for f in group if f.plan == "none"), None)
         if original is None:
             continue
         own = [f for f in group if f.plan != "none" and f.fit_data == f.data]
-        settings = _told_apart(findings, key)
+        settings = told_apart(findings, key)
         usual = [f for f in own if f.fit_images == _usual([g.fit_images for g in own])]
         pictures |= (
             _spans(own, settings, depths[key[0]]) | _sizes(own, settings, original) | _additivity(usual, settings)
         )
         if len({f.plan for f in usual}) > 2:
             series = {
-                _map_name(f, group): [
+                map_name(f, group): [
                     (g.gflops_ratio, g.params_ratio, g.accuracy_mean, g.plan) for g in usual if _same(f, g)
                 ]
                 for f in usual
@@ -44,14 +46,14 @@ def of_findings(findings: Sequence[Finding], depths: Mapping[str, int]) -> dict[
     return pictures | _transfer(findings)
 
 
-def _grouped(findings: Iterable[Finding], *names: str) -> list[tuple[tuple, list[Finding]]]:
-    def key(f: Finding) -> tuple:
+def grouped(findings: Iterable[_T], *names: str) -> list[tuple[tuple, list[_T]]]:
+    def key(f: _T) -> tuple:
         return tuple(getattr(f, name) for name in names)
 
     return [(values, list(group)) for values, group in groupby(sorted(findings, key=key), key)]
 
 
-def _told_apart(findings: Sequence[Finding], key: tuple) -> str:
+def told_apart(findings: Sequence[Finding], key: tuple) -> str:
     """Model and data, with those of the other settings that differ somewhere."""
     model, data, *rest = key
     names = {"probe": "{} probe", "readout": "{} readout", "protocol": "{} protocol", "precision": "{}"}
@@ -72,7 +74,7 @@ def _same(one: Finding, other: Finding) -> bool:
     return (one.translator, one.tokens, one.solver) == (other.translator, other.tokens, other.solver)
 
 
-def _map_name(finding: Finding, group: Sequence[Finding]) -> str:
+def map_name(finding: Finding, group: Sequence[Finding]) -> str:
     """The translator, with its tokens and solver where these differ within the group."""
     fitted = [f for f in group if f.translator == finding.translator]
     told = [str(getattr(finding, name)) for name in ("tokens", "solver") if len({getattr(f, name) for f in fitted}) > 1]
@@ -81,10 +83,10 @@ def _map_name(finding: Finding, group: Sequence[Finding]) -> str:
 
 def _spans(findings: list[Finding], settings: str, depth: int) -> dict[str, Figure]:
     pictures = {}
-    for key, group in _grouped(findings, "translator", "tokens", "solver", "sequential", "fit_images"):
-        deltas = {f.plan: f.delta_mean for f in group if "+" not in f.plan}
+    for key, group in grouped(findings, "translator", "tokens", "solver", "sequential", "fit_images"):
+        deltas = {f.plan: f.delta_mean for f in group if "+" not in f.plan and ":" not in f.plan}
         if len(deltas) >= depth:
-            told = f"{settings}, {_map_name(group[0], findings)}"
+            told = f"{settings}, {map_name(group[0], findings)}"
             told += f", {key[-1]} fit images" if len({f.fit_images for f in findings}) > 1 else ""
             pictures[name_of("spans", told)] = figures.spans(deltas, depth, told)
     return pictures
@@ -92,7 +94,7 @@ def _spans(findings: list[Finding], settings: str, depth: int) -> dict[str, Figu
 
 def _sizes(findings: list[Finding], settings: str, original: float) -> dict[str, Figure]:
     pictures = {}
-    for _, group in _grouped(findings, "translator", "tokens", "solver"):
+    for _, group in grouped(findings, "translator", "tokens", "solver"):
         counts = {
             plan: len({f.fit_images for f in group if f.plan == plan}) for plan in dict.fromkeys(f.plan for f in group)
         }
@@ -103,7 +105,7 @@ def _sizes(findings: list[Finding], settings: str, original: float) -> dict[str,
             plan: [(f.fit_images, f.accuracy_mean, f.accuracy_std or 0.0) for f in group if f.plan == plan]
             for plan in _spread_out(plans, _LINES)
         }
-        told = f"{settings}, {_map_name(group[0], findings)}"
+        told = f"{settings}, {map_name(group[0], findings)}"
         pictures[name_of("fit-images", told)] = figures.sample_sizes(lines, original, told)
     return pictures
 
@@ -117,7 +119,7 @@ def _spread_out(plans: list[str], most: int) -> list[str]:
 def _additivity(findings: list[Finding], settings: str) -> dict[str, Figure]:
     """Single blocks that leave together, apart and as one span, where they have been measured alone too."""
     pictures = {}
-    for _, group in _grouped(findings, "translator", "tokens", "solver"):
+    for _, group in grouped(findings, "translator", "tokens", "solver"):
         changes = {Plan.parse(f.plan): f.delta_mean for f in group if not f.sequential}
         series: dict[str, list[tuple[float, float]]] = {}
         for plan, change in changes.items():
@@ -129,49 +131,36 @@ def _additivity(findings: list[Finding], settings: str) -> dict[str, Figure]:
             kind = long if len(plan.spans) == 1 else "apart"
             series.setdefault(kind, []).append((sum(known), change))
         if len(series) > 1 and "apart" in series:
-            told = f"{settings}, {_map_name(group[0], findings)}"
+            told = f"{settings}, {map_name(group[0], findings)}"
             pictures[name_of("additivity", told)] = figures.additivity(dict(sorted(series.items())), told)
-    return pictures
-
-
-def of_guides(findings: Sequence[Finding], similarities: Sequence[Similarity]) -> dict[str, Figure]:
-    """How well CKA and R² foretell what a span costs, for each translator."""
-    pictures = {}
-    for key, group in _grouped(findings, "model", "data", "probe", "readout", "protocol", "precision"):
-        for measure in ("cka", "r2"):
-            alike = {
-                (row.source, row.target): row.value
-                for row in similarities
-                if (row.model, row.data, row.kind, row.measure) == (*key[:2], "blocks", measure)
-            }
-            series: dict[str, list[tuple[float, float]]] = {}
-            for f in group:
-                if (
-                    f.plan != "none"
-                    and "+" not in f.plan
-                    and f.fit_data == f.data
-                    and _ends(Plan.parse(f.plan)) in alike
-                ):
-                    point = (alike[_ends(Plan.parse(f.plan))], f.delta_mean)
-                    series.setdefault(_map_name(f, group), []).append(point)
-            series = {name: points for name, points in series.items() if len(points) > 4}
-            if series:
-                told = _told_apart(findings, key)
-                pictures[name_of("guide", measure, told)] = figures.guide(series, measure, told)
     return pictures
 
 
 def _transfer(findings: Sequence[Finding]) -> dict[str, Figure]:
     """Accuracy change by fit data × data, where some translators come from another data set."""
     pictures = {}
-    for key, group in _grouped([f for f in findings if f.plan != "none"], "model", "translator", "plan"):
+    names = (
+        "model",
+        "translator",
+        "plan",
+        "tokens",
+        "solver",
+        "sequential",
+        "fit_images",
+        "probe",
+        "readout",
+        "protocol",
+        "precision",
+    )
+    fitted = [f for f in findings if f.plan != "none"]
+    for key, group in grouped(fitted, *names):
         sets = sorted({f.fit_data for f in group} | {f.data for f in group})
         if len({(f.fit_data, f.data) for f in group}) < 3 or all(f.fit_data == f.data for f in group):
             continue
         values = np.full((len(sets), len(sets)), np.nan)
         for f in group:
             values[sets.index(f.fit_data), sets.index(f.data)] = f.delta_mean
-        told = f"{key[0]}, {key[1]}, plan {key[2]}"
+        told = f"{key[0]}, {key[1]}, plan {settings(fitted, names[2:], key[2:])}"
         panel = {"": (values, sets)}
         pictures[name_of("transfer", told)] = figures.matrices(
             panel,
@@ -183,36 +172,14 @@ def _transfer(findings: Sequence[Finding]) -> dict[str, Figure]:
     return pictures
 
 
-def of_similarity(rows: Sequence[Similarity]) -> dict[str, Figure]:
-    """One figure for each model and measure with a panel for each data set; and, of each plan of one span, how alike the
-    latents at its ends are beside how alike the last latents with and without it are."""
-    pictures: dict[str, Figure] = {}
-    for model in dict.fromkeys(row.model for row in rows):
-        own = [row for row in rows if row.model == model]
-        for measure in MEASURES:
-            panels: dict[str, dict[tuple[str, str], float]] = {}
-            for row in own:
-                if (row.kind, row.measure) == ("blocks", measure):
-                    panels.setdefault(row.data, {})[row.source, row.target] = row.value
-            pictures[name_of("similarity", measure, model)] = figures.similarities(panels, measure, model)
-            for data, blocks in panels.items():
-                points = [
-                    (blocks[_ends(plan)], row.value, plan.blocks_removed)
-                    for row in own
-                    if (row.kind, row.measure, row.data) == ("plans", measure, data)
-                    and len((plan := Plan.parse(row.target)).spans) == 1
-                ]
-                if len(points) > 2:
-                    told = f"{model} on {data}: what a span costs the last latent"
-                    pictures[name_of("approximation", measure, model, data)] = figures.approximation(
-                        points, measure, told
-                    )
-    return pictures
-
-
-def _ends(plan: Plan) -> tuple[str, str]:
-    start, _, end = str(plan).partition("-")
-    return start, end
+def settings(rows: Sequence[Any], names: Sequence[str], values: Sequence[object]) -> str:
+    """The first of ``values``, with those of the others that differ between ``rows``."""
+    varied = [
+        str(value)
+        for name, value in zip(names[1:], values[1:], strict=True)
+        if len({getattr(row, name) for row in rows}) > 1
+    ]
+    return ", ".join([str(values[0]), *varied])
 
 
 def of_projections(runs: Sequence[Run]) -> dict[str, Figure]:

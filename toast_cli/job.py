@@ -22,7 +22,7 @@ class Job:
     """One run. ``plans`` are as asked for, the untouched model first.
 
     ``translators`` are the run's own, by the empty name, and those that spans name; ``sequential`` are the kinds of fit
-    that plans of several spans get.
+    that plans of several spans get. ``stage`` tells the features of one set of plans in a folder from another's.
     """
 
     folder: RunFolder
@@ -37,6 +37,7 @@ class Job:
     batch_size: int
     workers: int
     sequential: tuple[bool, ...] = (False,)
+    stage: str = ""
 
     @property
     def translator(self) -> Translator:
@@ -68,7 +69,7 @@ class Job:
     def feature_file(self, name: str) -> FeatureFile:
         """The features of every variant for the ``train`` or the ``test`` images."""
         images = getattr(self.data, name)
-        path = self.folder / "features" / f"{name}.f32"
+        path = self.folder / "features" / f"{self.stage}{name}.f32"
         return FeatureFile(path, len(images), len(self.variants), self.backbone.feature_width)
 
     def not_finite(self, what: str) -> ToastError:

@@ -35,6 +35,17 @@ class Residual(nn.Module):
         return x + self.inside(x)
 
 
+class Shift(nn.Module):
+    """x + b for b (D,)."""
+
+    def __init__(self, bias: Tensor) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias
+
+
 class ByPosition(nn.Module):
     """(N, T', D) -> (N, T', D) for the first T' tokens: a module for each group of them."""
 
@@ -77,6 +88,8 @@ def describe(module: nn.Module) -> dict[str, Any]:
         return {"kind": "linear", "sizes": [module.in_features, module.out_features], "bias": module.bias is not None}
     if type(module) is nn.LayerNorm:
         return {"kind": "layer_norm", "sizes": [*module.normalized_shape], "eps": module.eps}
+    if type(module) is Shift:
+        return {"kind": "shift", "sizes": [len(module.bias)]}
     if type(module) is Residual:
         return {"kind": "residual", "inside": [describe(module.inside)]}
     if type(module) is nn.Sequential:
@@ -101,6 +114,8 @@ def build(words: Mapping[str, Any]) -> nn.Module:
             return nn.Linear(source, target, bias=words["bias"])
         if kind == "layer_norm":
             return nn.LayerNorm(words["sizes"], eps=words["eps"])
+        if kind == "shift":
+            return Shift(torch.zeros(words["sizes"][0]))
         if kind == "residual":
             return Residual(inside[0])
         if kind == "sequential":

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 from toast_cli import __version__
-from toast_cli.tables import NOTE, Table
+from toast_cli.tables import Table
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -46,7 +46,7 @@ def _table(table: Table) -> str:
     )
     return (
         f"<h2>{escape(table.title)}</h2><div class='table'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        f"<p class='note'>{escape(NOTE)}</p>"
+        f"<p class='note'>{escape(table.note)}</p>"
     )
 
 

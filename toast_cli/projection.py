@@ -18,8 +18,10 @@ def store(path: Path, features: Features, labels: np.ndarray) -> None:
     chosen = features[which].astype(np.float64)  # (N, P, F)
     centre = chosen[:, 0].mean(0)
     _, spread, directions = np.linalg.svd(chosen[:, 0] - centre, full_matrices=False)
-    points = np.einsum("npf,kf->pnk", chosen - centre, directions[:2])
-    shares = spread[:2] ** 2 / max((spread**2).sum(), 1e-300)
+    points, shares = np.zeros((*chosen.shape[1::-1], 2)), np.zeros(2)
+    there = min(2, len(spread))  # a single image or feature has one direction
+    points[..., :there] = np.einsum("npf,kf->pnk", chosen - centre, directions[:there])
+    shares[:there] = spread[:there] ** 2 / max((spread**2).sum(), 1e-300)
     arrays = {"points": points.astype("<f4"), "explained": shares.astype("<f4"), "labels": labels[which].astype("<i4")}
     write_arrays(path, arrays)
 

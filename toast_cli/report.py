@@ -4,12 +4,14 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from toast_cli import figures, gallery, page, tables
+from toast_cli import figures, gallery, likeness, page, tables
 from toast_cli.console import progress, say
 from toast_cli.errors import ToastError
 from toast_cli.files import write_atomically
-from toast_cli.findings import Finding, Run, find, merge
-from toast_cli.results import Similarity, Tuned, read_csv, write_csv
+from toast_cli.findings import Finding, merge
+from toast_cli.results import read_csv, write_csv
+from toast_cli.rows import Similarity, Tuned
+from toast_cli.runs import Run, find, settings
 
 
 def report(places: list[Path], out: Path) -> Path:
@@ -23,18 +25,23 @@ def report(places: list[Path], out: Path) -> Path:
     similarities = [
         row for path in _complete(places, "similarity.csv") for row in read_csv(path / "similarity.csv", Similarity)
     ]
-    tuned = [row for path in _complete(places, "finetune.csv") for row in read_csv(path / "finetune.csv", Tuned)]
+    tuned = [
+        (row, settings(path))
+        for path in _complete(places, "finetune.csv")
+        for row in read_csv(path / "finetune.csv", Tuned)
+    ]
     if not runs and not similarities and not tuned:
         raise ToastError(
             f"No complete run lies in {', '.join(map(str, places))}: give folders that toast run, similarity or finetune wrote."
         )
+    sources = [path for file in ("results.csv", "similarity.csv", "finetune.csv") for path in find(places, file)[0]]
     findings = merge(runs)
     out.mkdir(parents=True, exist_ok=True)
     found = tables.by_model(findings) + tables.of_tuned(tuned)
     for name, rows, kind in (
         ("results", findings, Finding),
         ("similarity", similarities, Similarity),
-        ("finetune", tuned, Tuned),
+        ("finetune", [row for row, _ in tuned], Tuned),
     ):
         if rows:
             write_csv(out / f"{name}.csv", rows, kind)
@@ -43,12 +50,12 @@ def report(places: list[Path], out: Path) -> Path:
     depths = {run.rows[0].model: run.record["depth"] for run in runs}
     pictures = {
         **gallery.of_findings(findings, depths),
-        **gallery.of_guides(findings, similarities),
-        **gallery.of_similarity(similarities),
+        **likeness.of_guides(findings, similarities),
+        **likeness.of_similarity(similarities),
         **gallery.of_projections(runs),
     }
     shown = _draw(pictures, out / "figures")
-    write_atomically(out / "report.html", page.render([run.path for run in runs], found, shown))
+    write_atomically(out / "report.html", page.render(sources, found, shown))
     return out / "report.html"
 
 

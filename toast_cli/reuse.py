@@ -29,7 +29,7 @@ def take_features(cfg: DictConfig, folder: RunFolder) -> None:
         raise ToastError(f"features_from={other} {what}: only probe and seeds may differ from a complete run's.")
     for name in _FILES:
         _link(other / name, folder / name)
-    folder.note(**{key: record[key] for key in ("fit_images", "precision", "weights", "data", "device")})
+    folder.note(**{key: record[key] for key in ("fit_images", "precision", "weights", "data")})
 
 
 def _link(source: Path, target: Path) -> None:

@@ -28,8 +28,9 @@ from toast_cli.job import Job
 from toast_cli.plans import Plan, parse_plans
 from toast_cli.probes import Probe
 from toast_cli.registry import CONF, options
-from toast_cli.results import Row, Summary, read_csv, summarise, write_csv
+from toast_cli.results import read_csv, summarise, write_csv
 from toast_cli.reuse import take_features
+from toast_cli.rows import Row, Summary
 from toast_cli.stages import encode, missing_seeds, modules, score
 from toast_cli.translators import Translator
 
@@ -107,8 +108,21 @@ def assemble(cfg: DictConfig, folder: RunFolder, plans_of: Callable[[int], list[
     data = load_data(cfg)
     kinds = (sequential,)
     return Job(
-        folder, backbone, data, plans, translators, probe, seeds, cfg.protocol, compute, batch_size, workers, kinds
+        folder, backbone, data, plans, translators, probe, seeds, _protocol(cfg), compute, batch_size, workers, kinds
     )
+
+
+def _protocol(cfg: DictConfig) -> str:
+    """The protocol's name, with those of its choices that were made otherwise: ``clean+splits=paper``."""
+    known = options("protocol", [CONF])
+    if cfg.protocol not in known:
+        return str(cfg.protocol)
+    usual: Any = OmegaConf.load(known[cfg.protocol])
+    choices = [("data", "fit_order")]
+    choices += [("data", "splits")] if cfg.data.get("one_split") else []  # other data sets have one way to be split
+    choices += [("model", "preprocessing")] if cfg.model.get("paper_resize") else []
+    other = [f"+{key}={cfg[group][key]}" for group, key in choices if cfg[group][key] != usual[group][key]]
+    return f"{cfg.protocol}{''.join(other)}"
 
 
 def _named(plans: list[Plan], own: Translator) -> dict[str, Translator]:

@@ -5,7 +5,7 @@ The recipe names timm's architecture and describes every map in plain words; the
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,7 +35,7 @@ _NOT_SHAPE = {
 }
 
 
-def recipe_of(vit: Vit, architecture: Mapping[str, Any], operations: tuple[Any, ...]) -> dict[str, Any]:
+def recipe_of(vit: Vit, architecture: Mapping[str, Any], operations: Sequence[Any]) -> dict[str, Any]:
     """What builds ``vit`` again: ``operations`` are its blocks, an int for one of the architecture's, anything else for a map."""
     blocks = [
         operation if isinstance(operation, int) else {"of": str(operation), **describe(cast(MapBlock, module).map)}
@@ -97,8 +97,10 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
         vit = _build(recipe)
         weights = {name: value.to(dtype) for name, value in safetensors.torch.load(content).items()}
         vit.load_state_dict(weights, assign=True)
-        vit.pretrained_cfg = dict(recipe["pretrained_cfg"])  # type: ignore[assignment]
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, SafetensorError) as e:
+        config = recipe["pretrained_cfg"].items()
+        sizes = ("input_size", "mean", "std")  # timm has tuples there, JSON lists
+        vit.pretrained_cfg = {key: tuple(value) if key in sizes else value for key, value in config}  # type: ignore[assignment]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, SafetensorError) as e:
         raise ToastError(
             f"{path / RECIPE} does not describe {WEIGHTS} ({' '.join(str(e).split())[:150]}): export the model again."
         ) from e

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from toast_cli.results import Found, Summary, Tuned
+from toast_cli.rows import Found, Summary, Tuned
 
 _NARROWEST = 110  # columns: a pipe has no width, and a plan's name must not be cut
 

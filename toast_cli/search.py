@@ -20,7 +20,8 @@ from toast_cli.folders import RunFolder
 from toast_cli.frontier import Predictor, best_first, possible, shortest
 from toast_cli.job import Job
 from toast_cli.plans import Plan, Variant, every_span
-from toast_cli.results import Candidate, Found, Row, Summary, read_csv, summarise, write_csv
+from toast_cli.results import read_csv, summarise, write_csv
+from toast_cli.rows import Candidate, Found, Row, Summary
 from toast_cli.run import announce, prepare
 from toast_cli.search_figure import picture
 from toast_cli.sizes import Sizes
@@ -70,7 +71,8 @@ def search(cfg: DictConfig, folder: RunFolder) -> None:
         survey = Survey(job, settings.images)
     with folder.stage("measure"):
         sizes = _look_around(survey, settings, budget, names)
-    final = replace(job, plans=[Plan(), *_found(survey, sizes)], sequential=(False, True) if refit else (False,))
+    kinds = (False, True) if refit else (False,)
+    final = replace(job, plans=[Plan(), *_found(survey, sizes)], sequential=kinds, stage="front-")
     announce(final)
     with folder.stage("refit"):
         fitted = fit(final)
@@ -106,16 +108,17 @@ def _look_around(survey: Survey, settings: Settings, budget: Budget, names: tupl
     """Measure round by round until nothing new is promising; returns what plans cost."""
     depth, sizes = survey.job.backbone.depth, Sizes(survey, budget)
     most = settings.blocks or max(depth // 2, sizes.blocks_needed(depth))
-    new = [plan for plan in _singles(depth, names, most) if plan not in survey.measured]
-    predicted: dict[Plan, float] = {}
-    while new:
-        survey.measure(new, predicted)
-        if survey.rounds > settings.rounds:
-            break
-        original = next(iter(survey.measured.values())).loss_original
+    if not survey.measured:
+        survey.measure(_singles(depth, names, most), {})
+    original = next(iter(survey.measured.values())).loss_original
+    while (
+        survey.rounds <= settings.rounds
+    ):  # what the rounds before found decides the next: a search that was killed goes on alike
         predictor = Predictor(survey.single).fit({p: row.loss - original for p, row in survey.measured.items()})
         new = _promising(survey, predictor, sizes, settings, most)
-        predicted = {plan: original + predictor(plan) for plan in new}
+        if not new:
+            break
+        survey.measure(new, {plan: original + predictor(plan) for plan in new})
     return sizes
 
 
@@ -191,7 +194,7 @@ def _front(final: Job, survey: Survey, sizes: Sizes, translators: int) -> list[F
                 latency_ratio=sizes(plan).get("latency"),
                 measured=sum(row.blocks_removed == plan.blocks_removed for row in survey.measured.values()),
                 possible=possible(depth, plan.blocks_removed, translators),
-                chosen=plan == chosen,
+                chosen=sizes.budget.given and plan == chosen,
             )
         )
     return found

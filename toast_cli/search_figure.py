@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from toast_cli.figures import COLOURS
-from toast_cli.results import Candidate, Found
+from toast_cli.rows import Candidate, Found
 
 
 def picture(measured: Sequence[Candidate], found: Sequence[Found]) -> Figure:

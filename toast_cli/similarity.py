@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from toast_cli.moments import Moments, PairMoments
-from toast_cli.results import MEASURES
+from toast_cli.rows import MEASURES
 from toast_cli.translators import Linear
 
 

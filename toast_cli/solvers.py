@@ -43,7 +43,7 @@ def gelsy(moments: PairMoments) -> tuple[Tensor, int]:
     kept = root > root[-1] * torch.finfo(torch.float64).eps ** 0.5
     source = root[kept, None] * vectors[:, kept].T  # (K, D), sourceᵀ source = xx
     target = (vectors[:, kept].T @ moments.xy) / root[kept, None]  # (K, D), sourceᵀ target = xy
-    cutoff = torch.finfo(moments.dtype).eps * moments.count
+    cutoff = torch.finfo(moments.dtype).eps * max(moments.count, len(moments.xx))
     found = torch.linalg.lstsq(source, target, rcond=cutoff, driver="gelsy")
     return found.solution.clone(), int(found.rank)
 

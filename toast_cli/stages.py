@@ -15,7 +15,8 @@ from toast_cli.errors import ToastError
 from toast_cli.images import Images
 from toast_cli.job import Fitted, Job
 from toast_cli.plans import Map, Plan, Variant
-from toast_cli.results import Row, read_csv, write_csv
+from toast_cli.results import read_csv, write_csv
+from toast_cli.rows import Row
 
 
 def encode(job: Job, maps: Mapping[Map, nn.Module], splits: Sequence[str] = ("train", "test")) -> None:

@@ -13,7 +13,8 @@ from toast_cli.held_out import LeaveOneOut, Score
 from toast_cli.images import Images
 from toast_cli.job import Job
 from toast_cli.plans import Plan, Span, Variant
-from toast_cli.results import Candidate, read_csv, write_csv
+from toast_cli.results import read_csv, write_csv
+from toast_cli.rows import Candidate
 from toast_cli.stages import encode, modules
 
 
@@ -62,15 +63,13 @@ class Survey:
         plans, number = list(plans), self.rounds
         say(f"round {number}: {len(plans)} plans on {len(self.positions)} train images")
         data = replace(self.job.data, train=self.images)
-        job = replace(self.job, plans=[Plan(), *plans], data=data, sequential=(False,))
+        job = replace(self.job, plans=[Plan(), *plans], data=data, sequential=(False,), stage=f"round{number}-")
         encode(job, modules(job, {key: self.fitted[key] for key in job.maps}), ["train"])
         scores = scored(job)
         for plan, score in zip(plans, scores[1:], strict=True):
             self.measured[plan] = self._candidate(plan, number, predicted.get(plan), score, scores[0])
-        job.feature_file(
-            "train"
-        ).path.unlink()  # before the rows: a file that stays would be taken for the next round's
         write_csv(job.folder / "search.csv", self.measured.values(), Candidate)
+        job.feature_file("train").path.unlink()
 
     def _candidate(self, plan: Plan, number: int, predicted: float | None, score: Score, original: Score) -> Candidate:
         return Candidate(

@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 
 from toast_cli.findings import Finding
-from toast_cli.results import Tuned
+from toast_cli.rows import Tuned
+
+NOTE = (
+    "≈: the 95% paired bootstrap interval of the change over test images holds 0 (how far probe and data seeds spread is the ±). Bold and "
+    "underlined: best and second among plans that remove as many blocks."
+)
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,7 @@ class Table:
     title: str
     head: list[str]
     rows: list[tuple[list[str], list[int | None]]]
+    note: str = NOTE
 
 
 def by_model(findings: Sequence[Finding]) -> list[Table]:
@@ -55,27 +61,34 @@ def _table(model: str, findings: list[Finding]) -> Table:
     return Table(f"{model}: accuracy, {_over(findings)}", head, rows)
 
 
-_TUNED_BY = ("fit_images", "train_images", "learning_rate", "encoder_learning_rate", "epochs", "precision")
+# Of a fine-tuning's settings: what columns of their own or the means over seeds stand for, and what says where things are.
+_SHOWN = ("seeds", "spans", "data.seed", "data.label", "translator._target_", "data.path", "fit_data.path")
+_OF_MAPS = ("translator.", "fit.", "fit_data.", "data.fit_", "tune.train_maps")  # no matter without a map
 
 
-def of_tuned(rows: Sequence[Tuned]) -> list[Table]:
-    """A table for each model: accuracy before and after fine-tuning, means over seeds, a line for what differs otherwise."""
-    return [
-        _of_tuned(model, [row for row in rows if row.model == model]) for model in dict.fromkeys(r.model for r in rows)
-    ]
+def of_tuned(entries: Sequence[tuple[Tuned, dict[str, Any]]]) -> list[Table]:
+    """A table for each model: accuracy before and after fine-tuning, means over seeds, a line for whatever settings differ.
+
+    Every row comes with the settings of its run by dotted key.
+    """
+    models = dict.fromkeys(row.model for row, _ in entries)
+    return [_of_tuned(model, [entry for entry in entries if entry[0].model == model]) for model in models]
 
 
-def _of_tuned(model: str, rows: list[Tuned]) -> Table:
-    extras = [name for name in _TUNED_BY if len({getattr(row, name) for row in rows if row.blocks_removed}) > 1]
-    groups: dict[tuple[str, ...], list[Tuned]] = {}
-    for row in sorted(rows, key=lambda row: row.blocks_removed):
-        maps = ("trained" if row.train_maps else "frozen") if row.blocks_removed else "–"
-        key = (row.data, row.translator or "–", maps, *(str(getattr(row, name)) for name in extras), row.plan)
-        groups.setdefault(key, []).append(row)
-    head = ["data", "translator", "maps", *(name.replace("_", " ") for name in extras), "plan", "params", "GFLOPs"]
-    head += ["original", "before", "after", "seeds"]
-    lines = [(_tuned(key, group), [None] * len(head)) for key, group in groups.items()]
-    return Table(f"{model}: accuracy before and after fine-tuning", head, [(line, [*ranks]) for line, ranks in lines])
+def _of_tuned(model: str, entries: list[tuple[Tuned, dict[str, Any]]]) -> Table:
+    keys = [key for key in dict.fromkeys(key for _, found in entries for key in found) if key not in _SHOWN]
+    keys = [key for key in keys if not key.startswith(("model.", "data.source", "data.config"))]
+    extras = [key for key in keys if len({str(found.get(key)) for row, found in entries if row.blocks_removed}) > 1]
+    groups: dict[tuple[str, ...], dict[tuple[int, int], Tuned]] = {}
+    for row, found in sorted(entries, key=lambda entry: entry[0].blocks_removed):
+        told = ["–" if not row.blocks_removed and key.startswith(_OF_MAPS) else str(found.get(key)) for key in extras]
+        seen = groups.setdefault((row.data, row.translator or "–", *told, row.plan), {})
+        seen.setdefault((row.data_seed, row.seed), row)  # the untouched model is tuned alike whatever the maps would be
+    head = ["data", "translator", *(key.removeprefix("tune.").replace("_", " ") for key in extras), "plan"]
+    head += ["params", "GFLOPs", "original", "before", "after", "seeds"]
+    lines = [_tuned(key, list(found.values())) for key, found in groups.items()]
+    no_ranks: list[int | None] = [None] * len(head)
+    return Table(f"{model}: accuracy before and after fine-tuning", head, [(line, no_ranks) for line in lines], note="")
 
 
 def _tuned(key: tuple[str, ...], group: list[Tuned]) -> list[str]:
@@ -130,9 +143,6 @@ def _rank(found: dict[str, Finding], group: list[dict[str, Finding]], column: st
     return place if place < len(accuracies) and place <= 2 else None
 
 
-NOTE = "≈: the 95% paired bootstrap interval of the change holds 0. Bold and underlined: best and second among plans that remove as many blocks."
-
-
 def markdown(table: Table) -> str:
     """GitHub's tables; bold is best, underlined second."""
     marks = {1: "**{}**", 2: "<u>{}</u>", None: "{}"}
@@ -140,7 +150,12 @@ def markdown(table: Table) -> str:
     lines += [
         [marks[rank].format(text) for text, rank in zip(texts, ranks, strict=True)] for texts, ranks in table.rows
     ]
-    return f"### {table.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{NOTE}\n"
+    return (
+        f"### {table.title}\n\n"
+        + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        + f"\n\n{table.note}".rstrip()
+        + "\n"
+    )
 
 
 def latex(table: Table) -> str:
@@ -156,10 +171,11 @@ def latex(table: Table) -> str:
     ]
     texts = table.head.index("plan") + 1
     columns = "l" * texts + "r" * (len(table.head) - texts)
+    caption = f"{table.title}. {table.note}".strip()
     head = [
         "% \\usepackage{booktabs,longtable}",
         rf"\begin{{longtable}}{{{columns}}}",
-        rf"\caption{{{_escape(table.title)}. {_escape(NOTE)}}}\\",
+        rf"\caption{{{_escape(caption)}}}\\",
     ]
     return (
         "\n".join(

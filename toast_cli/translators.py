@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from toast_cli import layers
 from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.layers import dense
 from toast_cli.moments import PairMoments, r2
@@ -81,6 +82,26 @@ class Identity(Translator):
 
     def to_module(self) -> nn.Module:
         return nn.Identity()
+
+
+class Shift(Translator):
+    """T(x) = x + b, b = mean y − mean x: the least-squares map among those that fold into the bias of the block before.
+
+    Learned:
+        bias_: b (D,), in the precision of the latents.
+    """
+
+    name = "shift"
+    bias_: Tensor
+
+    def fit(self, moments: PairMoments) -> Self:
+        mean_x, mean_y = moments.means
+        self.bias_ = (mean_y - mean_x).to(moments.dtype)
+        width = len(self.bias_)
+        return self.scored(moments.centred().residual(torch.eye(width)), moments.variation, width)
+
+    def to_module(self) -> nn.Module:
+        return layers.Shift(self.bias_)
 
 
 class Linear(Translator):

@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -75,7 +76,10 @@ class Settings:
 
 
 class Student(nn.Module):
-    """A shortened model with a head: uint8 (N, 3, H, W) -> logits (N, C). The stem is frozen, maps too unless ``train_maps``."""
+    """A shortened model with a head: uint8 (N, 3, H, W) -> logits (N, C). The stem is frozen, maps too unless ``train_maps``.
+
+    In bf16 the same blocks are rounded as when it was encoded, see ``Backbone.block_dtype``.
+    """
 
     def __init__(
         self, backbone: Backbone, variant: Variant, maps: Mapping[Map, nn.Module], head: nn.Linear, train_maps: bool
@@ -84,7 +88,8 @@ class Student(nn.Module):
         self.vit = cast(Any, shorten(backbone, variant, maps))  # timm's own class
         self.pooler = copy.deepcopy(backbone.pooler)
         self.head = head
-        self._normalise = backbone.normalise
+        self._parts = (backbone,)  # not as a module of its own: its stem is that of ``vit``, and is not trained
+        self._rounded = [isinstance(step, int) and backbone.rounds(step) for step in variant.operations(backbone.depth)]
         self.requires_grad_(False)
         operations = zip(list(self.vit.blocks), variant.operations(backbone.depth), strict=True)
         kept = [block for block, operation in operations if train_maps or isinstance(operation, int)]
@@ -93,7 +98,13 @@ class Student(nn.Module):
             parameter.requires_grad_(True)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        features = self.vit.forward_head(self.vit.forward_features(self._normalise(pixels)), pre_logits=True)
+        (backbone,) = self._parts
+        with torch.no_grad():
+            latent = backbone.stem(pixels)
+        for block, rounded in zip(self.vit.blocks, self._rounded, strict=True):
+            with torch.autocast(latent.device.type, torch.bfloat16, enabled=rounded):
+                latent = block(latent, **backbone.beside).to(latent.dtype)
+        features = self.vit.forward_head(self.vit.norm(latent), pre_logits=True)
         return self.head(features if self.pooler is None else self.pooler(features))
 
 
@@ -110,6 +121,10 @@ class Training:
         self.rates = [settings.encoder_rate, settings.learning_rate]
         self.weights = job.folder / f"model-seed{seed}.safetensors"
 
+    def _of_epoch(self, epoch: int) -> Path:
+        """Weights of the epoch that is the best so far: under a name of their own, so that a kill never parts them from the record."""
+        return self.weights.with_name(f"{self.weights.stem}-epoch{epoch}.safetensors")
+
     def run(self, train: Images, held_out: Images) -> dict[str, Any]:
         """Train on ``train``; leaves the student with the weights of the epoch that is best on ``held_out``."""
         state = self._resume()
@@ -121,10 +136,11 @@ class Training:
             )
             if score > state["score"]:
                 state |= {"score": score, "best": epoch + 1}
-                write_atomically(self.weights, safetensors.torch.save(self._state_dict()))
+                write_atomically(self._of_epoch(epoch + 1), safetensors.torch.save(self._state_dict()))
             state["epoch"] = epoch + 1
             self._keep(state)
-        self.student.load_state_dict(safetensors.torch.load_file(self.weights))
+        self.student.load_state_dict(safetensors.torch.load_file(self._of_epoch(state["best"])))
+        write_atomically(self.weights, safetensors.torch.save(self._state_dict()))
         return {"best_epoch": state["best"], "held_out_accuracy": state["score"]}
 
     def _state_dict(self) -> dict[str, Tensor]:
@@ -139,8 +155,10 @@ class Training:
         write_atomically(self.job.folder / _STATE, buffer.getvalue())
 
     def forget(self) -> None:
-        """Remove the state that a resumed run would start from."""
+        """Remove what a resumed run would start from."""
         (self.job.folder / _STATE).unlink(missing_ok=True)
+        for file in self.job.folder.path.glob(f"{self.weights.stem}-epoch*.safetensors"):
+            file.unlink()
 
     def _resume(self) -> dict[str, Any]:
         path = self.job.folder / _STATE
@@ -166,9 +184,7 @@ class Training:
                 mirrored = torch.from_numpy(settings.flip & (generator.random(batch.size) < 0.5))[:, None, None, None]
                 pixels = torch.where(mirrored.to(batch.pixels.device), batch.pixels.flip(-1), batch.pixels)
                 target = torch.from_numpy(shuffled.labels[batch.positions]).to(pixels.device)
-                with _rounding(self.job):
-                    logits = self.student(pixels)
-                loss = F.cross_entropy(logits.float(), target, label_smoothing=settings.label_smoothing)
+                loss = F.cross_entropy(self.student(pixels), target, label_smoothing=settings.label_smoothing)
                 self.optimizer.zero_grad()
                 loss.backward()
                 clipped = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -190,18 +206,13 @@ class Training:
         return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(epochs - warmup, 1e-9)))
 
 
-def _rounding(job: Job) -> torch.autocast:
-    return torch.autocast(job.compute.device.type, torch.bfloat16, enabled=job.compute.precision == "bf16")
-
-
 @torch.no_grad()
 def accuracy(job: Job, student: Student, images: Images, label: str) -> float:
     """Share of the images that the student names rightly."""
     right = 0
     with progress(label, len(images)) as advance:
         for batch in job.batches(images, job.batch_size):
-            with _rounding(job):
-                named = student(batch.pixels).argmax(-1).cpu().numpy()
+            named = student(batch.pixels).argmax(-1).cpu().numpy()
             right += int((named == images.labels[batch.positions]).sum())
             advance(batch.size)
     return right / len(images)

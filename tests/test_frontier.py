@@ -1,0 +1,59 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from toast_cli.frontier import Predictor, best_first, possible, shortest
+from toast_cli.plans import Plan, Span
+
+DEPTH = 6
+
+
+def every_plan(removed: int, names: tuple[str, ...] = ("",)) -> list[Plan]:
+    """By brute force: every set of blocks, its runs being the spans, with every choice of translators."""
+    found = []
+    for blocks in itertools.combinations(range(DEPTH), removed):
+        starts = [block for block in blocks if block - 1 not in blocks]
+        ends = [block for block in blocks if block + 1 not in blocks]
+        for chosen in itertools.product(names, repeat=len(starts)):
+            spans = [Span(start - 1, end, name) for start, end, name in zip(starts, ends, chosen, strict=True)]
+            found.append(Plan(tuple(spans)))
+    return found
+
+
+@pytest.fixture
+def losses() -> dict[Span, float]:
+    generator = np.random.default_rng(0)
+    spans = [Span(s, e, name) for s in range(-1, DEPTH - 1) for e in range(s + 1, DEPTH) for name in ("", "identity")]
+    return {span: float(value) for span, value in zip(spans, generator.random(len(spans)), strict=True)}
+
+
+@pytest.mark.parametrize("removed", [1, 2, 3, 4])
+def test_paths_are_the_best_plans_there_are(losses: dict[Span, float], removed: int):
+    predictor = Predictor(losses)
+    best = best_first(every_plan(removed, ("", "identity")), predictor)[:5]
+    assert best_first(shortest(losses, DEPTH, 4, keep=5)[removed], predictor)[:5] == best
+
+
+def test_every_number_of_spans_keeps_its_own(losses: dict[Span, float]):
+    counts = {len(plan.spans) for plan in shortest(losses, DEPTH, 4, keep=1)[3]}
+    assert counts == {1, 2, 3}
+
+
+@pytest.mark.parametrize("removed", range(1, 6))
+def test_how_many_there_are(removed: int):
+    assert possible(DEPTH, removed) == len(every_plan(removed))
+    assert possible(DEPTH, removed, translators=2) == len(every_plan(removed, ("", "identity")))
+
+
+def test_corrections_learn_what_is_not_additive():
+    single = {Span(i - 1, i): 0.1 * (i + 1) for i in range(DEPTH)}
+    plans = [plan for plan in every_plan(2) if len(plan.spans) == 2]
+    truth = {plan: 1.5 * sum(single[span] for span in plan.spans) for plan in plans}
+    predictor = Predictor(single).fit(truth)
+    assert predictor.scale_ == pytest.approx(0.5, abs=0.01)
+    three = Plan.parse("stem-0+1-2+3-4")
+    assert predictor(three) == pytest.approx(1.5 * 0.9, rel=0.02)
+    assert predictor(Plan.parse("1-2")) == pytest.approx(0.3), "a single span is what was measured"
+    truth[plans[0]] += 0.3
+    assert Predictor(single).fit(truth)(plans[0]) > predictor(plans[0]) + 0.1

@@ -1,0 +1,129 @@
+import shutil
+
+import pytest
+
+from toast_cli import search as search_module
+from toast_cli import survey
+from toast_cli.results import read_csv
+from toast_cli.rows import Candidate, Found, Row
+
+FEW = [
+    "data.fit_images=60", "data.train_images=160", "data.test_images=60", "device=cpu",
+    "search.blocks=3", "search.beam=3", "search.rounds=2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, request):
+    """A search that was not disturbed."""
+    from toast_cli import cli
+
+    path = tmp_path_factory.mktemp("search")
+    cli.main(["search", *FEW, "seeds=[0,1]", f"hydra.run.dir={path / 'run'}"])
+    return path / "run"
+
+
+def test_the_best_of_what_was_measured_for_each_number_of_blocks(found):
+    front, measured = read_csv(found / "front.csv", Found), read_csv(found / "search.csv", Candidate)
+    assert [row.blocks_removed for row in front] == [1, 2, 3]
+    for row in front:
+        rivals = [other for other in measured if other.blocks_removed == row.blocks_removed]
+        best = min(rivals, key=lambda other: other.loss)
+        assert row.plan == best.plan
+        assert row.loss <= best.loss + 1e-9, "the better of two fits"
+        assert row.measured == len(rivals)
+        assert not row.chosen
+    singles = [row for row in measured if row.round == 0]
+    assert len(singles) == 2 * (12 + 11 + 10)
+    assert all(row.loss_predicted is None and "+" not in row.plan for row in singles)
+    several = [row for row in measured if row.round > 0]
+    assert several
+    assert all(row.loss_predicted is not None for row in several)
+
+
+def test_test_accuracies_are_those_of_the_rows(found):
+    rows = read_csv(found / "results.csv", Row)
+    for line in read_csv(found / "front.csv", Found):
+        own = [row.accuracy for row in rows if (row.plan, row.sequential) == (line.plan, line.sequential)]
+        assert line.accuracy_mean == pytest.approx(sum(own) / 2)
+        assert line.seeds == len(own) == 2
+    assert not list((found / "features").glob("*"))
+
+
+@pytest.mark.parametrize("killed_in", [1, 2, 3])
+def test_a_search_that_was_killed_ends_alike(found, toast, tmp_path, monkeypatch, killed_in: int):
+    """In the middle of round 0, of round 1, and of the last encoding."""
+    batches, calls = survey.encode, []
+
+    def dying(job, maps, splits=("train", "test")):
+        calls.append(job.stage)
+        if len(calls) == killed_in:
+            batches(job, maps, splits[:1])
+            path = job.feature_file("train").path
+            with path.open("r+b") as file:
+                file.truncate(path.stat().st_size // 2 + 7)
+            raise KeyboardInterrupt
+        batches(job, maps, splits)
+
+    words = ["search", *FEW, "seeds=[0,1]", "hydra.run.dir=here"]
+    monkeypatch.setattr(survey, "encode", dying)
+    monkeypatch.setattr(search_module, "encode", dying)
+    assert toast(*words)[0] == 130
+    monkeypatch.setattr(survey, "encode", batches)
+    monkeypatch.setattr(search_module, "encode", batches)
+    assert toast(*words)[0] == 0
+    for name in ("search.csv", "front.csv", "results.csv"):
+        assert (tmp_path / "here" / name).read_text() == (found / name).read_text()
+
+
+def test_budgets_and_targets(found, toast, tmp_path):
+    for number, (word, holds) in enumerate(
+        {
+            "budget.gflops=0.8": lambda row: row.gflops_ratio <= 0.8,
+            "budget.params=0.86": lambda row: row.params_ratio <= 0.86,
+            "budget.blocks=2": lambda row: row.blocks_removed >= 2,
+            "target.accuracy_drop=0.03": lambda row: row.held_out_accuracy_delta >= -0.03,
+        }.items()
+    ):
+        assert toast("search", *FEW, word, f"hydra.run.dir={number}")[0] == 0
+        chosen = [row for row in read_csv(tmp_path / str(number) / "front.csv", Found) if row.chosen]
+        assert len(chosen) == 1
+        assert holds(chosen[0]), word
+
+
+def test_latency_is_measured_where_it_is_asked_for(toast, tmp_path, monkeypatch):
+    from toast_cli import sizes
+
+    monkeypatch.setattr(sizes, "_SECONDS", 0.05)
+    assert toast("search", *FEW, "budget.latency=0.95", "hydra.run.dir=here")[0] == 0
+    rows = read_csv(tmp_path / "here" / "front.csv", Found)
+    assert all(0 < row.latency_ratio < 2 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["budget.gflops=1.5"], "budget.gflops=1.5 cannot be used: give a share between 0 and 1"),
+        (["budget.blocks=12"], "budget.blocks=12 cannot be used: give a whole number from 1 to 11."),
+        (["budget.params=0.5", "target.accuracy_drop=0.1"], "target.accuracy_drop and a budget are two questions"),
+        (["search.beam=0"], "search.beam=0 cannot be used: give a whole number from 1."),
+        (["search.blocks=12"], "search.blocks=12 cannot be used: give a whole number from 1 to 11."),
+        (["search.beside=identity"], "search.beside=identity is no list of translators"),
+        (["search.beside=[linar]"], "spans names the translator 'linar', which is not known (did you mean linear"),
+        (["spans=all"], "spans=all is not for toast search"),
+        (["budget.gflops=0.3"], "No plan that was measured meets gflops 0.3: the smallest"),
+        (["translator=mlp"], "beside translator=mlp: only closed forms can be mixed"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(toast, words: list[str], sentence: str):
+    status, _, err = toast("search", *FEW, *words)
+    assert status == 1
+    assert sentence in err
+
+
+def test_a_complete_search_is_not_done_again(found, toast, monkeypatch, tmp_path):
+    shutil.copytree(found, tmp_path / "again")
+    monkeypatch.setattr(survey.Survey, "__init__", lambda *_: pytest.fail("nothing is left to do"))
+    status, out, _ = toast("search", *FEW, "seeds=[0,1]", "hydra.run.dir=again")
+    assert status == 0
+    assert "plans of these sizes were measured" in out

@@ -1,0 +1,206 @@
+"""The rows of every table that a run, a comparison, a fine-tuning or a search writes: a dataclass each, fields in the order of its columns."""
+
+from dataclasses import dataclass
+
+MEASURES = ("cka", "cosine", "mse", "r2")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One plan and seed. The order of the fields is that of the columns of ``results.csv``.
+
+    ``seed`` is the probe's, ``data_seed`` that of the draws. ``spans_start_end`` is a JSON list of [s, e], −1 being the
+    stem. ``fit_images`` … ``test_images`` are the numbers used; the untouched model needs no fit images.
+    ``fit_r2`` and ``fit_rank`` are the lowest among the plan's spans, empty without any; ``sequential``: each map was
+    fitted on what those before it produce. Accuracies and ratios are
+    fractions; ``accuracy_delta`` = accuracy − accuracy_original, so that a loss is negative.
+    """
+
+    model: str
+    data: str
+    translator: str
+    plan: str
+    spans_start_end: str
+    blocks_removed: int
+    seed: int
+    fit_data: str
+    fit_images: int
+    data_seed: int
+    train_images: int
+    test_images: int
+    probe: str
+    accuracy: float
+    accuracy_original: float
+    accuracy_delta: float
+    params: int
+    params_original: int
+    params_ratio: float
+    gflops: float
+    gflops_original: float
+    gflops_ratio: float
+    fit_r2: float | None
+    fit_rank: int | None
+    sequential: bool
+    tokens: str
+    solver: str
+    readout: str
+    protocol: str
+    precision: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One plan over all seeds: a line of ``summary.csv``. Standard deviations are those of a sample, empty for one seed.
+
+    ``best_trade_off``: no other plan is at least as accurate for no more GFLOPs.
+    """
+
+    model: str
+    data: str
+    translator: str
+    plan: str
+    blocks_removed: int
+    fit_images: int
+    sequential: bool
+    seeds: int
+    accuracy_mean: float
+    accuracy_std: float | None
+    accuracy_delta_mean: float
+    accuracy_delta_std: float | None
+    params: int
+    params_ratio: float
+    gflops: float
+    gflops_ratio: float
+    fit_r2: float | None
+    fit_rank: int | None
+    best_trade_off: bool
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """One entry of a matrix; the order of the fields is that of the columns of ``similarity.csv``.
+
+    ``kind`` is ``blocks`` (``source`` and ``target`` are latents: stem, 0, 1, …) or ``plans`` (the last latents of the
+    untouched model, ``none``, and of a plan). ``measure`` is
+
+    - ``cka``: linear CKA, see ``PairMoments.cka``
+    - ``cosine``: mean over tokens of x·y / (‖x‖ ‖y‖)
+    - ``mse``: mean over tokens and dimensions of (x − y)²
+    - ``r2``: for blocks, that of the linear map from source to target, as a run's ``fit_r2``; for plans, 1 − Σ‖x − y‖² /
+      Σ‖x − mean x‖² with x the untouched model's.
+
+    ``fit_images`` are those that the plan's maps come from, or, for blocks, those that were compared; blocks have no
+    ``translator``.
+    """
+
+    model: str
+    data: str
+    fit_images: int
+    kind: str
+    measure: str
+    source: str
+    target: str
+    value: float
+    translator: str
+    sequential: bool
+    tokens: str
+    solver: str
+    protocol: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """One fine-tuned model; the order of the fields is that of the columns of ``finetune.csv``.
+
+    ``accuracy_original`` is the untouched model's under the probe, ``accuracy_before`` the plan's under the probe that the
+    head starts from, ``accuracy_after`` that of ``best_epoch``, which has the best ``held_out_accuracy``: all but the
+    last on test images. ``train_images`` are those trained on, without the ``held_out_images``.
+    """
+
+    model: str
+    data: str
+    translator: str
+    plan: str
+    blocks_removed: int
+    seed: int
+    data_seed: int
+    fit_images: int
+    train_images: int
+    held_out_images: int
+    test_images: int
+    train_maps: bool
+    learning_rate: float
+    encoder_learning_rate: float
+    epochs: int
+    best_epoch: int
+    held_out_accuracy: float
+    accuracy_original: float
+    accuracy_before: float
+    accuracy_after: float
+    params: int
+    params_ratio: float
+    gflops: float
+    gflops_ratio: float
+    precision: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan that a search has measured; the order of the fields is that of the columns of ``search.csv``.
+
+    ``loss`` and ``held_out_accuracy`` are those of ``held_out.Score`` on train images, ``loss_predicted`` what was expected
+    before (empty in round 0, which measures single spans), and ``_original`` those of the untouched model.
+    """
+
+    model: str
+    data: str
+    translator: str
+    plan: str
+    blocks_removed: int
+    round: int
+    loss_predicted: float | None
+    loss: float
+    loss_original: float
+    held_out_accuracy: float
+    held_out_accuracy_original: float
+    held_out_images: int
+    params_ratio: float
+    gflops_ratio: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plan that a search has found: a line of ``front.csv``. Losses and held-out accuracies are as in ``Candidate``.
+
+    ``sequential``: the fit that is the better one on held-out images; test accuracies are those of this fit, means over
+    seeds, and those of the other in ``accuracy_independent`` (empty with a single span). ``latency_ratio`` is empty unless
+    it was asked for. ``chosen``: the answer to the budget or the target.
+    """
+
+    model: str
+    data: str
+    translator: str
+    plan: str
+    blocks_removed: int
+    sequential: bool
+    loss_predicted: float | None
+    loss: float
+    loss_original: float
+    held_out_accuracy: float
+    held_out_accuracy_delta: float
+    seeds: int
+    accuracy_mean: float
+    accuracy_std: float | None
+    accuracy_delta_mean: float
+    accuracy_independent: float | None
+    params: int
+    params_ratio: float
+    gflops: float
+    gflops_ratio: float
+    latency_ratio: float | None
+    measured: int
+    possible: int
+    chosen: bool
