@@ -9,6 +9,7 @@ import hydra
 import pytest
 import timm
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from tests.conftest import SMALL
 from toast_cli import __version__, cli, data, models, plans, probes, translators
@@ -157,21 +158,33 @@ def test_every_experiment_composes_by_its_own_command(option: str):
     assert f"experiment/{name}" == option, "the command in its head is its own"
     assert "Take" in text or "Time:" in text
     cli.register_resolvers()
-    primary = {"run": "config", "similarity": "similarity", "finetune": "finetune"}[verb]
+    primary = {"run": "config"}.get(verb, verb)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(primary, [f"experiment={name}"], return_hydra_config=True)
         for key, values in (cfg.hydra.sweeper.params or {}).items():
             for value in str(values).split(","):
                 settings = scientific(compose(primary, [f"experiment={name}", f"{key}={value}"]))
                 assert plans.parse_plans(settings["spans"], 12)
+        stated = OmegaConf.load(CONF / f"{option}.yaml")
+        stated.pop("defaults", None)
+        for key, value in _leaves(OmegaConf.to_container(stated)):
+            assert key == "hydra.mode" or OmegaConf.select(cfg, key) == value, "the experiment has the last word"
     assert name.partition("/")[2] in str(cfg.hydra.run.dir) + str(cfg.hydra.sweep.dir) or name == "smoke/digits"
 
 
+def _leaves(tree: object, key: str = "") -> list[tuple[str, object]]:
+    if not isinstance(tree, dict) or key == "hydra.sweeper.params":
+        return [] if "${" in str(tree) or key == "hydra.sweeper.params" else [(key, tree)]
+    return [leaf for name, inside in tree.items() for leaf in _leaves(inside, f"{key}.{name}" if key else str(name))]
+
+
 ERRORS = {
-    ("fly",): "'fly' is not a verb: use run, similarity, finetune, bench, report, list, or see toast --help.",
+    (
+        "fly",
+    ): "'fly' is not a verb: use run, search, similarity, finetune, export, predict, bench, report, list, or see toast --help.",
     (
         "rn",
-    ): "'rn' is not a verb (did you mean run?): use run, similarity, finetune, bench, report, list, or see toast --help.",
+    ): "'rn' is not a verb (did you mean run?): use run, search, similarity, finetune, export, predict, bench, report, list, or see toast --help.",
     (
         "run",
         "model=dinov2_x",
