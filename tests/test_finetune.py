@@ -109,6 +109,20 @@ def test_a_student_is_the_shortened_model_with_a_head(name: str):
     assert "head.weight" in trained
 
 
+def test_a_student_rounds_as_its_features_were_rounded():
+    backbone = tiny(depth=5)
+    backbone.block_dtype = torch.bfloat16
+    head = torch.nn.Linear(32, 5)
+    plan, key = Plan((Span(0, 2),)), Map(Span(0, 2), 9)
+    maps = {key: torch.nn.Linear(32, 32)}
+    student = Student(backbone, Variant(plan, 9), maps, head, train_maps=False)
+    latent = maps[key](backbone.block(0, backbone.stem(pixels())))
+    for i in (3, 4):
+        latent = backbone.block(i, latent)
+    with torch.inference_mode():
+        assert torch.equal(student(pixels()), head(backbone.readout(latent)))
+
+
 def test_the_schedule_warms_up_and_falls_to_nothing():
     class Short:
         settings = Settings(4, 1e-3, None, 0.0, 1.0, 0.0, 1.0, 8, 0.1, True, False)

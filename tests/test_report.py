@@ -106,6 +106,22 @@ def test_other_test_images_under_the_same_name_are_refused(runs, tmp_path):
         merged(tmp_path)
 
 
+def test_other_numbers_of_images_are_refused_across_data_seeds(toast, tmp_path):
+    words = ["data.fit_images=40", "data.test_images=48", "spans=[9-11]", "device=cpu"]
+    for seed, train in ((0, 96), (1, 200)):
+        assert (
+            toast("run", *words, f"data.seed={seed}", f"data.train_images={train}", f"hydra.run.dir=run{seed}")[0] == 0
+        )
+    with pytest.raises(ToastError, match="number of train images of linear digits clean differ"):
+        merged(tmp_path)
+
+
+def test_choices_of_a_protocol_are_told_apart(toast, tmp_path):
+    for order in ("random", "first"):
+        assert toast("run", *SMALL[:3], "spans=[9-11]", f"data.fit_order={order}", f"hydra.run.dir={order}")[0] == 0
+    assert {f.protocol for f in merged(tmp_path)} == {"clean", "clean+fit_order=first"}
+
+
 def test_the_same_plan_with_another_accuracy_is_refused(runs, tmp_path):
     for name in ("one", "two"):
         shutil.copytree(runs / "linear0", tmp_path / name)
@@ -240,3 +256,19 @@ def test_fine_tuning_with_other_settings_is_another_line(toast, tmp_path):
     assert any(line.startswith(head) for line in lines)
     assert sum(line.startswith("| digits | linear | 1e-05 | 6-11 |") for line in lines) == 1
     assert sum(line.endswith("| 2 |") for line in lines) == 2
+    assert "≈" not in "".join(lines), "no interval, no mark"
+
+
+def test_the_untouched_model_is_tuned_alike_whatever_the_maps_would_be(toast, tmp_path):
+    words = [*SMALL[:3], "device=cpu", "spans=none", "tune.epochs=1"]
+    for kind in ("true", "false"):
+        assert toast("finetune", *words, f"tune.train_maps={kind}", f"hydra.run.dir=tuned/run-{kind}")[0] == 0
+    toast(
+        "finetune", *words[:-2], "spans=[6-11]", "tune.epochs=1", "tune.train_maps=false", "hydra.run.dir=tuned/short"
+    )
+    toast("finetune", *words[:-2], "spans=[6-11]", "tune.epochs=1", "hydra.run.dir=tuned/both")
+    assert toast("report", "tuned", "--out", "here")[0] == 0
+    lines = (tmp_path / "here" / "tables.md").read_text().splitlines()
+    assert sum("| none |" in line for line in lines) == 1
+    assert next(line for line in lines if "| none |" in line).endswith("| 1 |"), "the same model is one seed"
+    assert sum("| 6-11 |" in line for line in lines) == 2

@@ -89,6 +89,20 @@ def test_the_verb_writes_all_pairs_all_plans_and_pictures(toast, tmp_path):
     assert value == pytest.approx(fitted["9-11"], abs=1e-9), "the R² of the map that a run fits"
 
 
+def test_plans_say_what_their_maps_come_from(toast, tmp_path):
+    words = [
+        "data.fit_images=[20,40]",
+        "data.train_images=40",
+        "data.test_images=20",
+        "spans=[9-11,4-6:identity]",
+        "device=cpu",
+    ]
+    assert toast("similarity", *words, "hydra.run.dir=here")[0] == 0
+    rows = [row for row in read_csv(tmp_path / "here" / "similarity.csv", Similarity) if row.kind == "plans"]
+    told = [(row.measure, row.target, row.fit_images, row.translator) for row in rows]
+    assert len(set(told)) == len(told) == 4 * 2 * 2
+
+
 def test_again_is_done_at_once(toast, monkeypatch):
     toast("similarity", *SMALL, "spans=none", "hydra.run.dir=here")
     monkeypatch.setattr("toast_cli.compare.compare", lambda *_: pytest.fail("there is nothing left to do"))
