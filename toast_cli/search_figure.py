@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toast_cli.figures import COLOURS
+from toast_cli.figures import COLOURS, MARKERS
 from toast_cli.rows import Candidate, Found
 
 
@@ -13,48 +14,40 @@ def picture(measured: Sequence[Candidate], found: Sequence[Found]) -> Figure:
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     figure.suptitle(f"{found[0].model} on {found[0].data}, {measured[0].held_out_images} held-out train images")
     cost, foretold = figure.subplots(1, 2)
-    kinds = {
-        "one span": [row for row in measured if "+" not in row.plan],
-        "several spans": [row for row in measured if "+" in row.plan],
-    }
-    for number, (name, rows) in enumerate(kinds.items()):
-        points = [(row.gflops_ratio, row.loss) for row in rows]
-        if points:
-            cost.scatter(
-                *zip(*points, strict=True),
-                s=14,
-                color=COLOURS[number],
-                marker="os"[number],
-                alpha=0.45,
-                linewidths=0,
-                label=name,
-            )
-    line = sorted((row.gflops_ratio, row.loss) for row in found)
-    cost.plot(
-        *zip(*line, strict=True), color=COLOURS[2], marker="D", markersize=4, linewidth=1.3, label="found, refitted"
-    )
-    cost.axhline(found[0].loss_original, color="0.4", linewidth=0.9, linestyle="--", label="original")
-    highest = max(loss for _, loss in line)
-    reach = max(highest - found[0].loss_original, 0.01)
-    cost.set(xlabel="GFLOPs, ratio to the original's", ylabel="held-out loss")
-    cost.set_ylim(
-        min(loss for _, loss in [*line, (0, found[0].loss_original)]) - 0.1 * reach, highest + reach
-    )  # a few ruinous spans lie above
-    pairs = [(row.loss_predicted, row.loss) for row in measured if row.loss_predicted is not None]
-    if pairs:
-        foretold.scatter(
-            *zip(*pairs, strict=True),
-            s=14,
-            color=COLOURS[1],
-            marker="s",
-            alpha=0.45,
-            linewidths=0,
-            label="several spans",
-        )
-        ends = [min(min(pair) for pair in pairs), max(max(pair) for pair in pairs)]
-        foretold.plot(ends, ends, color="0.4", linewidth=0.9, linestyle="--", label="as predicted")
-    foretold.set(xlabel="predicted loss", ylabel="measured loss")
+    _sizes(cost, measured, found)
+    _predictions(foretold, [row for row in measured if row.loss_predicted is not None])
     for axes in (cost, foretold):
         axes.grid(alpha=0.25)
         axes.legend(fontsize=8)
     return figure
+
+
+def _sizes(axes: Axes, measured: Sequence[Candidate], found: Sequence[Found]) -> None:
+    for number, name in enumerate(("one span", "several spans")):
+        points = [(row.gflops_ratio, row.loss) for row in measured if ("+" in row.plan) == (number == 1)]
+        _points(axes, points, number, name)
+    line = sorted((row.gflops_ratio, row.loss) for row in found)
+    axes.plot(*zip(*line, strict=True), color=COLOURS[2], marker="D", markersize=4, linewidth=1.3, label="found")
+    original = found[0].loss_original
+    axes.axhline(original, color="0.4", linewidth=0.9, linestyle="--", label="original")
+    low, high = min(original, *(loss for _, loss in line)), max(loss for _, loss in line)
+    reach = max(high - low, 0.01)
+    axes.set_ylim(low - 0.1 * reach, high + reach)  # a few ruinous spans lie above
+    axes.set(xlabel="GFLOPs, ratio to the original's", ylabel="held-out loss")
+
+
+def _predictions(axes: Axes, rows: Sequence[Candidate]) -> None:
+    for number, which in enumerate(dict.fromkeys(row.round for row in rows)):
+        points = [(row.loss_predicted or 0.0, row.loss) for row in rows if row.round == which]
+        _points(axes, points, number, f"round {which}")
+    if rows:
+        ends = [limit(row.loss for row in rows) for limit in (min, max)]
+        axes.plot(ends, ends, color="0.4", linewidth=0.9, linestyle="--", label="as predicted")
+    axes.set(xlabel="predicted loss", ylabel="measured loss")
+
+
+def _points(axes: Axes, points: Sequence[tuple[float, float]], number: int, name: str) -> None:
+    if points:
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        x, y = zip(*points, strict=True)
+        axes.scatter(x, y, s=16, color=colour, marker=marker, alpha=0.5, linewidths=0, label=name)
