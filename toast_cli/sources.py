@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import datasets
@@ -118,6 +119,7 @@ def _read_hub(source: str, config: str | None, names: Sequence[str]) -> dict[str
         ) from e
 
 
+@cache  # several runs of one process read them once
 def _read_digits(inverted: bool = False) -> dict[str, datasets.Dataset]:
     """The 1 797 handwritten digits of scikit-learn, 8 × 8 in 17 grey levels; a fixed stratified draw is the test split."""
     from sklearn.datasets import load_digits
