@@ -28,7 +28,6 @@ from omegaconf import DictConfig
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from toast_cli.cli import register_resolvers
 from toast_cli.compute import Compute
 from toast_cli.console import say
 from toast_cli.costs import Costs
@@ -37,6 +36,7 @@ from toast_cli.encode import Encoder, Node, latents
 from toast_cli.features import FeatureFile
 from toast_cli.folders import open_folder
 from toast_cli.images import Images
+from toast_cli.launch import register_resolvers
 from toast_cli.models import Backbone
 from toast_cli.moments import Moments
 from toast_cli.plans import Plan, Span

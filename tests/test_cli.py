@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests.conftest import SMALL
-from toast_cli import __version__, cli, data, models, plans, probes, translators
+from toast_cli import __version__, cli, data, launch, models, plans, probes, translators
 from toast_cli.folders import scientific
 from toast_cli.listing import GROUPS
 from toast_cli.registry import CONF
@@ -128,7 +128,7 @@ class TestList:
 def test_every_option_composes(option: str):
     group, name = re.match(r"(\w+)/(.+)", option).groups()
     extra = {"model/timm": ["model.name=vit_tiny_patch16_224"], "data/folder": ["data.path=photos"]}.get(option, [])
-    cli.register_resolvers()
+    launch.register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         settings = scientific(compose("config", [f"{group}={name}", *extra]))
     targets = {
@@ -157,7 +157,7 @@ def test_every_experiment_composes_by_its_own_command(option: str):
     verb, name = re.search(r"^#   toast (\w+) experiment=(\S+)", text, re.MULTILINE).groups()
     assert f"experiment/{name}" == option, "the command in its head is its own"
     assert "Take" in text or "Time:" in text
-    cli.register_resolvers()
+    launch.register_resolvers()
     primary = {"run": "config"}.get(verb, verb)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(primary, [f"experiment={name}"], return_hydra_config=True)

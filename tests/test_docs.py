@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from toast_cli.cli import register_resolvers
+from toast_cli.launch import register_resolvers
 from toast_cli.registry import CONF
 from toast_cli.results import read_csv
 from toast_cli.rows import Row, Summary

@@ -52,7 +52,7 @@ def test_images() -> torch.Tensor:
     """The run's own test images, as its model takes them: (64, 3, 8, 8)."""
     from hydra import compose, initialize_config_dir
 
-    from toast_cli.cli import register_resolvers
+    from toast_cli.launch import register_resolvers
     from toast_cli.registry import CONF
     from toast_cli.run import load_data
     from toast_cli.saved import read_recipe  # noqa: F401  # the transform below is that of its recipe

@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from toast_cli.cli import register_resolvers
 from toast_cli.features import FeatureFile
+from toast_cli.launch import register_resolvers
 from toast_cli.registry import CONF
 from toast_cli.results import read_csv
 from toast_cli.rows import Row

@@ -4,10 +4,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from toast_cli.cli import register_resolvers
 from toast_cli.errors import ToastError
 from toast_cli.files import write_atomically
 from toast_cli.folders import folder_name, open_folder
+from toast_cli.launch import register_resolvers
 from toast_cli.registry import CONF
 
 

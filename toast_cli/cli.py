@@ -5,13 +5,14 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from toast_cli import __version__
 from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.launch import launch
 from toast_cli.listing import listing
-from toast_cli.registry import CONF
 from toast_cli.sentences import sentence
 
 if TYPE_CHECKING:
@@ -94,75 +95,61 @@ TOAST_DEBUG=1 shows the traceback of an error.""",
 
 
 def _run(argv: list[str]) -> None:
-    """``toast run``: what ``run.py`` does, in the run's own folder."""
-    from toast_cli.folders import open_folder
-    from toast_cli.results import read_csv
-    from toast_cli.rows import Summary
-    from toast_cli.screen import print_table
+    """``toast run``: what ``run.py`` does."""
 
-    def job(cfg: "DictConfig", path: Path) -> None:
-        with open_folder(path, cfg) as folder:
-            if not folder.complete:
-                from toast_cli.run import run
+    def show(path: Path) -> None:
+        from toast_cli.results import read_csv
+        from toast_cli.rows import Summary
+        from toast_cli.screen import print_table
 
-                run(cfg, folder)
         print_table(read_csv(path / "summary.csv", Summary))
-        print(path / "results.csv")
 
-    _hydra("config", argv, job)
+    _in_folder(argv, "config", "run", ["results.csv", "summary.csv"], show)
 
 
 def _search(argv: list[str]) -> None:
-    """``toast search``: what ``search.py`` does, in a run's folder."""
-    from toast_cli.folders import open_folder
-    from toast_cli.results import read_csv
-    from toast_cli.rows import Found
-    from toast_cli.screen import print_front
+    """``toast search``: what ``search.py`` does."""
 
-    def job(cfg: "DictConfig", path: Path) -> None:
-        with open_folder(path, cfg, ["front.csv"]) as folder:
-            if not folder.complete:
-                from toast_cli.search import search
+    def show(path: Path) -> None:
+        from toast_cli.results import read_csv
+        from toast_cli.rows import Found
+        from toast_cli.screen import print_front
 
-                search(cfg, folder)
         print_front(read_csv(path / "front.csv", Found))
-        print(path / "front.csv")
 
-    _hydra("search", argv, job)
+    _in_folder(argv, "search", "search", ["front.csv"], show)
 
 
 def _similarity(argv: list[str]) -> None:
-    """``toast similarity``: what ``compare.py`` does, in a run's folder."""
-    from toast_cli.folders import open_folder
-
-    def job(cfg: "DictConfig", path: Path) -> None:
-        with open_folder(path, cfg, ["similarity.csv"]) as folder:
-            if not folder.complete:
-                from toast_cli.compare import compare
-
-                compare(cfg, folder)
-        print(path / "similarity.csv")
-
-    _hydra("similarity", argv, job)
+    """``toast similarity``: what ``compare.py`` does."""
+    _in_folder(argv, "similarity", "compare", ["similarity.csv"], lambda path: None)
 
 
 def _finetune(argv: list[str]) -> None:
-    """``toast finetune``: what ``finetune.py`` does, in a run's folder."""
+    """``toast finetune``: what ``finetune.py`` does."""
+
+    def show(path: Path) -> None:
+        from toast_cli.results import read_csv
+        from toast_cli.rows import Tuned
+        from toast_cli.screen import print_tuned
+
+        print_tuned(read_csv(path / "finetune.csv", Tuned))
+
+    _in_folder(argv, "finetune", "finetune", ["finetune.csv"], show)
+
+
+def _in_folder(argv: list[str], config: str, module: str, outputs: list[str], show: Callable[[Path], None]) -> None:
+    """A verb whose work, the function named like its module, is done in a run's folder, and only where it is not done yet."""
     from toast_cli.folders import open_folder
-    from toast_cli.results import read_csv
-    from toast_cli.rows import Tuned
-    from toast_cli.screen import print_tuned
 
     def job(cfg: "DictConfig", path: Path) -> None:
-        with open_folder(path, cfg, ["finetune.csv"]) as folder:
+        with open_folder(path, cfg, outputs) as folder:
             if not folder.complete:
-                from toast_cli.finetune import finetune
+                getattr(import_module(f"toast_cli.{module}"), module)(cfg, folder)
+        show(path)
+        print(path / outputs[0])
 
-                finetune(cfg, folder)
-        print_tuned(read_csv(path / "finetune.csv", Tuned))
-        print(path / "finetune.csv")
-
-    _hydra("finetune", argv, job)
+    launch(config, argv, job)
 
 
 def _export(argv: list[str]) -> None:
@@ -181,7 +168,7 @@ def _export(argv: list[str]) -> None:
 
         print(export(cfg))
 
-    _hydra("export", argv, job)
+    launch("export", argv, job)
 
 
 def _predict(argv: list[str]) -> None:
@@ -225,67 +212,7 @@ def _bench(argv: list[str]) -> None:
 
         bench(cfg, path)
 
-    _hydra("bench", argv, job)
-
-
-def _hydra(config: str, argv: list[str], job: "Callable[[DictConfig, Path], None]") -> None:
-    """Hand the rest of the command line to Hydra, which composes ``conf/<config>.yaml`` and calls ``job`` with it and its folder."""
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-
-    register_resolvers()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what goes wrong, and `main` prints the sentence
-    failures: list[tuple[Path, Exception]] = []
-
-    def guarded(cfg: "DictConfig") -> None:
-        path = Path(HydraConfig.get().runtime.output_dir)
-        try:
-            job(cfg, path)
-        except Exception as e:
-            failures.append((path, e))  # raised at the end: other jobs of a multirun go on, and Hydra adds no words
-
-    argv = [
-        re.sub(r"^fit_data=", "data@fit_data=", word) for word in argv
-    ]  # the group `data` once more, for fit images
-    argv = sorted(argv, key=lambda word: "=" in word and not word.startswith("-"))  # Hydra wants overrides in one piece
-    _check_flags(argv)
-    program, sys.argv = sys.argv, ["toast", *argv]
-    try:
-        hydra.main(config_path=str(CONF), config_name=config, version_base="1.3")(guarded)()
-    finally:
-        sys.argv = program
-    _raise(failures)
-
-
-def _check_flags(argv: list[str]) -> None:
-    """Let Hydra's own parser read the command line, and say in a sentence what it would say with its whole usage."""
-    from hydra._internal.utils import get_args_parser
-
-    def complain(message: str) -> NoReturn:
-        raise ToastError(f"{message}: settings are written key=value, such as fresh=true; see toast run --help.")
-
-    parser = get_args_parser()
-    parser.error = complain  # type: ignore[method-assign]
-    parser.parse_args(argv)
-
-
-def register_resolvers() -> None:
-    """What ``conf/`` may interpolate: ``${toast_folder:}``, a run's folder name, and ``${toast_basename:path}``."""
-    from omegaconf import OmegaConf
-
-    from toast_cli.folders import folder_name
-
-    OmegaConf.register_new_resolver("toast_folder", lambda *, _root_: folder_name(_root_), replace=True)
-    OmegaConf.register_new_resolver("toast_basename", lambda path: Path(str(path or "")).name or "folder", replace=True)
-
-
-def _raise(failures: list[tuple[Path, Exception]]) -> None:
-    """One failure as it is; several as a list of their sentences."""
-    if len(failures) == 1:
-        raise failures[0][1]
-    if failures:
-        reasons = "".join(f"\n  {path}: {sentence(error) or repr(error)}" for path, error in failures)
-        raise ToastError(f"{len(failures)} runs failed; the same command tries these again.{reasons}")
+    launch("bench", argv, job)
 
 
 def _complete(argv: list[str]) -> None:
