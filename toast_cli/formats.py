@@ -51,9 +51,14 @@ def _example(model: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
     return model.to(dtype), torch.zeros(2, *size, dtype=dtype)
 
 
+def _any_batch() -> tuple[dict[int, torch.export.Dim], ...]:
+    """Older versions of torch cannot tell an unlimited batch from the largest number there is."""
+    return ({0: torch.export.Dim("batch", min=1, max=2**20)},)
+
+
 def _write_torch_export(folder: Path, model: nn.Module, dtype: torch.dtype) -> None:
     model, images = _example(model, dtype)
-    program = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    program = torch.export.export(model, (images,), dynamic_shapes=_any_batch())
     torch.export.save(program, folder / "model.pt2")
 
 
@@ -72,7 +77,7 @@ def _write_onnx(folder: Path, model: nn.Module, dtype: torch.dtype) -> None:
         folder / "model.onnx",
         input_names=["images"],
         output_names=["outputs"],
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+        dynamic_shapes=_any_batch(),
         dynamo=True,
         external_data=False,
         verbose=False,
