@@ -41,8 +41,8 @@ def test_family_reads_back(family: str, tmp_path):
     vit, again = saved(tmp_path, backbone), load(tmp_path)
     images = backbone.normalise(pixels())
     with torch.inference_mode():
-        assert torch.equal(again(images), vit(images))
-        assert torch.equal(again.forward_head(again.forward_features(images)), vit(images))
+        assert torch.allclose(again(images), vit(images), atol=1e-6)  # older versions of torch are not exact to the bit
+        assert torch.equal(again.forward_head(again.forward_features(images)), again(images))
         found = again.forward_intermediates(images, indices=[0, 1], intermediates_only=True)
     assert (len(found), len(again.blocks)) == (2, 3)
     assert type(again) is type(backbone.vit)
