@@ -55,7 +55,6 @@ def test_images() -> torch.Tensor:
     from toast_cli.launch import register_resolvers
     from toast_cli.registry import CONF
     from toast_cli.run import load_data
-    from toast_cli.saved import read_recipe  # noqa: F401  # the transform below is that of its recipe
 
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -129,7 +128,7 @@ def test_a_fine_tuned_model_is_the_tuned_one(runs, toast, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [["dtype=fp16"], ["dtype=bf16"], ["head=none"], ["format=torch_export"], ["format=onnx"]]
+    "words", [["dtype=fp16"], ["dtype=BF16"], ["head=none"], ["format=torch_export"], ["format=onnx"]]
 )
 def test_other_forms(runs, toast, tmp_path, words: list[str]):
     if "format=onnx" in words:

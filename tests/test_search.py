@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -76,6 +77,16 @@ def test_a_search_that_was_killed_ends_alike(found, toast, tmp_path, monkeypatch
         assert (tmp_path / "here" / name).read_text() == (found / name).read_text()
 
 
+def test_killed_after_its_last_file_it_still_ends(found, toast, tmp_path):
+    """The features are gone and the record does not say complete: the front is made again from features made again."""
+    shutil.copytree(found, tmp_path / "here")
+    record = json.loads((tmp_path / "here" / "run.json").read_text())
+    (tmp_path / "here" / "run.json").write_text(json.dumps(record | {"complete": False}))
+    (tmp_path / "here" / "front.csv").unlink()
+    assert toast("search", *FEW, "seeds=[0,1]", "hydra.run.dir=here")[0] == 0
+    assert (tmp_path / "here" / "front.csv").read_text() == (found / "front.csv").read_text()
+
+
 def test_budgets_and_targets(found, toast, tmp_path):
     for number, (word, holds) in enumerate(
         {
@@ -110,6 +121,10 @@ def test_latency_is_measured_where_it_is_asked_for(toast, tmp_path, monkeypatch)
         (["search.blocks=12"], "search.blocks=12 cannot be used: give a whole number from 1 to 11."),
         (["search.beside=identity"], "search.beside=identity is no list of translators"),
         (["search.beside=[linar]"], "spans names the translator 'linar', which is not known (did you mean linear"),
+        (
+            ["data.fit_images=[20,40]"],
+            "data.fit_images=[20, 40] are several numbers, and toast search fits its maps once",
+        ),
         (["spans=all"], "spans=all is not for toast search"),
         (["budget.gflops=0.3"], "No plan that was measured meets gflops 0.3: the smallest"),
         (["translator=mlp"], "beside translator=mlp: only closed forms can be mixed"),

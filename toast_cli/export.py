@@ -49,19 +49,21 @@ class _Settings:
     @classmethod
     def check(cls, cfg: DictConfig) -> "_Settings":
         """Raises ToastError for a value that cannot be used."""
+        given = {key: str(cfg[key]).lower() for key in ("format", "dtype", "head")}
         for key, allowed in (("format", tuple(FORMATS)), ("dtype", tuple(DTYPES)), ("head", ("probe", "none"))):
-            value = str(cfg[key]).lower()
-            if value not in allowed:
+            if given[key] not in allowed:
                 raise ToastError(
-                    f"{key}={cfg[key]} is not known{did_you_mean(value, allowed)}: use {', '.join(allowed)}."
+                    f"{key}={cfg[key]} is not known{did_you_mean(given[key], allowed)}: use {', '.join(allowed)}."
                 )
-        runs_in = FORMATS[cfg.format].dtypes
-        if cfg.dtype not in runs_in:
-            raise ToastError(f"format={cfg.format} has no runtime for dtype={cfg.dtype}: use {', '.join(runs_in)}.")
+        runs_in = FORMATS[given["format"]].dtypes
+        if given["dtype"] not in runs_in:
+            raise ToastError(
+                f"format={given['format']} has no runtime for dtype={given['dtype']}: use {', '.join(runs_in)}."
+            )
         for key, least in (("seed", 0), ("images", 1)):
             if type(cfg[key]) is not int or cfg[key] < least:
                 raise ToastError(f"{key}={cfg[key]} cannot be used: give a whole number from {least}.")
-        return cls(cfg.plan, cfg.format, cfg.dtype, str(cfg.head).lower(), cfg.seed, cfg.images)
+        return cls(cfg.plan, **given, seed=cfg.seed, images=cfg.images)
 
 
 def export(cfg: DictConfig) -> Path:

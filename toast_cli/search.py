@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.budget import Budget
+from toast_cli.console import say
 from toast_cli.errors import ToastError, require_flag
 from toast_cli.figures import save
 from toast_cli.fitting import fit
@@ -25,7 +26,7 @@ from toast_cli.rows import Candidate, Found, Row, Summary
 from toast_cli.run import announce, prepare
 from toast_cli.search_figure import picture
 from toast_cli.sizes import Sizes
-from toast_cli.stages import encode, missing_seeds, modules, score
+from toast_cli.stages import encode, modules, score
 from toast_cli.survey import Survey, scored
 
 
@@ -67,6 +68,10 @@ def search(cfg: DictConfig, folder: RunFolder) -> None:
         job = prepare(cfg, folder, lambda depth: [Plan(), *_singles(depth, names)])
         budget = Budget.check(dict(cfg.budget), dict(cfg.target), job.backbone.depth)
         _check_most(settings, budget, job.backbone.depth)
+        if len(job.data.fit) > 1:
+            raise ToastError(
+                f"data.fit_images={cfg.data.fit_images} are several numbers, and toast search fits its maps once: give one, such as 500."
+            )
     with folder.stage("fit"):
         survey = Survey(job, settings.images)
     with folder.stage("measure"):
@@ -77,14 +82,15 @@ def search(cfg: DictConfig, folder: RunFolder) -> None:
     with folder.stage("refit"):
         fitted = fit(final)
     maps = modules(final, fitted)
-    if missing_seeds(final):
-        with folder.stage("encode"):
-            encode(final, maps)
-        with folder.stage("probe"):
-            score(final, fitted, maps)
+    with folder.stage("encode"):  # the front needs the features too, where all rows are there already
+        encode(final, maps)
+    with folder.stage("probe"):
+        score(final, fitted, maps)
     write_csv(folder / "summary.csv", summarise(read_csv(folder / "results.csv", Row)), Summary)
     found = _front(final, survey, sizes, len(names))
     write_csv(folder / "front.csv", found, Found)
+    if budget.given and not any(row.chosen for row in found):
+        say(f"As refitted and timed, none of the plans found meets {budget}: the front is there to choose from.")
     save(picture(list(survey.measured.values()), found), folder / "front")
     for name in ("train", "test"):
         final.feature_file(name).path.unlink(missing_ok=True)
@@ -111,9 +117,8 @@ def _look_around(survey: Survey, settings: Settings, budget: Budget, names: tupl
     if not survey.measured:
         survey.measure(_singles(depth, names, most), {})
     original = next(iter(survey.measured.values())).loss_original
-    while (
-        survey.rounds <= settings.rounds
-    ):  # what the rounds before found decides the next: a search that was killed goes on alike
+    # What the rounds before have found decides the next, so that a search that was killed goes on alike.
+    while survey.rounds <= settings.rounds:
         predictor = Predictor(survey.single).fit({p: row.loss - original for p, row in survey.measured.items()})
         new = _promising(survey, predictor, sizes, settings, most)
         if not new:

@@ -10,7 +10,6 @@ from toast_cli.costs import Cost, Costs
 from toast_cli.draws import stratified
 from toast_cli.fitting import fit
 from toast_cli.held_out import LeaveOneOut, Score
-from toast_cli.images import Images
 from toast_cli.job import Job
 from toast_cli.plans import Plan, Span, Variant
 from toast_cli.results import read_csv, write_csv
@@ -19,23 +18,18 @@ from toast_cli.stages import encode, modules
 
 
 class Survey:
-    """``measured`` holds a Candidate for each plan. ``job`` has all single spans for its plans, and their maps are fitted."""
+    """``measured`` holds a Candidate for each plan, ``positions`` the train images that plans are measured on.
+
+    ``job`` has all single spans for its plans; their maps are fitted.
+    """
 
     def __init__(self, job: Job, images: int) -> None:
         self.job = job
-        labels = job.data.train.labels
-        self.positions = np.sort(
-            stratified(labels, job.data.seed)[:images]
-        )  # of the train images that plans are measured on
+        self.positions = np.sort(stratified(job.data.train.labels, job.data.seed)[:images])
         self.fitted = fit(job)
         self.costs = Costs(job.backbone, modules(job, self.fitted))
         rows: list[Candidate] = read_csv(job.folder / "search.csv", Candidate)
         self.measured = {Plan.parse(row.plan): row for row in rows}
-
-    @property
-    def images(self) -> Images:
-        """The train images that plans are measured on."""
-        return self.job.data.train.only(self.positions)
 
     @property
     def single(self) -> dict[Span, float]:
@@ -62,7 +56,7 @@ class Survey:
         """Encode the train images by every one of ``plans``, all in one walk, and add their scores to ``search.csv``."""
         plans, number = list(plans), self.rounds
         say(f"round {number}: {len(plans)} plans on {len(self.positions)} train images")
-        data = replace(self.job.data, train=self.images)
+        data = replace(self.job.data, train=self.job.data.train.only(self.positions))
         job = replace(self.job, plans=[Plan(), *plans], data=data, sequential=(False,), stage=f"round{number}-")
         encode(job, modules(job, {key: self.fitted[key] for key in job.maps}), ["train"])
         scores = scored(job)
