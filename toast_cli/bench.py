@@ -22,7 +22,7 @@ from toast_cli.console import say
 from toast_cli.costs import Costs
 from toast_cli.errors import ToastError
 from toast_cli.memory import peak_memory
-from toast_cli.plans import Plan, parse_plans
+from toast_cli.plans import parse_plans
 from toast_cli.results import write_csv
 from toast_cli.surgery import shorten
 from toast_cli.tokens import example
@@ -94,7 +94,6 @@ def bench(cfg: DictConfig, path: Path) -> None:
     costs = Costs(backbone, maps)
     rows = []
     for number, plan in enumerate(plans):
-        cost, original = costs.of(plan), costs.of(Plan())
         lows, middles, highs = zip(*(_quartiles(times[number]) for times in (latency, throughput)), strict=True)
         rows.append(
             Timing(
@@ -102,10 +101,7 @@ def bench(cfg: DictConfig, path: Path) -> None:
                 translator=translator.name,
                 plan=str(plan),
                 blocks_removed=plan.blocks_removed,
-                params=cost.params,
-                params_ratio=cost.params / original.params,
-                gflops=cost.gflops,
-                gflops_ratio=cost.gflops / original.gflops,
+                **costs.columns(plan),
                 latency_ms=1e3 * middles[0],
                 latency_ms_low=1e3 * lows[0],
                 latency_ms_high=1e3 * highs[0],

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from toast_cli.models import Backbone
-from toast_cli.plans import Shortened
+from toast_cli.plans import Plan, Shortened
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,16 @@ class Costs:
     def of(self, plan: Shortened) -> Cost:
         """What the shortened model of ``plan`` weighs and takes."""
         return sum((self.operations[operation] for operation in plan.operations(self.depth)), start=self.ends)
+
+    def columns(self, plan: Shortened) -> dict[str, Any]:
+        """The same as the columns ``params``, ``params_ratio``, ``gflops`` and ``gflops_ratio``, ratios to the original."""
+        cost, original = self.of(plan), self.of(Plan())
+        return {
+            "params": cost.params,
+            "params_ratio": cost.params / original.params,
+            "gflops": cost.gflops,
+            "gflops_ratio": cost.gflops / original.gflops,
+        }
 
 
 def _cost(module: nn.Module, latent: Tensor) -> Cost:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
 from toast_cli.files import write_atomically
@@ -186,6 +187,12 @@ def approximation(points: list[tuple[float, float, int]], measure: str, title: s
     return figure
 
 
+def scatter(axes: Axes, x: ArrayLike, y: ArrayLike, number: int, label: str) -> None:
+    """Points in the colour and with the marker of series ``number``."""
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    axes.scatter(x, y, s=18, color=colour, marker=marker, alpha=0.75, linewidths=0, label=label)
+
+
 def guide(series: dict[str, list[tuple[float, float]]], measure: str, title: str) -> Figure:
     """Accuracy change of every span against the similarity of its ends. ``series``: translator -> (similarity, change)."""
     figure = Figure(figsize=(6.0, 4.4), layout="constrained")
@@ -193,16 +200,7 @@ def guide(series: dict[str, list[tuple[float, float]]], measure: str, title: str
     for number, (name, points) in enumerate(series.items()):
         x, y = (np.array(values) for values in zip(*points, strict=True))
         label = f"{name}: Spearman's ρ = {spearmanr(x, y).statistic:.2f}"
-        axes.scatter(
-            x,
-            100 * y,
-            s=18,
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],
-            alpha=0.75,
-            linewidths=0,
-            label=label,
-        )
+        scatter(axes, x, 100 * y, number, label)
     axes.set(xlabel=f"{NAMES[measure]} between the span's two ends", ylabel="accuracy change, points", title=title)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
@@ -216,16 +214,7 @@ def additivity(series: dict[str, list[tuple[float, float]]], title: str) -> Figu
     for number, (name, points) in enumerate(series.items()):
         x, y = (100 * np.array(values) for values in zip(*points, strict=True))
         off = f"{name}: mean distance {np.abs(x - y).mean():.1f}"
-        axes.scatter(
-            x,
-            y,
-            s=18,
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],
-            alpha=0.75,
-            linewidths=0,
-            label=off,
-        )
+        scatter(axes, x, y, number, off)
     sums = [100 * point[0] for points in series.values() for point in points]
     ends = (min(sums), max(sums))
     axes.plot(ends, ends, color="0.4", linewidth=0.9, linestyle="--", label="additive")

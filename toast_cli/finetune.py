@@ -18,7 +18,7 @@ from toast_cli.fitting import fit
 from toast_cli.folders import RunFolder
 from toast_cli.images import Images
 from toast_cli.job import Job
-from toast_cli.plans import Map, Plan
+from toast_cli.plans import Map
 from toast_cli.probes import LinearProbe
 from toast_cli.results import read_csv, write_csv
 from toast_cli.rows import Tuned
@@ -85,7 +85,6 @@ def _counts(parts: list[Images]) -> dict[str, Any]:
 def _columns(job: Job, maps: Mapping[Map, nn.Module], settings: Settings) -> dict[str, Any]:
     """Of ``finetune.csv``, what is the same for every seed."""
     variant, costs = job.variants[-1], Costs(job.backbone, maps)
-    cost, original = costs.of(variant), costs.of(Plan())
     return {
         "model": job.backbone.label,
         "data": job.data.label,
@@ -98,10 +97,7 @@ def _columns(job: Job, maps: Mapping[Map, nn.Module], settings: Settings) -> dic
         "learning_rate": settings.learning_rate,
         "encoder_learning_rate": settings.encoder_rate,
         "epochs": settings.epochs,
-        "params": cost.params,
-        "params_ratio": cost.params / original.params,
-        "gflops": cost.gflops,
-        "gflops_ratio": cost.gflops / original.gflops,
+        **costs.columns(variant),
         "precision": job.compute.precision,
         "device": job.compute.device.type,
     }

@@ -71,14 +71,15 @@ def _usual(sizes: list[int]) -> int | None:
 
 
 def _same(one: Finding, other: Finding) -> bool:
-    return (one.translator, one.tokens, one.solver) == (other.translator, other.tokens, other.solver)
+    names = ("translator", "tokens", "solver", "sequential")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def map_name(finding: Finding, group: Sequence[Finding]) -> str:
     """The translator, with its tokens and solver where these differ within the group."""
     fitted = [f for f in group if f.translator == finding.translator]
     told = [str(getattr(finding, name)) for name in ("tokens", "solver") if len({getattr(f, name) for f in fitted}) > 1]
-    return " ".join([finding.translator, *told])
+    return " ".join([finding.translator, *told, *(["sequential"] if finding.sequential else [])])
 
 
 def _spans(findings: list[Finding], settings: str, depth: int) -> dict[str, Figure]:
@@ -94,7 +95,7 @@ def _spans(findings: list[Finding], settings: str, depth: int) -> dict[str, Figu
 
 def _sizes(findings: list[Finding], settings: str, original: float) -> dict[str, Figure]:
     pictures = {}
-    for _, group in grouped(findings, "translator", "tokens", "solver"):
+    for _, group in grouped(findings, "translator", "tokens", "solver", "sequential"):
         counts = {
             plan: len({f.fit_images for f in group if f.plan == plan}) for plan in dict.fromkeys(f.plan for f in group)
         }
@@ -120,7 +121,7 @@ def _additivity(findings: list[Finding], settings: str) -> dict[str, Figure]:
     """Single blocks that leave together, apart and as one span, where they have been measured alone too."""
     pictures = {}
     for _, group in grouped(findings, "translator", "tokens", "solver"):
-        changes = {Plan.parse(f.plan): f.delta_mean for f in group if not f.sequential}
+        changes = {Plan.parse(f.plan): f.delta_mean for f in group if not f.sequential and ":" not in f.plan}
         series: dict[str, list[tuple[float, float]]] = {}
         for plan, change in changes.items():
             alone = [changes.get(Plan((Span(i, i + 1),))) for span in plan.spans for i in range(span.start, span.end)]
@@ -160,7 +161,7 @@ def _transfer(findings: Sequence[Finding]) -> dict[str, Figure]:
         values = np.full((len(sets), len(sets)), np.nan)
         for f in group:
             values[sets.index(f.fit_data), sets.index(f.data)] = f.delta_mean
-        told = f"{key[0]}, {key[1]}, plan {settings(fitted, names[2:], key[2:])}"
+        told = f"{key[0]}, {key[1]}, plan {with_differences(fitted, names[2:], key[2:])}"
         panel = {"": (values, sets)}
         pictures[name_of("transfer", told)] = figures.matrices(
             panel,
@@ -172,7 +173,7 @@ def _transfer(findings: Sequence[Finding]) -> dict[str, Figure]:
     return pictures
 
 
-def settings(rows: Sequence[Any], names: Sequence[str], values: Sequence[object]) -> str:
+def with_differences(rows: Sequence[Any], names: Sequence[str], values: Sequence[object]) -> str:
     """The first of ``values``, with those of the others that differ between ``rows``."""
     varied = [
         str(value)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from toast_cli import figures
 from toast_cli.findings import Finding
-from toast_cli.gallery import grouped, map_name, name_of, settings, told_apart
+from toast_cli.gallery import grouped, map_name, name_of, told_apart, with_differences
 from toast_cli.plans import Plan
 from toast_cli.rows import MEASURES, Similarity
 
@@ -17,7 +17,7 @@ def of_similarity(rows: Sequence[Similarity]) -> dict[str, Figure]:
     latents at its ends are beside how alike the last latents with and without it are."""
     pictures: dict[str, Figure] = {}
     for key, own in grouped(rows, "model", "protocol", "precision"):
-        told = settings(rows, ("model", "protocol", "precision"), key)
+        told = with_differences(rows, ("model", "protocol", "precision"), key)
         for measure in MEASURES:
             panels: dict[str, dict[tuple[str, str], float]] = {}
             for row in own:
@@ -31,7 +31,7 @@ def of_similarity(rows: Sequence[Similarity]) -> dict[str, Figure]:
                 alone = [(row, plan) for row in group if len((plan := Plan.parse(row.target)).spans) == 1]
                 points = [(blocks[_ends(plan)], row.value, plan.blocks_removed) for row, plan in alone]
                 if len(points) > 2:
-                    title = f"{told} on {settings(plans, names, made)}: what a span costs the last latent"
+                    title = f"{told} on {with_differences(plans, names, made)}: what a span costs the last latent"
                     pictures[name_of("approximation", measure, title)] = figures.approximation(points, measure, title)
     return pictures
 
@@ -51,6 +51,7 @@ def of_guides(findings: Sequence[Finding], similarities: Sequence[Similarity]) -
                 if (
                     f.plan != "none"
                     and "+" not in f.plan
+                    and ":" not in f.plan  # another translator than the one its series is named after
                     and f.fit_data == f.data
                     and _ends(Plan.parse(f.plan)) in alike
                 ):

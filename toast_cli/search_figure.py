@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toast_cli.figures import COLOURS, MARKERS
+from toast_cli.figures import COLOURS, scatter
 from toast_cli.rows import Candidate, Found
 
 
@@ -24,8 +24,8 @@ def picture(measured: Sequence[Candidate], found: Sequence[Found]) -> Figure:
 
 def _sizes(axes: Axes, measured: Sequence[Candidate], found: Sequence[Found]) -> None:
     for number, name in enumerate(("one span", "several spans")):
-        points = [(row.gflops_ratio, row.loss) for row in measured if ("+" in row.plan) == (number == 1)]
-        _points(axes, points, number, name)
+        rows = [row for row in measured if ("+" in row.plan) == (number == 1)]
+        scatter(axes, [row.gflops_ratio for row in rows], [row.loss for row in rows], number, name)
     line = sorted((row.gflops_ratio, row.loss) for row in found)
     axes.plot(*zip(*line, strict=True), color=COLOURS[2], marker="D", markersize=4, linewidth=1.3, label="found")
     original = found[0].loss_original
@@ -38,16 +38,9 @@ def _sizes(axes: Axes, measured: Sequence[Candidate], found: Sequence[Found]) ->
 
 def _predictions(axes: Axes, rows: Sequence[Candidate]) -> None:
     for number, which in enumerate(dict.fromkeys(row.round for row in rows)):
-        points = [(row.loss_predicted or 0.0, row.loss) for row in rows if row.round == which]
-        _points(axes, points, number, f"round {which}")
+        own = [row for row in rows if row.round == which]
+        scatter(axes, [row.loss_predicted or 0.0 for row in own], [row.loss for row in own], number, f"round {which}")
     if rows:
         ends = [limit(row.loss for row in rows) for limit in (min, max)]
         axes.plot(ends, ends, color="0.4", linewidth=0.9, linestyle="--", label="as predicted")
     axes.set(xlabel="predicted loss", ylabel="measured loss")
-
-
-def _points(axes: Axes, points: Sequence[tuple[float, float]], number: int, name: str) -> None:
-    if points:
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        x, y = zip(*points, strict=True)
-        axes.scatter(x, y, s=16, color=colour, marker=marker, alpha=0.5, linewidths=0, label=name)

@@ -96,7 +96,7 @@ def modules(job: Job, fitted: Fitted) -> dict[Map, nn.Module]:
 
 def _variant_columns(job: Job, fitted: Fitted, variant: Variant, costs: Costs) -> dict[str, Any]:
     """The columns of a variant's rows that are the same for every seed."""
-    cost, original, plan = costs.of(variant), costs.of(Plan()), variant.plan
+    original, plan = costs.of(Plan()), variant.plan
     maps = [fitted[key] for key in variant.maps]
     return {
         "model": job.backbone.label,
@@ -109,12 +109,9 @@ def _variant_columns(job: Job, fitted: Fitted, variant: Variant, costs: Costs) -
         "fit_images": job.folder.record["fit_images"][str(variant.fit_images)] if maps else 0,
         "data_seed": job.data.seed,
         "probe": job.probe.name,
-        "params": cost.params,
+        **costs.columns(variant),
         "params_original": original.params,
-        "params_ratio": cost.params / original.params,
-        "gflops": cost.gflops,
         "gflops_original": original.gflops,
-        "gflops_ratio": cost.gflops / original.gflops,
         "fit_r2": min((translator.r2_ for translator in maps), default=None),
         "fit_rank": min((translator.rank_ for translator in maps), default=None),
         "sequential": variant.sequential,

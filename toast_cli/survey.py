@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from toast_cli.console import say
-from toast_cli.costs import Cost, Costs
+from toast_cli.costs import Costs
 from toast_cli.draws import stratified
 from toast_cli.fitting import fit
 from toast_cli.held_out import LeaveOneOut, Score
@@ -43,14 +43,10 @@ class Survey:
         """How many have been finished, that of the single spans among them."""
         return 1 + max((row.round for row in self.measured.values()), default=-1)
 
-    def cost(self, plan: Plan) -> Cost:
-        """Of its independent fit; a sequential one costs the same."""
-        return self.costs.of(Variant(plan, self.job.data.fit_sizes[-1]))
-
     def ratios(self, plan: Plan) -> dict[str, float]:
-        """Its shares of the original."""
-        cost, original = self.cost(plan), self.cost(Plan())
-        return {"params": cost.params / original.params, "gflops": cost.gflops / original.gflops}
+        """The shares of the original that its independent fit has; a sequential one has the same."""
+        columns = self.costs.columns(Variant(plan, self.job.data.fit_sizes[-1]))
+        return {name: columns[f"{name}_ratio"] for name in ("params", "gflops")}
 
     def measure(self, plans: Iterable[Plan], predicted: Mapping[Plan, float]) -> None:
         """Encode the train images by every one of ``plans``, all in one walk, and add their scores to ``search.csv``."""
