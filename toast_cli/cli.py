@@ -104,7 +104,25 @@ def _run(argv: list[str]) -> None:
 
         print_table(read_csv(path / "summary.csv", Summary))
 
-    _in_folder(argv, "config", "run", ["results.csv", "summary.csv"], show)
+    outputs = ["results.csv", "summary.csv"]
+
+    def job(cfg: "DictConfig", path: Path) -> None:
+        from toast_cli.folders import RunFolder, open_folder
+        from toast_cli.run import assist, run
+        from toast_cli.team import join
+
+        with join() as team:
+            if not team.leads:
+                if team.share(False):
+                    assist(cfg, RunFolder(path, "", ()), team)
+                return
+            with open_folder(path, cfg, outputs) as folder:
+                if team.share(not folder.complete):
+                    run(cfg, folder, team)
+        show(path)
+        print(path / outputs[0])
+
+    launch("config", argv, job)
 
 
 def _search(argv: list[str]) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from toast_cli.errors import ToastError
+from toast_cli.team import expected, local_rank
 
 _PRECISIONS = ("auto", "fp32", "bf16")
 _NARROW = 192  # below this width the casts cost more than bf16's faster products save
@@ -49,13 +50,16 @@ class Compute:
 
 
 def _pick_device(text: str) -> torch.device:
+    """``auto`` and ``cuda`` are, of several processes on a machine, a GPU for each."""
     available = ["cpu"]
     if torch.cuda.is_available():
         available += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
         available.append("mps")
     if text == "auto":
-        return torch.device(next((name for name in ("cuda", "mps") if name in available), "cpu"))
+        return _pick_device(next((name for name in ("cuda", "mps") if name in available), "cpu"))
+    if text == "cuda" and text in available and expected() > 1:
+        return torch.device("cuda", local_rank() % torch.cuda.device_count())
     if text not in available:
         raise ToastError(
             f"device={text} is not to be had: this machine has {', '.join(available)}; use one of these or auto."

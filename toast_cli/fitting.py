@@ -7,6 +7,7 @@ translators of that number of images are solved from what has been added up so f
 import copy
 import operator
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -23,6 +24,7 @@ from toast_cli.features import FeatureFile
 from toast_cli.job import Fitted, Job
 from toast_cli.moments import ROWS_FOR_A_BASIS, Layer, Moments, PairMoments
 from toast_cli.plans import Map, Span
+from toast_cli.team import ALONE
 from toast_cli.tokens import ByToken, groups_of
 from toast_cli.trained import Advance, Latents
 from toast_cli.translators import Translator
@@ -36,8 +38,9 @@ def fit(job: Job) -> Fitted:
     Maps whose sources are latents of the untouched model come from one pass; those that follow n others in a sequential
     fit need these first, and come from a pass of their own for each n and number of images.
     """
-    path = job.folder / maps.NAME
-    fitted: Fitted = maps.load(path, lambda key: blank(job, key.span)) if path.is_file() else {}
+    path, team = job.folder / maps.NAME, job.team
+    stored: Fitted = maps.load(path, lambda key: blank(job, key.span)) if team.leads and path.is_file() else {}
+    fitted = team.share(stored)
     passes: dict[tuple[int, int], list[Map]] = {}
     for key in job.maps:
         place = len(key.after.spans)
@@ -45,7 +48,8 @@ def fit(job: Job) -> Fitted:
     for (place, _), wanted in sorted(passes.items()):
         if not all(key in fitted for key in wanted):
             fitted = {**fitted, **_from_one_pass(job, wanted, fitted, sequential=place > 0)}
-            maps.save(path, fitted)
+            if team.leads:
+                maps.save(path, fitted)
     return {key: fitted[key] for key in job.maps}
 
 
@@ -55,9 +59,11 @@ def _from_one_pass(job: Job, wanted: list[Map], fitted: Fitted, sequential: bool
         try:
             if sequential:
                 return _solve_after(job, wanted, fitted, size)
-            return _train(job, wanted, fitted, size) if job.translator.trained else _solve(job, wanted, size)
+            if job.translator.trained:  # one map after the other: there is nothing to share out
+                return job.team.share(_train(replace(job, team=ALONE), wanted, fitted, size) if job.team.leads else {})
+            return _solve(job, wanted, size)
         except Exception as e:
-            if not out_of_memory(e):
+            if not out_of_memory(e) or job.team.size > 1:  # the others have gone on
                 raise
             size = halve(size, say, e)
 
@@ -72,50 +78,79 @@ def blank(job: Job, span: Span) -> Translator:
     return translator if len(groups) == 1 else ByToken(translator, groups)
 
 
-def _passes(job: Job, batch_size: int, encode: Callable[[Tensor], _Latents]) -> Iterator[tuple[int, _Latents | None]]:
-    """Every batch as (number of images so far, its latents), and (so far, None) at the end of each part."""
+def _passes(
+    job: Job, batch_size: int, encode: Callable[[Tensor], _Latents]
+) -> Iterator[tuple[np.ndarray, _Latents] | int]:
+    """Each of this process's batches as (its images' numbers, its latents), and at the end of each part how many images of
+    all processes could be used so far."""
     again = set(job.data.train.indices.tolist())  # these will be encoded too, and need no second decoding
-    seen = 0
-    with progress("fit", sum(map(len, job.data.fit))) as advance:
+    before = seen = used = 0
+    own = sum(len(which) for part in job.data.fit for which in job.team.ranges(0, len(part), batch_size))
+    with progress("fit", own) as advance:
         for part in job.data.fit:
             for batch in job.batches(part, batch_size, keep=again if part.split is job.data.train.split else ()):
                 seen += len(batch.positions)
                 if len(batch.positions):
-                    yield seen, encode(batch.pixels)
+                    yield before + batch.positions, encode(batch.pixels)
                 advance(batch.size)
-            if seen == 0:
+            before, used = before + len(part), used + job.team.sum(seen)
+            seen = 0
+            if used == 0:
                 raise ToastError("None of the fit images can be decoded: mend them, or draw others with data.seed.")
-            yield seen, None
+            yield used
 
 
 class _Sums:
-    """Moments of each group of tokens; those of the images that the translator wants held out are kept apart."""
+    """Moments of each group of tokens; those of the images that the translator wants held out are kept apart.
 
-    def __init__(self, job: Job, pairs: list[tuple[Layer, Layer]]) -> None:
+    All processes of a run use the bases of its first images, so that each batch adds the same whoever adds it.
+    """
+
+    def __init__(
+        self, job: Job, pairs: list[tuple[Layer, Layer]], batch_size: int, encode: Callable[[Tensor], _Latents]
+    ) -> None:
         self.job, self.groups = job, _groups(job)
         self.held_out = max(translator.held_out for translator in job.translators.values())
         self.moments = [(Moments(pairs), Moments(pairs)) for _ in self.groups]  # kept, held out
+        if not job.team.leads:
+            first = job.data.fit[0].only(np.arange(min(batch_size, len(job.data.fit[0]))))
+            for batch in replace(job, team=ALONE).batches(first, batch_size):
+                if len(batch.positions):
+                    self._update(batch.positions, encode(batch.pixels), Moments.choose_bases)
 
-    def update(self, first: int, found: _Latents) -> None:
-        """Add the latents (N, T, D) of images number ``first`` on. Raises ToastError where they are not finite."""
+    def update(self, images: np.ndarray, found: _Latents) -> None:
+        """Add the latents (N, T, D) of the images with these numbers (N,). Raises ToastError where they are not finite."""
         try:
-            self._update(first, found)
+            self._update(images, found, Moments.update)
         except FloatingPointError as e:
             raise self.job.not_finite(str(e).capitalize()) from e
 
-    def _update(self, first: int, found: _Latents) -> None:
-        images = np.arange(first, first + len(next(iter(found.values()))))
+    def _update(self, images: np.ndarray, found: _Latents, use: Callable[[Moments, _Latents], None]) -> None:
         apart = np.floor((images + 1) * self.held_out) > np.floor(images * self.held_out)  # one in 1 / held_out
         for which, kind in ((~apart, 0), (apart, 1)):
             if not which.any():
                 continue
             chosen = slice(None) if which.all() else torch.from_numpy(which)
             for group, sums in zip(self.groups, self.moments, strict=True):
-                sums[kind].update({layer: found[layer][chosen][:, group] for layer in sums[kind].layers})
+                use(sums[kind], {layer: found[layer][chosen][:, group] for layer in sums[kind].layers})
 
-    def solve(self, span: Span, source: Layer) -> Translator:
-        """The span's translator from all that has been added so far of ``source`` and the latents after block ``span.end``."""
-        parts = [tuple(sums.pair(source, span.end) for sums in kinds if sums.count) for kinds in self.moments]
+    def solve(self, sources: Mapping[Map, Layer]) -> Fitted:
+        """The translator of every map from all that has been added so far of its source and the latents after its span.
+
+        The processes add up what each has seen, and share out the maps.
+        """
+        team, found = self.job.team, {}
+        for number, (key, source) in enumerate(sources.items()):
+            parts = [[team.add_up(self._pair(sums, source, key.span)) for sums in kinds] for kinds in self.moments]
+            if number % team.size == team.rank:
+                found[key] = self._fit(key.span, [tuple(sums for sums in part if sums.count) for part in parts])
+        found = team.unite(found)
+        return {key: found[key] for key in sources}
+
+    def _pair(self, sums: Moments, source: Layer, span: Span) -> PairMoments:
+        return sums.pair(source, span.end) if sums.count else PairMoments.nothing(self.job.backbone.width)
+
+    def _fit(self, span: Span, parts: list[tuple[PairMoments, ...]]) -> Translator:
         translator = blank(self.job, span)
         if isinstance(translator, ByToken):
             everything = reduce(operator.add, (pair for part in parts for pair in part))
@@ -130,17 +165,20 @@ class _Sums:
 
 def _solve(job: Job, wanted: list[Map], batch_size: int) -> Fitted:
     """Closed forms from latents of the untouched model. The sums, gigabytes for a large model, end with this function."""
-    sums, before = _Sums(job, [(key.span.start, key.span.end) for key in wanted]), 0
+
+    def encode(pixels: Tensor) -> _Latents:
+        return latents(job.backbone, pixels)
+
+    sums = _Sums(job, [(key.span.start, key.span.end) for key in wanted], batch_size, encode)
     fitted: dict[Map, Translator] = {}
     used: list[int] = []
-    for seen, found in _passes(job, batch_size, lambda pixels: latents(job.backbone, pixels)):
-        if found is None:
+    for step in _passes(job, batch_size, encode):
+        if isinstance(step, int):
             size = job.data.fit_sizes[len(used)]
-            fitted |= {key: sums.solve(key.span, key.span.start) for key in wanted if key.fit_images == size}
-            used.append(seen)
+            fitted |= sums.solve({key: key.span.start for key in wanted if key.fit_images == size})
+            used.append(step)
         else:
-            sums.update(before, found)
-            before = seen
+            sums.update(*step)
     _note(job, used)
     return fitted
 
@@ -160,13 +198,13 @@ def _solve_after(job: Job, wanted: list[Map], fitted: Fitted, batch_size: int) -
     def encode(pixels: Tensor) -> _Latents:
         return {**latents(job.backbone, pixels), **dict(zip(prefixes, encoder(pixels).unbind(1), strict=True))}
 
-    sums, before, sizes = _Sums(job, [(sources[key], key.span.end) for key in wanted]), 0, iter(job.data.fit_sizes)
-    for seen, found in _passes(job, batch_size, encode):
-        if found is not None:
-            sums.update(before, found)
-            before = seen
+    sums = _Sums(job, [(sources[key], key.span.end) for key in wanted], batch_size, encode)
+    sizes = iter(job.data.fit_sizes)
+    for step in _passes(job, batch_size, encode):
+        if not isinstance(step, int):
+            sums.update(*step)
         elif next(sizes) == wanted[0].fit_images:
-            return {key: sums.solve(key.span, sources[key]) for key in wanted}
+            return sums.solve(sources)
     raise ValueError(f"no part of the fit images ends at {wanted[0].fit_images}")
 
 
@@ -178,10 +216,11 @@ def _train(job: Job, wanted: list[Map], fitted: Fitted, batch_size: int) -> Fitt
     for file in files.values():
         file.path.unlink(missing_ok=True)
     used: list[int] = []
-    for seen, found in _passes(job, batch_size, lambda pixels: latents(job.backbone, pixels)):
-        if found is None:
-            used.append(seen)
+    for step in _passes(job, batch_size, lambda pixels: latents(job.backbone, pixels)):
+        if isinstance(step, int):
+            used.append(step)
             continue
+        found = step[1]
         for layer, file in files.items():
             if not torch.isfinite(found[layer].sum()):
                 raise job.not_finite(f"The latents after block {layer}")
@@ -215,4 +254,5 @@ def _trained(translator: Translator, parts: list[tuple[Latents, ...]], advance: 
 
 def _note(job: Job, used: list[int]) -> None:
     """How many fit images could be used, by how many were asked for."""
-    job.folder.note(fit_images=dict(zip(map(str, job.data.fit_sizes), used, strict=True)))
+    if job.team.leads:
+        job.folder.note(fit_images=dict(zip(map(str, job.data.fit_sizes), used, strict=True)))

@@ -1,7 +1,7 @@
 """Labelled images and how they become pixels: decoded once, in batches, a bad one named or left out."""
 
 import io
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from toast_cli.errors import ToastError
+from toast_cli.team import ALONE
 
 Transform = Callable[[Image.Image], Tensor]
 UNDECODABLE = (
@@ -72,8 +73,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Batch:
-    """``size`` images in a row, of which those at ``positions`` (B,) could be decoded: ``pixels`` uint8 (B, 3, H, W)."""
+    """``size`` images in a row from number ``first`` on, of which those at ``positions`` (B,) could be decoded.
 
+    ``pixels`` are uint8 (B, 3, H, W).
+    """
+
+    first: int
     size: int
     positions: np.ndarray
     pixels: Tensor
@@ -99,21 +104,26 @@ class Images:
         transform: Transform,
         size: int,
         workers: int = 0,
-        start: int = 0,
+        ranges: Sequence[range] | None = None,
         keep: Container[int] = (),
         pin: bool = False,
     ) -> Iterator[Batch]:
-        """The images from number ``start`` on, in order, ``size`` at a time.
+        """The images in order, ``size`` at a time, or those of each of the ``ranges``.
 
         The pixels of the split's images numbered in ``keep`` stay in memory, for whoever asks for them again. ``pin`` puts
         batches where CUDA copies them from while it computes.
 
         Raises ToastError that names a bad image, unless ``skip_bad_images`` is set.
         """
+        ranges = ALONE.ranges(0, len(self), size) if ranges is None else ranges
         loader = DataLoader(
-            _Decoder(self, transform, start), size, num_workers=workers, collate_fn=_collate, pin_memory=pin
+            _Decoder(self, transform),
+            batch_sampler=map(list, ranges),
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=pin,
         )
-        for good, pixels, bad in loader:
+        for which, (good, pixels, bad) in zip(ranges, loader, strict=True):
             if bad and not self.split.skip_bad_images:
                 first = next(iter(bad.values()))
                 raise ToastError(
@@ -123,7 +133,7 @@ class Images:
             for position, item in [*zip(good, pixels, strict=True), *bad.items()]:
                 if (index := int(self.indices[position])) in keep:
                     self.split.kept[index] = item.clone() if isinstance(item, Tensor) else item
-            yield Batch(len(good) + len(bad), np.array(good, dtype=int), pixels)
+            yield Batch(which.start, len(which), np.array(good, dtype=int), pixels)
 
 
 _Item = tuple[int, Tensor | BadImage]  # position, pixels
@@ -132,14 +142,10 @@ _Item = tuple[int, Tensor | BadImage]  # position, pixels
 class _Decoder(Dataset):
     """What a DataLoader wants; a bad image is a value, because an exception would lose its words between processes."""
 
-    def __init__(self, images: Images, transform: Transform, start: int) -> None:
-        self.images, self.transform, self.start = images, transform, start
+    def __init__(self, images: Images, transform: Transform) -> None:
+        self.images, self.transform = images, transform
 
-    def __len__(self) -> int:
-        return len(self.images) - self.start
-
-    def __getitem__(self, i: int) -> _Item:
-        position = self.start + i
+    def __getitem__(self, position: int) -> _Item:
         return position, self.images.split.pixels(int(self.images.indices[position]), self.transform)
 
 

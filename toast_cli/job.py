@@ -12,6 +12,7 @@ from toast_cli.images import Batch, Images
 from toast_cli.models import Backbone
 from toast_cli.plans import Map, Plan, Span, Variant, variants
 from toast_cli.probes import Probe
+from toast_cli.team import ALONE, Team
 from toast_cli.translators import Translator
 
 Fitted = Mapping[Map, Translator]
@@ -38,6 +39,7 @@ class Job:
     workers: int
     sequential: tuple[bool, ...] = (False,)
     stage: str = ""
+    team: Team = ALONE
 
     @property
     def translator(self) -> Translator:
@@ -60,10 +62,12 @@ class Job:
         return list(dict.fromkeys(key for variant in self.variants for key in variant.maps))
 
     def batches(self, images: Images, size: int, start: int = 0, keep: Container[int] = ()) -> Iterator[Batch]:
-        """``images.batches`` with the model's transform, pixels on the run's device."""
+        """This process's share of the images from number ``start`` on, ``size`` at a time: ``images.batches`` with the model's
+        transform, pixels on the run's device."""
         device = self.compute.device
         pin = device.type == "cuda"
-        for batch in images.batches(self.backbone.transform, size, self.workers, start, keep, pin):
+        ranges = self.team.ranges(start, len(images), size)
+        for batch in images.batches(self.backbone.transform, size, self.workers, ranges, keep, pin):
             yield replace(batch, pixels=batch.pixels.to(device, non_blocking=pin))
 
     def feature_file(self, name: str) -> FeatureFile:

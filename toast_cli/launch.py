@@ -36,6 +36,7 @@ def launch(config: str, argv: list[str], job: "Callable[[DictConfig, Path], None
     ]  # the group `data` once more, for fit images
     argv = sorted(argv, key=lambda word: "=" in word and not word.startswith("-"))  # Hydra wants overrides in one piece
     _check_flags(argv)
+    _check_processes(config, argv)
     program, sys.argv = sys.argv, ["toast", *argv]
     try:
         hydra.main(config_path=str(CONF), config_name=config, version_base="1.3")(guarded)()
@@ -54,6 +55,20 @@ def _check_flags(argv: list[str]) -> None:
     parser = get_args_parser()
     parser.error = complain  # type: ignore[method-assign]
     parser.parse_args(argv)
+
+
+def _check_processes(config: str, argv: list[str]) -> None:
+    """Raises ToastError where several processes have been started for what one does."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+        return
+    if config != "config":
+        raise ToastError(
+            f"{os.environ['WORLD_SIZE']} processes were started, and only toast run shares its work out: start one."
+        )
+    if {"-m", "--multirun"} & set(argv):
+        raise ToastError(
+            "Several processes share one run, not a multirun: start them without -m, or the multirun without torchrun."
+        )
 
 
 def register_resolvers() -> None:

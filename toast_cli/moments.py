@@ -37,6 +37,12 @@ class PairMoments:
     yy: Tensor  # (D, D)    Σ yᵀy
     dtype: torch.dtype = torch.float32
 
+    @classmethod
+    def nothing(cls, width: int) -> "PairMoments":
+        """The sums over no tokens, D = ``width``."""
+        vector, matrix = (torch.zeros(shape, dtype=torch.float64) for shape in ((width,), (width, width)))
+        return cls(0, vector, vector, matrix, matrix, matrix)
+
     def __add__(self, other: "PairMoments") -> "PairMoments":
         """The sums over the tokens of both."""
         sums = {name: getattr(self, name) + getattr(other, name) for name in ("sum_x", "sum_y", "xx", "xy", "yy")}
@@ -141,15 +147,20 @@ class Moments:
         self._product: dict[tuple[Layer, Layer], Tensor] = {}  # (layer, layer) -> Σ zᵀz (D, D)
         self._square: dict[Layer, Tensor] = {}  # layer -> Σ xᵀx (D, D), once it has been asked for
 
-    def update(self, latents: Mapping[Layer, Tensor]) -> None:
-        """Add the latents (N, T, D) of one batch, by layer. Raises FloatingPointError for values that are not finite."""
-        rows = {layer: latents[layer].flatten(0, 1) for layer in self.layers}  # (n, D)
-        for layer, x in rows.items():
-            if not torch.isfinite(x.sum()):
+    def choose_bases(self, latents: Mapping[Layer, Tensor]) -> None:
+        """By the latents (N, T, D) of a first batch, which is not added. Raises FloatingPointError for values that are not finite."""
+        for layer in self.layers:
+            if not torch.isfinite(latents[layer].sum()):
                 raise FloatingPointError(f"the latents after block {layer}")
             if layer not in self._basis:
-                self._basis[layer] = _Basis.of(x)
-            rows[layer] = self._basis[layer](x)
+                self._basis[layer] = _Basis.of(latents[layer].flatten(0, 1))
+
+    def update(self, latents: Mapping[Layer, Tensor]) -> None:
+        """Add the latents (N, T, D) of one batch, by layer. Raises FloatingPointError for values that are not finite."""
+        self.choose_bases(latents)
+        rows = {}  # layer -> (n, D)
+        for layer in self.layers:
+            rows[layer] = self._basis[layer](latents[layer].flatten(0, 1))
             self._add(self._total, layer, rows[layer].sum(0))
         for i, j in dict.fromkeys([*((layer, layer) for layer in self.layers), *self.pairs]):
             self._add(self._product, (i, j), rows[i].T @ rows[j])

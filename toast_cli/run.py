@@ -32,11 +32,14 @@ from toast_cli.results import read_csv, summarise, write_csv
 from toast_cli.reuse import take_features
 from toast_cli.rows import Row, Summary
 from toast_cli.stages import encode, missing_seeds, modules, score
+from toast_cli.team import ALONE, Team
 from toast_cli.translators import Translator
 
 
-def run(cfg: DictConfig, folder: RunFolder) -> None:
+def run(cfg: DictConfig, folder: RunFolder, team: Team = ALONE) -> None:
     """Bring the run in ``folder`` to its end from wherever it stands; finished stages are not done again.
+
+    Of several processes this is what the first does; the others ``assist``.
 
     Raises ToastError for what a person must mend.
     """
@@ -44,11 +47,11 @@ def run(cfg: DictConfig, folder: RunFolder) -> None:
     if cfg.features_from is not None:
         take_features(cfg, folder)
     with folder.stage("load"):
-        job = prepare(cfg, folder)
+        job = prepare(cfg, folder, team=team)
         announce(job)
     with folder.stage("fit"):
         fitted = fit(job)
-    if missing_seeds(job):
+    if team.share(bool(missing_seeds(job))):
         maps = modules(job, fitted)
         with folder.stage("encode"):
             encode(job, maps)
@@ -61,10 +64,20 @@ def run(cfg: DictConfig, folder: RunFolder) -> None:
     folder.finish()
 
 
-def prepare(cfg: DictConfig, folder: RunFolder, plans_of: Callable[[int], list[Plan]] | None = None) -> Job:
+def assist(cfg: DictConfig, folder: RunFolder, team: Team) -> None:
+    """What every process of a run but the first does: its share of fitting and encoding, none of the writing."""
+    job = assemble(cfg, folder, None, cfg.precision, team)
+    fitted = fit(job)
+    if team.share(False):
+        encode(job, modules(job, fitted))
+
+
+def prepare(
+    cfg: DictConfig, folder: RunFolder, plans_of: Callable[[int], list[Plan]] | None = None, team: Team = ALONE
+) -> Job:
     """``assemble``, and record what the run is made of."""
     begun_with = folder.record.get("precision", "auto")  # what `auto` stood for when the run began
-    job = assemble(cfg, folder, plans_of, begun_with if cfg.precision == "auto" else cfg.precision)
+    job = assemble(cfg, folder, plans_of, begun_with if cfg.precision == "auto" else cfg.precision, team)
     folder.begin(
         weights=job.backbone.fingerprint(),
         data=job.data.fingerprint(),
@@ -76,7 +89,13 @@ def prepare(cfg: DictConfig, folder: RunFolder, plans_of: Callable[[int], list[P
     return job
 
 
-def assemble(cfg: DictConfig, folder: RunFolder, plans_of: Callable[[int], list[Plan]] | None, precision: str) -> Job:
+def assemble(
+    cfg: DictConfig,
+    folder: RunFolder,
+    plans_of: Callable[[int], list[Plan]] | None,
+    precision: str,
+    team: Team = ALONE,
+) -> Job:
     """Load the model, check the settings against it, then load the data.
 
     The plans are those that ``plans_of`` gives for the model's depth, or else ``spans``.
@@ -97,18 +116,29 @@ def assemble(cfg: DictConfig, folder: RunFolder, plans_of: Callable[[int], list[
             f"fit.sequential=true needs a translator in closed form, and {translator.name} is trained: use translator=linear."
         )
     compute = Compute.pick(cfg.device, precision, backbone.width)
-    batch_size, workers = (
-        compute.batch_size(cfg.batch_size, backbone.tokens, backbone.width),
-        _workers(cfg.workers, compute),
-    )
+    batch_size = compute.batch_size(cfg.batch_size, backbone.tokens, backbone.width)
+    workers = _workers(cfg.workers, compute)
+    precision, batch_size = team.share((compute.precision, batch_size))
+    compute = replace(compute, precision=precision)
     backbone.to(compute.device)
     backbone.block_dtype = compute.dtype
     probe.device, probe.head = compute.device, backbone.head if backbone.pooler is None else None
     probe.check(backbone.label)
     data = load_data(cfg)
-    kinds = (sequential,)
     return Job(
-        folder, backbone, data, plans, translators, probe, seeds, _protocol(cfg), compute, batch_size, workers, kinds
+        folder,
+        backbone,
+        data,
+        plans,
+        translators,
+        probe,
+        seeds,
+        _protocol(cfg),
+        compute,
+        batch_size,
+        workers,
+        sequential=(sequential,),
+        team=team,
     )
 
 

@@ -28,19 +28,19 @@ def encode(job: Job, maps: Mapping[Map, nn.Module], splits: Sequence[str] = ("tr
 
 
 def _encode_split(job: Job, encoder: Halving, name: str, images: Images) -> None:
-    file = job.feature_file(name)
-    done = file.finished(job.batch_size)
+    file, team = job.feature_file(name), job.team
+    done = team.share(file.finished(job.batch_size * team.size) if team.leads else 0)
     if done == len(images):
         return
     with progress(f"encode {name}", len(images), done) as advance:
         for batch in job.batches(images, job.batch_size, done):
             features = np.full((batch.size, *file.shape[1:]), np.nan, np.float32)  # (B, P, F)
             if len(batch.positions):
-                features[batch.positions - done] = encoder(batch.pixels).cpu().numpy()
-                _check_finite(job, features[batch.positions - done])
-            file.append(features)
-            done += batch.size
-            advance(batch.size)
+                features[batch.positions - batch.first] = encoder(batch.pixels).cpu().numpy()
+                _check_finite(job, features[batch.positions - batch.first])
+            for part in team.gather(features, job.batch_size):
+                file.append(part)
+                advance(len(part))
 
 
 def _check_finite(job: Job, features: np.ndarray) -> None:

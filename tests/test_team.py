@@ -1,0 +1,67 @@
+"""Several processes of one run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import SMALL
+from toast_cli.results import read_csv
+from toast_cli.rows import Row
+from toast_cli.team import Team
+
+WORK = [
+    *(setting for setting in SMALL if not setting.startswith("data.fit_images")),
+    "data.fit_images=[33,40]",
+    "translator=ridge",
+    "keep_features=true",
+    "batch_size=16",
+]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize(("start", "stop"), [(0, 0), (0, 7), (4, 31), (31, 31)])
+def test_the_shares_are_all_items_in_order_and_equally_many(size: int, start: int, stop: int):
+    shares = [Team(rank, size).ranges(start, stop, 4) for rank in range(size)]
+    in_turn = [item for together in zip(*shares, strict=True) for share in together for item in share]
+    assert in_turn == list(range(start, stop))
+
+
+def _several(*words: str, processes: int = 2) -> subprocess.CompletedProcess:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.run([*launcher, "-m", "toast_cli", *words], capture_output=True, text=True, check=False)
+
+
+def test_two_processes_give_what_one_does(toast, tmp_path: Path):
+    assert toast("run", *WORK, "hydra.run.dir=one")[0] == 0
+    done = _several("run", *WORK, "hydra.run.dir=two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("two/results.csv") == 1, "the first process speaks alone"
+    one, two = (read_csv(tmp_path / name / "results.csv", Row) for name in ("one", "two"))
+    assert [(row.plan, row.fit_images, row.accuracy) for row in one] == [
+        (row.plan, row.fit_images, row.accuracy) for row in two
+    ]
+    for split in ("train", "test"):
+        a, b = (np.fromfile(tmp_path / name / "features" / f"{split}.f32", np.float32) for name in ("one", "two"))
+        assert np.abs(a - b).max() < 2e-6 * np.abs(a).max()
+
+
+class TestWhatOneProcessDoes:
+    @pytest.fixture(autouse=True)
+    def _started_by_torchrun(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv("WORLD_SIZE", "4")
+
+    def test_other_verbs(self, toast):
+        status, _, err = toast("search")
+        assert (status, err) == (
+            1,
+            "toast: 4 processes were started, and only toast run shares its work out: start one.\n",
+        )
+
+    def test_a_multirun(self, toast):
+        status, _, err = toast("run", "-m", "seeds=[0],[1]")
+        assert status == 1
+        assert "Several processes share one run, not a multirun" in err
