@@ -181,10 +181,8 @@ def _leaves(tree: object, key: str = "") -> list[tuple[str, object]]:
 ERRORS = {
     (
         "fly",
-    ): "'fly' is not a verb: use run, search, similarity, finetune, export, predict, bench, report, list, or see toast --help.",
-    (
-        "rn",
-    ): "'rn' is not a verb (did you mean run?): use run, search, similarity, finetune, export, predict, bench, report, list, or see toast --help.",
+    ): "'fly' is not a verb: use run, search, similarity, finetune, export, predict, bench, report, status, doctor, list, or see toast --help.",
+    ("rn",): "'rn' is not a verb (did you mean run?): use run, search, similarity, finetune, export,",
     (
         "run",
         "model=dinov2_x",

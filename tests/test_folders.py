@@ -1,4 +1,6 @@
 import json
+import os
+import platform
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -53,7 +55,10 @@ def test_paths_are_absolute(tmp_path, monkeypatch: pytest.MonkeyPatch):
 def test_one_process_at_a_time(tmp_path):
     with (
         open_folder(tmp_path / "run", config()),
-        pytest.raises(ToastError, match="run is in use by another toast process: wait until it has finished"),
+        pytest.raises(
+            ToastError,
+            match=rf"run is in use by another toast process \(process {os.getpid()} on {platform.node()}\): wait until it has",
+        ),
         open_folder(tmp_path / "run", config()),
     ):
         pass

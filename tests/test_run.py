@@ -143,6 +143,28 @@ class TestMultirun:
         assert "span 9-12 ends at block 12" in err
         assert "span 5-3 must start before it ends" in err
 
+    def test_unless_it_is_to_stop_there(self, toast, tmp_path):
+        status, out, err = toast("run", "-m", *SMALL[:3], "spans=9-12,9-11,5-3", "fail_fast=true")
+        assert (status, out) == (1, "")
+        assert err == "toast: span 9-12 ends at block 12, but the model's 12 blocks are 0 to 11.\n"
+
+    @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+    def test_in_processes_of_their_own(self, toast, tmp_path, launcher: str):
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
+        words = ["run", "-m", *SMALL[:3], "spans=9-12,9-11", f"hydra/launcher={launcher}"]
+        status, _, err = toast(*words)
+        assert status == 1
+        assert err.endswith("toast: span 9-12 ends at block 12, but the model's 12 blocks are 0 to 11.\n")
+        assert len(list(tmp_path.glob("outputs/run/*/results.csv"))) == 1
+        assert not list(tmp_path.glob(".toast-failures*"))
+
+    def test_a_launcher_that_is_not_installed(self, toast):
+        status, _, err = toast("run", "-m", "hydra/launcher=ray")
+        assert status == 1
+        assert err.startswith(
+            "toast: hydra/launcher=ray is not there: joblib, submitit_local and submitit_slurm come with pip"
+        )
+
 
 class TestResume:
     def reference(self, toast, tmp_path, *settings: str) -> bytes:

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.launch import launch
 from toast_cli.listing import listing
 from toast_cli.sentences import sentence
+from toast_cli.signals import Terminated, terminated
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,16 +26,22 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     debug = os.environ.get("TOAST_DEBUG", "") not in ("", "0")
     try:
-        _dispatch(argv)
+        with terminated():
+            _dispatch(argv)
+    except Terminated:
+        sys.exit(_complain(f"Terminated: {_GOES_ON}", status=143))
     except KeyboardInterrupt:
         if debug:
             raise
-        sys.exit(_complain("Interrupted: what is finished is kept, the same command goes on from there.", status=130))
+        sys.exit(_complain(f"Interrupted: {_GOES_ON}", status=130))
     except Exception as e:
         told = sentence(e)
         if debug or told is None:
             raise
         sys.exit(_complain(told))
+
+
+_GOES_ON = "what is finished is kept, the same command goes on from there."
 
 
 def _complain(sentence: str, status: int = 1) -> int:
@@ -51,6 +59,8 @@ def _dispatch(argv: list[str]) -> None:
         "predict": _predict,
         "bench": _bench,
         "report": _report,
+        "status": _status,
+        "doctor": _doctor,
         "list": listing,
     }
     if argv[:1] in (["-sc"], ["--shell-completion"]):
@@ -80,6 +90,8 @@ verbs:
   predict <export> <images>   the classes that an exported model sees in files    (toast predict --help)
   bench [key=value ...]       latency, throughput, peak memory of shortened models   (toast bench --help)
   report <folders>            tables, figures and a page from any number of runs  (toast report --help)
+  status <folders>            which runs are done, running, failed, and the time left
+  doctor                      what this machine, its installation and the hub offer; a self-test
   list [group]                what can be chosen: models, data, translators, probes, experiments
 
 examples:
@@ -107,9 +119,18 @@ def _run(argv: list[str]) -> None:
     outputs = ["results.csv", "summary.csv"]
 
     def job(cfg: "DictConfig", path: Path) -> None:
+        from toast_cli.errors import require_flag
         from toast_cli.folders import RunFolder, open_folder
-        from toast_cli.run import assist, run
+        from toast_cli.run import assist, rehearse, run
         from toast_cli.team import join
+
+        if require_flag(cfg.dry, "dry"):
+            try:
+                rehearse(cfg, RunFolder(path, "", ()))
+            finally:
+                with suppress(OSError):
+                    path.rmdir()  # Hydra has made it; one that holds anything stays
+            return
 
         with join() as team:
             if not team.leads:
@@ -220,6 +241,34 @@ def _report(argv: list[str]) -> None:
     from toast_cli.report import report
 
     print(report(args.folders, args.out))
+
+
+def _status(argv: list[str]) -> None:
+    """``toast status``: what ``status.py`` does."""
+    parser = argparse.ArgumentParser(
+        prog="toast status",
+        description="Which runs are done, running, failed or stopped, and the time left.",
+        epilog="example: toast status outputs",
+    )
+    parser.add_argument(
+        "folders", nargs="*", type=Path, default=[Path("outputs")], help="where runs lie (default: outputs)"
+    )
+    args = parser.parse_args(argv)
+    from toast_cli.status import status
+
+    status(args.folders)
+
+
+def _doctor(argv: list[str]) -> None:
+    """``toast doctor``: what ``doctor.py`` does."""
+    parser = argparse.ArgumentParser(
+        prog="toast doctor",
+        description="What this machine, its installation and the hub offer, and a self-test; status 1 if something is wrong.",
+    )
+    parser.parse_args(argv)
+    from toast_cli.doctor import doctor
+
+    sys.exit(doctor())
 
 
 def _bench(argv: list[str]) -> None:

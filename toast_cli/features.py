@@ -17,9 +17,14 @@ class FeatureFile:
         self._row = 4 * plans * width  # bytes
 
     @property
+    def bytes(self) -> int:
+        """Of the whole file."""
+        return self.shape[0] * self._row
+
+    @property
     def bytes_missing(self) -> int:
         """What is still to be written."""
-        return self.shape[0] * self._row - (self.path.stat().st_size if self.path.is_file() else 0)
+        return self.bytes - (self.path.stat().st_size if self.path.is_file() else 0)
 
     def finished(self, batch_size: int) -> int:
         """How many images are finished, in whole batches; what a kill left beyond them is cut off."""

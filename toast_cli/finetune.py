@@ -16,13 +16,14 @@ from toast_cli.draws import stratified
 from toast_cli.errors import ToastError
 from toast_cli.fitting import fit
 from toast_cli.folders import RunFolder
+from toast_cli.forecast import announce
 from toast_cli.images import Images
 from toast_cli.job import Job
 from toast_cli.plans import Map
 from toast_cli.probes import LinearProbe
 from toast_cli.results import read_csv, write_csv
 from toast_cli.rows import Tuned
-from toast_cli.run import announce, prepare
+from toast_cli.run import prepare
 from toast_cli.stages import encode, modules
 from toast_cli.tuning import Settings, Student, Training, accuracy
 
@@ -32,7 +33,7 @@ def finetune(cfg: DictConfig, folder: RunFolder) -> None:
     settings = Settings.check(OmegaConf.to_container(cfg.tune))  # type: ignore[arg-type]
     with folder.stage("load"):
         job = prepare(cfg, folder)
-        announce(job)
+        announce(job, memory=False)
     if len(job.variants) > 2 or not isinstance(job.probe, LinearProbe):
         raise ToastError(
             "toast finetune takes one plan, one number of data.fit_images, and a linear probe that its head starts from: give "

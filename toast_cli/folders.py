@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
+import platform
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.errors import ToastError, require_flag
 from toast_cli.files import beside, write_atomically
+from toast_cli.sentences import sentence
 
 # How a run is carried out, not what it computes; and an experiment's name, whose settings count, not what it is called.
-NOT_SCIENTIFIC = ("device", "batch_size", "workers", "fresh", "keep_features", "features_from", "experiment", "hydra")
+NOT_SCIENTIFIC = (
+    "device",
+    "batch_size",
+    "workers",
+    "fresh",
+    "fail_fast",
+    "dry",
+    "keep_features",
+    "features_from",
+    "experiment",
+    "hydra",
+)
 _PATHS = (("model", "checkpoint"), ("data", "path"), ("fit_data", "path"))
 RECORD = "run.json"
 _OWN = (
@@ -104,10 +118,16 @@ class RunFolder:
         """Record that all rows are written."""
         self.note(complete=True, inputs=self._inputs)
 
+    @property
+    def feature_bytes(self) -> int:
+        """Of the features that lie here so far."""
+        return sum(file.stat().st_size for file in (self.path / "features").glob("*.f32"))
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the wall time of what happens inside to the record."""
+        """Add the wall time of what happens inside to the record, and say there that it has begun."""
         begun = time.perf_counter()
+        self.note(stage={"name": name, "begun": time.time(), "bytes": self.feature_bytes})
         try:
             yield
         finally:
@@ -131,12 +151,20 @@ def open_folder(
         lock.acquire(timeout=0)
     except Timeout as e:
         raise ToastError(
-            f"{path} is in use by another toast process: wait until it has finished, or choose another hydra.run.dir=<dir>."
+            f"{path} is in use by another toast process{_holder(path)}: wait until it has finished, or choose another hydra.run.dir=<dir>."
         ) from e
     try:
         settings = scientific(cfg)
         _claim(path, cfg, settings)
-        yield RunFolder(path, _inputs(settings), outputs)
+        folder = RunFolder(path, _inputs(settings), outputs)
+        if not folder.complete:
+            folder.note(process={"host": platform.node(), "pid": os.getpid()}, failed=None)
+        try:
+            yield folder
+        except Exception as e:
+            with suppress(OSError):  # a full disk has no room for this either
+                folder.note(failed=sentence(e) or repr(e))
+            raise
     finally:
         begun = _begun(path)
         if not begun and (path / RECORD).is_file():
@@ -146,6 +174,25 @@ def open_folder(
             (path / ".lock").unlink(missing_ok=True)
             if not any(path.iterdir()):
                 path.rmdir()
+
+
+def _holder(path: Path) -> str:
+    """`` (process 123 on host)``, as the record has it, or nothing."""
+    process = RunFolder(path, "", ()).record.get("process")
+    return f" (process {process['pid']} on {process['host']})" if process else ""
+
+
+def held(path: Path) -> bool:
+    """Whether a process has the folder at ``path`` open."""
+    if not (path / ".lock").is_file():
+        return False
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def _begun(path: Path) -> bool:

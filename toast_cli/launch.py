@@ -1,13 +1,17 @@
 """The rest of the command line, as Hydra takes it: configs composed, one job or many, failures told at the end."""
 
+import json
 import os
 import re
+import shutil
 import sys
+import uuid
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from toast_cli.errors import ToastError
+from toast_cli.errors import ToastError, require_flag
 from toast_cli.registry import CONF
 from toast_cli.sentences import sentence
 
@@ -15,34 +19,70 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+@dataclass
+class _Task:
+    """One run of the command line, wherever a launcher calls it: here, in another process, on another machine.
+
+    What went wrong is kept beside the runs until all have ended: other runs of a multirun go on, and Hydra adds no words.
+    """
+
+    job: "Callable[[DictConfig, Path], None]"
+    notes: Path  # a folder in which other processes say what went wrong, for the first one to read
+    failures: list[tuple[Path, Exception]] = field(default_factory=list)
+    process: int = field(default_factory=os.getpid)
+
+    def __call__(self, cfg: "DictConfig") -> None:
+        from hydra.core.hydra_config import HydraConfig
+
+        path = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            self.job(cfg, path)
+        except Exception as e:
+            self.failures.append((path, e))
+            if os.getpid() != self.process:
+                from toast_cli.files import write_atomically
+
+                self.notes.mkdir(exist_ok=True)
+                note = [str(path), sentence(e) or repr(e)]
+                write_atomically(self.notes / f"{HydraConfig.get().job.num}.json", json.dumps(note))
+            if require_flag(cfg.get("fail_fast", False), "fail_fast"):
+                raise
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        register_resolvers()  # Hydra names a run's folder before it calls anything of ours
+
+    def collect(self) -> None:
+        """Add to ``failures`` what other processes have said."""
+        for note in sorted(self.notes.glob("*.json"), key=lambda note: int(note.stem)):
+            path, told = json.loads(note.read_text())
+            self.failures.append((Path(path), ToastError(told)))
+        shutil.rmtree(self.notes, ignore_errors=True)
+
+
 def launch(config: str, argv: list[str], job: "Callable[[DictConfig, Path], None]") -> None:
     """Hand the rest of the command line to Hydra, which composes ``conf/<config>.yaml`` and calls ``job`` with it and its folder."""
     import hydra
-    from hydra.core.hydra_config import HydraConfig
 
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what goes wrong, and `main` prints the sentence
-    failures: list[tuple[Path, Exception]] = []
-
-    def guarded(cfg: "DictConfig") -> None:
-        path = Path(HydraConfig.get().runtime.output_dir)
-        try:
-            job(cfg, path)
-        except Exception as e:
-            failures.append((path, e))  # raised at the end: other jobs of a multirun go on, and Hydra adds no words
-
     argv = [
         re.sub(r"^fit_data=", "data@fit_data=", word) for word in argv
     ]  # the group `data` once more, for fit images
     argv = sorted(argv, key=lambda word: "=" in word and not word.startswith("-"))  # Hydra wants overrides in one piece
     _check_flags(argv)
     _check_processes(config, argv)
+    task = _Task(job, Path.cwd() / f".toast-failures-{uuid.uuid4().hex[:8]}")
     program, sys.argv = sys.argv, ["toast", *argv]
     try:
-        hydra.main(config_path=str(CONF), config_name=config, version_base="1.3")(guarded)()
+        hydra.main(config_path=str(CONF), config_name=config, version_base="1.3")(task)()
+    except Exception:
+        if not task.failures:
+            raise
     finally:
         sys.argv = program
-    _raise(failures)
+    task.collect()
+    _raise(task.failures)
 
 
 def _check_flags(argv: list[str]) -> None:

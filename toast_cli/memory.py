@@ -51,6 +51,15 @@ def _in_this_process(file: str, *numbers: str) -> float:
     return (_status("VmHWM") - before) / 1e3
 
 
+def resident() -> int:
+    """Bytes of memory that this process has for itself; on other systems than Linux the most it has had so far."""
+    if sys.platform == "linux":
+        return 1024 * _status("RssAnon")
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def _status(field: str) -> int:
     """Kilobytes from /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -5,7 +5,6 @@ model + data → one streaming pass of moments → translators → one pass of f
 
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,12 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from toast_cli import __version__
 from toast_cli.compute import Compute
-from toast_cli.console import say
 from toast_cli.data import Data
-from toast_cli.encode import build_trie
 from toast_cli.errors import ToastError, did_you_mean, require_flag
 from toast_cli.fitting import fit
 from toast_cli.folders import RunFolder
+from toast_cli.forecast import announce, tell
 from toast_cli.job import Job
 from toast_cli.plans import Plan, parse_plans
 from toast_cli.probes import Probe
@@ -48,7 +46,7 @@ def run(cfg: DictConfig, folder: RunFolder, team: Team = ALONE) -> None:
         take_features(cfg, folder)
     with folder.stage("load"):
         job = prepare(cfg, folder, team=team)
-        announce(job)
+        folder.note(feature_bytes=announce(job).features)
     with folder.stage("fit"):
         fitted = fit(job)
     if team.share(bool(missing_seeds(job))):
@@ -62,6 +60,11 @@ def run(cfg: DictConfig, folder: RunFolder, team: Team = ALONE) -> None:
         for name in ("train", "test"):
             job.feature_file(name).path.unlink(missing_ok=True)
     folder.finish()
+
+
+def rehearse(cfg: DictConfig, folder: RunFolder) -> None:
+    """``dry=true``: say what the run would do and take, and do nothing. Raises ToastError as the run would."""
+    tell(assemble(cfg, folder, None, cfg.precision))
 
 
 def assist(cfg: DictConfig, folder: RunFolder, team: Team) -> None:
@@ -179,23 +182,6 @@ def load_data(cfg: DictConfig) -> Data:
     asked = {key: cfg.data[key] for key in ("fit_images", "fit_order", "seed", "skip_bad_images", "splits")}
     other = instantiate(cfg.fit_data, **asked, _convert_="all")
     return replace(data, fit=other.fit, fit_label=other.label)
-
-
-def announce(job: Job) -> None:
-    """One line on what is about to be done. Raises ToastError where the disk has no room for the features."""
-    files = [job.feature_file(name) for name in ("train", "test")]
-    needed, free = sum(file.bytes_missing for file in files), shutil.disk_usage(job.folder.path).free
-    backbone, plans = job.backbone, job.variants
-    say(
-        f"{backbone.label} ({backbone.depth} blocks of width {backbone.width}) on {job.data.label}: {len(plans)} plan{'s' * (len(plans) > 1)}, "
-        f"{build_trie(plans, backbone.depth).evaluations()} block evaluations an image, {job.compute.precision} on {job.compute.device}, "
-        f"{job.batch_size} images at a time, {needed / 1e9:.2g} GB of features to write"
-    )
-    if needed > free:
-        raise ToastError(
-            f"The features need {needed / 1e9:.1f} GB in {job.folder.path}, which has {free / 1e9:.1f} GB free: make room, ask for fewer "
-            "spans= or data.train_images=, or give another place with hydra.run.dir=<dir>."
-        )
 
 
 def _note_versions(folder: RunFolder) -> None:

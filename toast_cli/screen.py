@@ -8,7 +8,8 @@ from toast_cli.rows import Found, Summary, Tuned
 _NARROWEST = 110  # columns: a pipe has no width, and a plan's name must not be cut
 
 
-def _console() -> Console:
+def wide_console() -> Console:
+    """For results: as wide as the terminal, and wide enough."""
     console = Console(highlight=False)
     console.width = max(console.width, _NARROWEST)
     return console
@@ -50,7 +51,7 @@ def print_table(lines: list[Summary]) -> None:
             "*" if line.best_trade_off else "",
             style="bold" if line.best_trade_off else None,
         )
-    console = _console()
+    console = wide_console()
     console.print(table, crop=False)
     console.print(
         "* no other plan is as accurate on test for as few GFLOPs; params and GFLOPs are ratios to the original's",
@@ -74,7 +75,7 @@ def print_tuned(rows: list[Tuned]) -> None:
             f"{row.held_out_accuracy:.4f}",
         ]
         table.add_row(*shown, f"{row.params_ratio:.3f}", f"{row.gflops_ratio:.3f}")
-    _console().print(table, crop=False)
+    wide_console().print(table, crop=False)
 
 
 def print_front(found: list[Found]) -> None:
@@ -95,7 +96,7 @@ def print_front(found: list[Found]) -> None:
             f"{row.gflops_ratio:.3f}",
             style="bold" if row.chosen else None,
         )
-    console = _console()
+    console = wide_console()
     console.print(table, crop=False)
     told = f"{sum(row.measured for row in found)} of {sum(row.possible for row in found)} plans of these sizes were measured"
     console.print(

@@ -18,12 +18,13 @@ from toast_cli.errors import ToastError, require_flag
 from toast_cli.figures import save
 from toast_cli.fitting import fit
 from toast_cli.folders import RunFolder
+from toast_cli.forecast import announce
 from toast_cli.frontier import Predictor, best_first, possible, shortest
 from toast_cli.job import Job
 from toast_cli.plans import Plan, Variant, every_span
 from toast_cli.results import read_csv, summarise, write_csv
 from toast_cli.rows import Candidate, Found, Row, Summary
-from toast_cli.run import announce, prepare
+from toast_cli.run import prepare
 from toast_cli.search_figure import picture
 from toast_cli.sizes import Sizes
 from toast_cli.stages import encode, modules, score
@@ -78,7 +79,7 @@ def search(cfg: DictConfig, folder: RunFolder) -> None:
         sizes = _look_around(survey, settings, budget, names)
     kinds = (False, True) if refit else (False,)
     final = replace(job, plans=[Plan(), *_found(survey, sizes)], sequential=kinds, stage="front-")
-    announce(final)
+    announce(final, memory=False)
     with folder.stage("refit"):
         fitted = fit(final)
     maps = modules(final, fitted)

@@ -47,6 +47,11 @@ def _settings_sentence(error: Exception) -> str:
     if ambiguous := re.match(r"Ambiguous value for argument '(\S+?)=(\S+)'", text):
         key, values = ambiguous.groups()
         return f"{key}={values} has several values: write {key}=[{values}] for a list, or toast run -m for a run with each."
+    if launcher := re.search(r"Could not find 'hydra/launcher/(.+?)'", text):
+        return (
+            f"hydra/launcher={launcher[1]} is not there: joblib, submitit_local and submitit_slurm come with pip install "
+            "toast-cli[launchers], and basic is always there."
+        )
     if missing := re.search(r"Could not find '(\w+)/(.+?)'", text):
         group, name = missing.groups()
         offered = sorted(options(group, [CONF]))

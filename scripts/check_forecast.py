@@ -1,0 +1,56 @@
+"""How right `toast run dry=true` is: what it foretells of a run's memory and time, beside what the run then takes. Linux.
+
+    python scripts/check_forecast.py                                                   # the embedded model
+    python scripts/check_forecast.py model=vit_b model.pretrained=false spans=single   # any settings of toast run
+
+Memory is what the process holds for itself (RssAnon), looked at every 10 ms; both are ratios foretold / taken.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TOAST = [sys.executable, "-m", "toast_cli", "run"]
+SIZES = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def foretold(settings: list[str], folder: Path) -> tuple[float, float]:
+    """(GB of memory, seconds after loading) by a dry run."""
+    words = [*TOAST, *settings, "dry=true", f"hydra.run.dir={folder}"]
+    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    number, unit = re.search(r"^time ([\d.]+) (\w+)", text, re.MULTILINE).groups()
+    return float(re.search(r"^memory ([\d.e+]+) GB", text, re.MULTILINE)[1]), float(number) * SIZES[unit]
+
+
+def taken(settings: list[str], folder: Path) -> tuple[float, float]:
+    """(GB of memory at most, seconds of the stages after loading) by the run itself."""
+    most = 0
+    with (folder.parent / "log").open("w") as log:
+        process = subprocess.Popen([*TOAST, *settings, f"hydra.run.dir={folder}"], stdout=log, stderr=log)
+        while process.poll() is None:
+            status = Path(f"/proc/{process.pid}/status")
+            found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text()) if status.exists() else None
+            most = max(most, int(found[1]) if found else 0)
+            time.sleep(0.01)
+    if process.returncode:
+        raise SystemExit((folder.parent / "log").read_text())
+    stages = re.search(r'"seconds": \{(.*?)\}', (folder / "run.json").read_text(), re.DOTALL)[1]
+    seconds = {name: float(value) for name, value in re.findall(r'"(\w+)": ([\d.]+)', stages)}
+    return most * 1024 / 1e9, sum(value for name, value in seconds.items() if name != "load")
+
+
+def main() -> None:
+    settings = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "run"
+        memory, seconds = foretold(settings, folder)
+        real_memory, real_seconds = taken(settings, folder)
+    print(f"memory: {memory:.2f} GB foretold, {real_memory:.2f} GB taken, ratio {memory / real_memory:.2f}")
+    print(f"time:   {seconds:.0f} s foretold, {real_seconds:.0f} s taken, ratio {seconds / real_seconds:.2f}")
+
+
+if __name__ == "__main__":
+    main()
