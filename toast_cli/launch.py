@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+class _Stop(BaseException):
+    """Ends a multirun: Hydra would keep any Exception until all runs have ended."""
+
+
 @dataclass
 class _Task:
     """One run of the command line, wherever a launcher calls it: here, in another process, on another machine.
@@ -46,7 +50,7 @@ class _Task:
                 note = [str(path), sentence(e) or repr(e)]
                 write_atomically(self.notes / f"{HydraConfig.get().job.num}.json", json.dumps(note))
             if require_flag(cfg.get("fail_fast", False), "fail_fast"):
-                raise
+                raise _Stop from e
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -76,9 +80,8 @@ def launch(config: str, argv: list[str], job: "Callable[[DictConfig, Path], None
     program, sys.argv = sys.argv, ["toast", *argv]
     try:
         hydra.main(config_path=str(CONF), config_name=config, version_base="1.3")(task)()
-    except Exception:
-        if not task.failures:
-            raise
+    except _Stop:
+        pass
     finally:
         sys.argv = program
     task.collect()
