@@ -4,6 +4,7 @@ import resource
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -31,6 +32,77 @@ def folder(path: object, **settings: object) -> data.Data:
 
 def all_pixels(images: Images, **settings: object) -> torch.Tensor:
     return torch.cat([batch.pixels for batch in images.batches(transform, 5, **settings)])
+
+
+class TestStreaming:
+    """Parquet files that are read in place: 23 train and 4 test images, three rows in a row group, two files."""
+
+    @pytest.fixture
+    def stored(self, tmp_path):
+        features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b", "c"]))
+        for name, count in (("train-00000-of-00002", 14), ("train-00001-of-00002", 9), ("test", 4)):
+            images = [Image.new("RGB", (4, 4), (i, len(name), 0)) for i in range(count)]
+            rows = datasets.Dataset.from_dict({"image": images, "label": [i % 3 for i in range(count)]}, features)
+            rows.to_parquet(str(tmp_path / f"{name}.parquet"), batch_size=3)
+        return tmp_path
+
+    @pytest.mark.parametrize("settings", [{}, {"train_images": 9, "fit_images": [3, 7]}, {"workers": 2}])
+    def test_gives_what_a_copy_gives(self, stored, settings: dict):
+        workers = settings.pop("workers", 0)
+        plain, streamed = (folder(stored, streaming=streaming, **settings) for streaming in (False, True))
+        for one, other in zip(
+            (*plain.fit, plain.train, plain.test), (*streamed.fit, streamed.train, streamed.test), strict=True
+        ):
+            assert (one.labels == other.labels).all()
+            assert torch.equal(all_pixels(one), all_pixels(other, workers=workers))
+        assert streamed.classes == ("a", "b", "c")
+
+    def test_reads_each_row_group_once_in_order(self, stored, monkeypatch: pytest.MonkeyPatch):
+        loaded, read = folder(stored, streaming=True), []
+        monkeypatch.setattr(pq.ParquetFile, "read_row_group", _counting(pq.ParquetFile.read_row_group, read))
+        all_pixels(loaded.train)
+        assert len(read) == 5 + 3
+        read.clear()
+        assert loaded.fingerprint() == folder(stored, streaming=True).fingerprint()
+        assert read == [], "a fingerprint reads no images"
+
+    def test_one_split_divided_as_the_paper_does(self, stored):
+        asked = {"one_split": {"name": "train", "test_images": 5}, "splits": "paper"}
+        plain, streamed = (folder(stored, streaming=streaming, **asked) for streaming in (False, True))
+        assert torch.equal(all_pixels(plain.test), all_pixels(streamed.test))
+        assert (plain.train.labels == streamed.train.labels).all()
+
+    def _hub(self, monkeypatch: pytest.MonkeyPatch, files: dict) -> None:
+        builder = type("", (), {"config": type("", (), {"data_files": files})})
+        monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_: builder)
+
+    def test_from_the_hub(self, stored, monkeypatch: pytest.MonkeyPatch):
+        self._hub(monkeypatch, {name: sorted(map(str, stored.glob(f"{name}*"))) for name in ("train", "test")})
+        loaded = data.load("hub", "someone/something", streaming=True, fit_images=4)
+        assert torch.equal(all_pixels(loaded.train), all_pixels(folder(stored).train))
+        with pytest.raises(ToastError, match=r"has no split 'val' \(it has train, test\): set data.train_split or"):
+            data.load("hub", "someone/something", streaming=True, test_split="val")
+
+    def test_what_the_hub_does_not_store_as_parquet(self, monkeypatch: pytest.MonkeyPatch):
+        self._hub(monkeypatch, {"train": ["hf://datasets/x/y/train.zip"]})
+        with pytest.raises(
+            ToastError, match="x/y is not stored as parquet files, which data.streaming=true reads: use data.str"
+        ):
+            data.load("hub", "x/y", streaming=True)
+
+    def test_a_file_that_is_cut_off(self, stored):
+        file = stored / "test.parquet"
+        file.write_bytes(file.read_bytes()[:-20])
+        with pytest.raises(ToastError, match="cannot be read as a data set"):
+            folder(stored, streaming=True)
+
+
+def _counting(function, calls: list):
+    def counted(self, number: int, **settings: object):
+        calls.append(number)
+        return function(self, number, **settings)
+
+    return counted
 
 
 class TestDigits:
@@ -121,8 +193,8 @@ class TestPaths:
         (tmp_path / "parquet").mkdir()
         for split in ("train", "test"):
             rows[split].to_parquet(str(tmp_path / "parquet" / f"{split}.parquet"))
-        for kind in ("saved", "parquet"):
-            loaded = folder(tmp_path / kind)
+        for kind, streaming in (("saved", False), ("parquet", False), ("parquet", True)):
+            loaded = folder(tmp_path / kind, streaming=streaming)
             assert loaded.classes == expected.classes
             assert torch.equal(all_pixels(loaded.train), all_pixels(expected.train))
             assert (loaded.test.labels == expected.test.labels).all()

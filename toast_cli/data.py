@@ -13,6 +13,7 @@ from toast_cli.draws import divide, draw, draw_fit
 from toast_cli.errors import ToastError, require_flag
 from toast_cli.images import Images, Split
 from toast_cli.sources import columns_of, read
+from toast_cli.streamed import Rows, StreamedRows
 
 _SAMPLED = 1000
 
@@ -42,15 +43,8 @@ class Data:
         for images in (*self.fit, self.train, self.test):
             digest.update(images.indices.astype("<i8").tobytes() + images.labels.astype("<i8").tobytes())
             for index in images.indices[:: -(-len(images) // _SAMPLED)]:
-                digest.update(_file_hash(images.split, int(index)))
+                digest.update(images.split.signature(int(index)))
         return digest.hexdigest()[:16]
-
-
-def _file_hash(split: Split, index: int) -> bytes:
-    try:
-        return hashlib.sha256(split.encoded(index)).digest()
-    except (OSError, ValueError):
-        return b"no file"
 
 
 def load(
@@ -70,6 +64,7 @@ def load(
     test_images: int | None = None,
     fit_order: str = "random",
     skip_bad_images: bool = False,
+    streaming: bool = False,
     seed: int = 0,
 ) -> Data:
     """Fit, train and test images from ``path`` if given, else from ``source`` (a hub data set, or ``scikit-learn``).
@@ -77,7 +72,8 @@ def load(
     Columns that are not named are read from the data set's own schema. ``train_images`` and ``test_images`` limit a
     split to a stratified draw; smaller draws of one seed are part of larger ones. Fit images are drawn from the whole
     train split (``random``: seeded, ``first``: stored order), so that they do not move with ``train_images``; several
-    numbers of them are nested draws. With ``splits="paper"`` a data set whose ``one_split`` says {"name", "test_images"}
+    numbers of them are nested draws.
+    ``streaming`` reads parquet files where they lie, on disk or on the hub. With ``splits="paper"`` a data set whose ``one_split`` says {"name", "test_images"}
     is that split alone, divided at random with the ``seed``.
 
     Raises ToastError for whatever is missing, unreachable, empty or too small.
@@ -87,14 +83,14 @@ def load(
         name, count = one_split["name"], one_split["test_images"]  # type: ignore[index]
         names, rows = (
             (f"{name} (train part)", f"{name} (test part)"),
-            divide(read(source, config, path, [name])[0], count, seed),
+            divide(read(source, config, path, [name], streaming)[0], count, seed),
         )
-    rows = rows or read(source, config, path, names)
+    rows = rows or read(source, config, path, names, streaming)
     columns = [columns_of(split, image_column, label_column) for split in rows]
     classes, (train_labels, test_labels) = _labels(names, rows, [column for _, column in columns])
     skip = require_flag(skip_bad_images, "data.skip_bad_images")
     train, test = (
-        Split(name, split.select_columns([image]).cast_column(image, datasets.Image(decode=False)), image, skip)
+        Split(name, _encoded(split, image), image, skip)
         for name, split, (image, _) in zip(names, rows, columns, strict=True)
     )
 
@@ -112,15 +108,20 @@ def load(
     )
 
 
+def _encoded(rows: Rows, image: str) -> Rows:
+    """Those that images are read from, not decoded."""
+    if isinstance(rows, StreamedRows):
+        return rows
+    return rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+
+
 def _divided(splits: str, one_split: Mapping[str, Any] | None) -> bool:
     if splits not in ("standard", "paper"):
         raise ToastError(f"data.splits={splits} is not known: use standard, or paper for the paper's own division.")
     return splits == "paper" and one_split is not None
 
 
-def _labels(
-    splits: tuple[str, str], rows: list[datasets.Dataset], columns: list[str]
-) -> tuple[tuple[str, ...], list[np.ndarray]]:
+def _labels(splits: tuple[str, str], rows: list[Rows], columns: list[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
     """The class names, which the first split decides, and the labels of each split as class numbers (N,)."""
     values = [_values(split, column) for split, column in zip(rows, columns, strict=True)]
     feature = rows[0].features[columns[0]]
@@ -142,10 +143,12 @@ def _labels(
     return tuple(map(str, names)), numbers
 
 
-def _values(rows: datasets.Dataset, column: str) -> np.ndarray:
+def _values(rows: Rows, column: str) -> np.ndarray:
     """The labels (N,) as stored. Raises ToastError where they are no classes."""
     feature = rows.features[column]
-    stored = rows[column][:] if isinstance(feature, datasets.ClassLabel | datasets.Value) else []
+    stored: Any = []
+    if isinstance(feature, datasets.ClassLabel | datasets.Value):
+        stored = rows.column(column) if isinstance(rows, StreamedRows) else rows[column][:]
     values = np.asarray(
         [-1 if value is None else value for value in stored] if isinstance(feature, datasets.ClassLabel) else stored
     )

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import datasets
 import numpy as np
 
 from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.streamed import Rows
 
 
 def stratified(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -43,7 +43,7 @@ def draw_fit(available: int, wanted: int | list[int], order: str, seed: int) -> 
     return np.split(orders[order]()[: ends[-1]], ends[:-1])
 
 
-def divide(rows: datasets.Dataset, test_images: int, seed: int) -> list[datasets.Dataset]:
+def divide(rows: Rows, test_images: int, seed: int) -> list[Rows]:
     """The rows but ``test_images`` of them, drawn at random, and these; both in stored order."""
     count = _count(test_images, len(rows) - 1, "data.one_split.test_images")
     order = np.random.default_rng(seed).permutation(len(rows))

@@ -1,11 +1,12 @@
 """Labelled images and how they become pixels: decoded once, in batches, a bad one named or left out."""
 
+import hashlib
 import io
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from toast_cli.errors import ToastError
+from toast_cli.streamed import Rows, StreamedRows
 from toast_cli.team import ALONE
 
 Transform = Callable[[Image.Image], Tensor]
@@ -37,17 +39,33 @@ class Split:
     """The encoded images of one stored split, and those pixels that are needed more than once."""
 
     name: str
-    rows: datasets.Dataset  # one column, image_column, of {"bytes", "path"}
+    rows: Rows  # image_column holds {"bytes", "path"}, or in streamed rows bytes alone
     image_column: str
     skip_bad_images: bool = False
     kept: dict[int, Tensor | BadImage] = field(default_factory=dict)
 
     def encoded(self, index: int) -> bytes:
         """The file of image ``index`` as it is stored. Raises OSError or ValueError where there is none."""
-        value = self.rows[index][self.image_column]
+        value = self._stored(index)
         if value is None:
             raise ValueError("there is no image in this row")
+        if isinstance(value, bytes):
+            return value
         return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+
+    def _stored(self, index: int) -> Any:
+        if isinstance(self.rows, StreamedRows):
+            return self.rows.value(index, self.image_column)
+        return self.rows[index][self.image_column]
+
+    def signature(self, index: int) -> bytes:
+        """What tells image ``index`` from another: a hash of its file, or where it lies if it is streamed."""
+        if isinstance(self.rows, StreamedRows):
+            return self.rows.signature(index)
+        try:
+            return hashlib.sha256(self.encoded(index)).digest()
+        except (OSError, ValueError):
+            return b"no file"
 
     def pixels(self, index: int, transform: Transform) -> Tensor | BadImage:
         """Image ``index`` in RGB through ``transform``: uint8 (3, H, W)."""
@@ -57,7 +75,8 @@ class Split:
             with Image.open(io.BytesIO(self.encoded(index))) as image:
                 return transform(to_rgb(image))
         except UNDECODABLE as e:
-            path = (self.rows[index][self.image_column] or {}).get("path")
+            stored = self._stored(index)
+            path = stored.get("path") if isinstance(stored, dict) else None
             return BadImage(f"{self.name} image {index}{f' ({path})' if path else ''}", " ".join(str(e).split()))
 
 

@@ -179,7 +179,9 @@ def load_data(cfg: DictConfig) -> Data:
     data = instantiate(cfg.data, _convert_="all")
     if "_target_" not in cfg.fit_data:
         return data
-    asked = {key: cfg.data[key] for key in ("fit_images", "fit_order", "seed", "skip_bad_images", "splits")}
+    asked = {
+        key: cfg.data[key] for key in ("fit_images", "fit_order", "seed", "skip_bad_images", "splits", "streaming")
+    }
     other = instantiate(cfg.fit_data, **asked, _convert_="all")
     return replace(data, fit=other.fit, fit_label=other.label)
 

@@ -1,7 +1,8 @@
 """Where images come from: hub data sets, parquet files, image folders, saved data sets and the digits of scikit-learn."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -12,25 +13,30 @@ from PIL import Image
 
 from toast_cli.draws import stratified
 from toast_cli.errors import ToastError, did_you_mean, reraise_disk
+from toast_cli.streamed import Rows, StreamedRows
 
 DIGITS = "scikit-learn"  # the `source` of the digits that ship with scikit-learn
 # The embedded model was trained with these held out: never change them apart from it.
 _DIGITS_TEST, _DIGITS_SEED = 360, 0
 
 
-def read(source: str | None, config: str | None, path: str | None, names: Sequence[str]) -> list[datasets.Dataset]:
+def read(
+    source: str | None, config: str | None, path: str | None, names: Sequence[str], streaming: bool = False
+) -> list[Rows]:
     """The stored splits of these ``names``: from the folder ``path`` if given, else from ``source``.
+
+    With ``streaming`` parquet files are read where they lie; other kinds are never copied anyway.
 
     Raises ToastError for what is missing, out of reach, unreadable or empty.
     """
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     if path is not None:
-        splits = _read_path(Path(str(path)).expanduser(), names)
+        splits = _read_path(Path(str(path)).expanduser(), names, streaming)
     elif source == DIGITS:
         splits = _read_digits(inverted=config == "inverted")
     elif source is not None:
-        splits = _read_hub(source, config, names)
+        splits = _stream_hub(source, config, names) if streaming else _read_hub(source, config, names)
     else:
         raise ToastError(
             "data=folder has no data.path: give data.path=<dir> with an image folder, parquet files or a saved data set."
@@ -41,7 +47,7 @@ def read(source: str | None, config: str | None, path: str | None, names: Sequen
     return [splits[name] for name in names]
 
 
-def _read_path(path: Path, names: Sequence[str]) -> dict[str, datasets.Dataset]:
+def _read_path(path: Path, names: Sequence[str], streaming: bool) -> Mapping[str, Rows]:
     if not path.is_dir():
         raise ToastError(
             f"data.path={path} is not a folder: give one with an image folder, parquet files or a saved data set."
@@ -56,6 +62,8 @@ def _read_path(path: Path, names: Sequence[str]) -> dict[str, datasets.Dataset]:
                     )
             return {name: datasets.load_from_disk(str(saved[name])) for name in names}
         kind, files = _find_files(path, names)
+        if streaming and kind == "parquet":
+            return {name: StreamedRows(files[name]) for name in names}
         return {name: datasets.load_dataset(kind, data_files={name: files[name]}, split=name) for name in names}
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as e:
         reraise_disk(e)
@@ -101,8 +109,33 @@ def _find_parquet(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _read_hub(source: str, config: str | None, names: Sequence[str]) -> dict[str, datasets.Dataset]:
-    try:
+    with _hub_told(source):
         return {name: datasets.load_dataset(source, config, split=name) for name in names}
+
+
+def _stream_hub(source: str, config: str | None, names: Sequence[str]) -> dict[str, StreamedRows]:
+    with _hub_told(source):
+        builder = datasets.load_dataset_builder(source, config)
+        files = {str(split): list(found) for split, found in (builder.config.data_files or {}).items()}
+        if not all(file.endswith(".parquet") for found in files.values() for file in found):
+            raise ToastError(
+                f"{source} is not stored as parquet files, which data.streaming=true reads: use data.streaming=false."
+            )
+        for name in names:
+            if name not in files:
+                raise ToastError(
+                    f"{source} has no split '{name}' (it has {', '.join(files)}): set data.train_split or data.test_split."
+                )
+        return {name: StreamedRows(files[name]) for name in names}
+
+
+@contextmanager
+def _hub_told(source: str) -> Iterator[None]:
+    """What the hub refuses, as a sentence."""
+    try:
+        yield
+    except ToastError:
+        raise
     except Exception as e:
         reraise_disk(e)
         if "Unknown split" in str(e):
@@ -140,7 +173,7 @@ def _read_digits(inverted: bool = False) -> dict[str, datasets.Dataset]:
     }
 
 
-def columns_of(rows: datasets.Dataset, image: str | None, label: str | None) -> tuple[str, str]:
+def columns_of(rows: Rows, image: str | None, label: str | None) -> tuple[str, str]:
     """The image and the label column: as named, else the only one of its kind in the schema."""
     images = [name for name, feature in rows.features.items() if _holds_images(feature)]
     labels = [name for name, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
@@ -150,7 +183,7 @@ def columns_of(rows: datasets.Dataset, image: str | None, label: str | None) -> 
     return found[0], found[1]
 
 
-def _column(rows: datasets.Dataset, kind: str, name: str | None, fitting: list[str]) -> str:
+def _column(rows: Rows, kind: str, name: str | None, fitting: list[str]) -> str:
     if name is None and len(fitting) != 1:
         raise ToastError(
             f"The data set's columns are {_schema(rows)}, of which {len(fitting)} are marked as {kind}: name one with data.{kind}_column."
@@ -173,5 +206,5 @@ def _holds_images(feature: object) -> bool:
     )
 
 
-def _schema(rows: datasets.Dataset) -> str:
+def _schema(rows: Rows) -> str:
     return ", ".join(f"{name} ({type(feature).__name__})" for name, feature in rows.features.items())
