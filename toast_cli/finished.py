@@ -1,6 +1,5 @@
 """A run that is complete, opened again to take one of its shortened models out."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from toast_cli import maps
 from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.fitting import blank
-from toast_cli.folders import RECORD, RunFolder
+from toast_cli.folders import RunFolder, read_record
 from toast_cli.job import Fitted, Job
 from toast_cli.plans import Plan, Variant
 from toast_cli.results import read_csv
@@ -44,8 +43,7 @@ def reopen(path: Path, plan: str | None, seed: int, how: DictConfig, scratch: Pa
     ``how`` has device, batch_size and workers. Raises ToastError where ``path`` is no complete run, has no such plan, or its
     weights or images are no longer those it was made from.
     """
-    file = path / RECORD
-    record = json.loads(file.read_text()) if file.is_file() else {}
+    record = read_record(path)
     if not record.get("complete"):
         raise ToastError(f"{path} is no complete run: give the folder of a finished toast run, search or finetune.")
     row = _row(path, plan, seed)

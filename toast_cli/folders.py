@@ -77,6 +77,17 @@ def folder_name(cfg: DictConfig) -> str:
     return f"{name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """What is known of the run at ``path``, nothing where there is none. Raises ToastError where the file has been damaged."""
+    file = path / RECORD
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as e:
+        raise ToastError(f"{file} cannot be read ({e}): move it away, or use fresh=true.") from e
+
+
 class RunFolder:
     """The folder of one run: ``config.yaml`` (its settings), ``run.json`` (its record) and what ``run`` puts there."""
 
@@ -91,7 +102,7 @@ class RunFolder:
 
     @property
     def record(self) -> dict[str, Any]:
-        return json.loads(self._record.read_text()) if self._record.is_file() else {}
+        return read_record(self.path)
 
     def note(self, **entries: Any) -> None:
         """Add entries to the record."""
@@ -166,7 +177,10 @@ def open_folder(
                 folder.note(failed=sentence(e) or repr(e))
             raise
     finally:
-        begun = _begun(path)
+        try:
+            begun = _begun(path)
+        except ToastError:  # whatever it is, it is not ours to remove
+            begun = True
         if not begun and (path / RECORD).is_file():
             _clear(path)  # a mistyped setting should not leave a folder behind
         lock.release()
@@ -178,7 +192,7 @@ def open_folder(
 
 def _holder(path: Path) -> str:
     """`` (process 123 on host)``, as the record has it, or nothing."""
-    process = RunFolder(path, "", ()).record.get("process")
+    process = read_record(path).get("process")
     return f" (process {process['pid']} on {process['host']})" if process else ""
 
 
@@ -197,7 +211,7 @@ def held(path: Path) -> bool:
 
 def _begun(path: Path) -> bool:
     """Whether a run has got as far as recording what it is made of."""
-    return (path / RECORD).is_file() and "weights" in json.loads((path / RECORD).read_text())
+    return "weights" in read_record(path)
 
 
 def _inputs(settings: dict[str, Any]) -> str:

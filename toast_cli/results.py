@@ -22,7 +22,7 @@ def write_csv(path: Path, rows: Iterable[Any], kind: type) -> None:
 
 
 def read_csv(path: Path, kind: type) -> list[Any]:
-    """The rows of a file that ``write_csv`` wrote; none where there is no file. Raises ToastError for other columns."""
+    """The rows of a file that ``write_csv`` wrote; none where there is no file. Raises ToastError for anything else."""
     if not path.is_file():
         return []
     types = get_type_hints(kind)
@@ -32,7 +32,12 @@ def read_csv(path: Path, kind: type) -> list[Any]:
             raise ToastError(
                 f"{path} has other columns than this version of toast writes: move it away, or use fresh=true."
             )
-        return [kind(**{name: _parse(text, types[name]) for name, text in line.items()}) for line in reader]
+        try:
+            return [kind(**{name: _parse(text, types[name]) for name, text in line.items()}) for line in reader]
+        except (ValueError, TypeError, KeyError) as e:
+            raise ToastError(
+                f"{path} cannot be read, line {reader.line_num} is damaged: move it away, or use fresh=true."
+            ) from e
 
 
 def _parse(text: str, kind: Any) -> Any:

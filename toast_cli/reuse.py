@@ -1,6 +1,5 @@
 """Another probe on features that a run has kept: encoding, which takes nearly all of a run's time, is not done again."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.errors import ToastError
-from toast_cli.folders import RECORD, RunFolder, differences, scientific
+from toast_cli.folders import RECORD, RunFolder, differences, read_record, scientific
 
 _FILES = ("translators.safetensors", "features/train.f32", "features/test.f32")
 _FREE = ("probe", "seeds")
@@ -23,7 +22,7 @@ def take_features(cfg: DictConfig, folder: RunFolder) -> None:
         )
     theirs = OmegaConf.to_container(OmegaConf.load(other / "config.yaml"))
     differ = [key for key in differences(theirs, scientific(cfg)) if key.partition(".")[0] not in _FREE]
-    record = json.loads((other / RECORD).read_text())
+    record = read_record(other)
     if differ or not record.get("complete"):
         what = f"has another {', '.join(sorted(differ))}" if differ else "is not complete"
         raise ToastError(f"features_from={other} {what}: only probe and seeds may differ from a complete run's.")

@@ -1,7 +1,6 @@
 """Complete runs as they lie on disk: found, read, and checked whether they may stand in one table."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from omegaconf import OmegaConf
 
 from toast_cli import predictions
 from toast_cli.errors import ToastError
-from toast_cli.folders import RECORD
+from toast_cli.folders import RECORD, read_record
 from toast_cli.predictions import Predictions
 from toast_cli.results import read_csv
 from toast_cli.rows import Row
@@ -30,7 +29,7 @@ class Run:
     @classmethod
     def read(cls, path: Path) -> "Run":
         config = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-        return cls(path, config, json.loads((path / RECORD).read_text()), read_csv(path / "results.csv", Row))  # type: ignore[arg-type]
+        return cls(path, config, read_record(path), read_csv(path / "results.csv", Row))  # type: ignore[arg-type]
 
     @cached_property
     def stored(self) -> Predictions | None:
@@ -63,7 +62,7 @@ def find(places: Iterable[Path], file: str) -> tuple[list[Path], list[Path]]:
         record.resolve() for place in places for record in [place / RECORD, *place.rglob(RECORD)] if record.is_file()
     }
     found = sorted(record.parent for record in records if (record.parent / file).is_file())
-    complete = [path for path in found if json.loads((path / RECORD).read_text()).get("complete")]
+    complete = [path for path in found if read_record(path).get("complete")]
     return complete, [path for path in found if path not in complete]
 
 

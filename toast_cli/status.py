@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toast_cli.errors import ToastError
-from toast_cli.folders import RECORD, RunFolder, held
+from toast_cli.folders import RECORD, RunFolder, held, read_record
 from toast_cli.forecast import duration
 
 
@@ -23,7 +23,7 @@ class Standing:
 
 def standing(path: Path, now: float) -> Standing:
     """Of the run at ``path``, at ``now`` seconds since the epoch."""
-    record = RunFolder(path, "", ()).record
+    record = read_record(path)
     if record.get("complete"):
         return Standing(path, "done", f"in {duration(sum(record.get('seconds', {}).values()))}")
     share, left = _progress(path, record, now)
