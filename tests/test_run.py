@@ -326,17 +326,24 @@ class TestFaults:
         assert status == 1
         assert "toast: Memory ran out: use a smaller batch_size=" in err
 
-    def test_weights_that_are_not_finite(self, toast, tmp_path):
+    @pytest.mark.parametrize(
+        ("value", "sentence"),
+        [
+            (float("nan"), "has weights that are not finite numbers in blocks.5.mlp.fc2.bias: fetch or copy it anew."),
+            (3e38, "toast: The latents after block 9 are not finite in fp32: check the weights."),
+        ],
+    )
+    def test_weights_that_are_not_finite(self, toast, tmp_path, value: float, sentence: str):
         from safetensors.torch import load_file, save_file
 
         from toast_cli.models import checkpoint_path
 
         weights = load_file(checkpoint_path("pkg://toast_cli/weights/digits_vit.safetensors"))
-        weights["blocks.5.mlp.fc2.bias"][:] = float("nan")
+        weights["blocks.5.mlp.fc2.bias"][:] = value
         save_file(weights, tmp_path / "nan.safetensors")
         status, _, err = toast("run", *SMALL, f"model.checkpoint={tmp_path}/nan.safetensors")
         assert status == 1
-        assert "toast: The latents after block 9 are not finite in fp32: check the weights." in err
+        assert sentence in err
 
 
 def test_bf16_is_close_and_says_so(toast, tmp_path):

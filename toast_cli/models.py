@@ -61,6 +61,7 @@ def load(
     elif fetched and resize is not None:
         weights = _create(str(name), True, arguments).state_dict()  # with the position embeddings as published
         head = _load_weights(vit, weights, f"model.name={name}", antialias=False)
+    _check_finite(vit, f"model.checkpoint={checkpoint}" if checkpoint is not None else f"model.name={name}")
     recipe = {
         "name": str(name).partition(".")[0],
         "arguments": {**(options or {}), "img_size": vit.patch_embed.img_size[0]},
@@ -154,6 +155,14 @@ def _load_weights(vit: Vit, weights: dict[str, Tensor], given: str, antialias: b
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     head.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
     return head if weight.shape[1] == vit.head_hidden_size else None
+
+
+def _check_finite(vit: Vit, given: str) -> None:
+    bad = [key for key, value in vit.named_parameters() if not torch.isfinite(value).all()]
+    if bad:
+        raise ToastError(
+            f"{given} has weights that are not finite numbers in {', '.join(bad[:3])}{', …' * (len(bad) > 3)}: fetch or copy it anew."
+        )
 
 
 def checkpoint_path(checkpoint: str) -> Path:

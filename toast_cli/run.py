@@ -17,11 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from toast_cli import __version__
 from toast_cli.compute import Compute
+from toast_cli.console import say
 from toast_cli.data import Data
 from toast_cli.errors import ToastError, did_you_mean, require_flag
 from toast_cli.fitting import fit
 from toast_cli.folders import RunFolder
 from toast_cli.forecast import announce, tell
+from toast_cli.inspection import oddities
 from toast_cli.job import Job
 from toast_cli.plans import Plan, parse_plans
 from toast_cli.probes import Probe
@@ -87,7 +89,10 @@ def prepare(
         device=job.compute.device.type,
         precision=job.compute.precision,
     )
-    folder.note(depth=job.backbone.depth)
+    odd = oddities(job.data)
+    for sentence in odd:
+        say(f"note: {sentence}")
+    folder.note(depth=job.backbone.depth, oddities=odd)
     _note_versions(folder)
     return job
 
