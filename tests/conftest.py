@@ -3,6 +3,7 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side
 os.environ.pop("TOAST_DEBUG", None)
 
 from collections.abc import Callable
