@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import pixels, tiny
-from toast_cli import tuning
+from toast_cli import finetune, tuning
 from toast_cli.plans import Map, Plan, Span, Variant
 from toast_cli.results import read_csv
 from toast_cli.rows import Tuned
@@ -65,6 +65,19 @@ def test_killed_after_an_epoch_it_ends_with_the_same(done, toast, tmp_path, monk
     assert toast("finetune", *elsewhere, "seeds=[0,1]")[0] == 0
     assert (tmp_path / "there" / "finetune.csv").read_text() == expected
     assert not (tmp_path / "there" / "epoch.pt").exists()
+
+
+def test_killed_when_only_tidying_up_was_left(done, toast, monkeypatch):
+    folder, _ = done
+    expected = {path.name for path in folder.iterdir()}
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"complete": False}))
+    for name in ("epoch.pt", "model-seed1-epoch2.safetensors", "features/test.f32"):
+        (folder / name).touch()
+    monkeypatch.setattr(finetune, "encode", lambda *_: pytest.fail("no seed needs features"))
+    assert toast("finetune", *QUICK, "seeds=[0,1]")[0] == 0
+    assert {path.name for path in folder.iterdir()} == expected
+    assert not list((folder / "features").iterdir())
 
 
 def test_frozen_maps_stay_and_the_stem_always_does(toast, tmp_path):

@@ -174,3 +174,4 @@ def test_writes_are_whole_or_not_at_all(tmp_path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(OSError, match="No space left"):
         write_atomically(tmp_path / "a.json", json.dumps([1, 2]))
     assert json.loads((tmp_path / "a.json").read_text()) == [1]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

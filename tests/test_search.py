@@ -87,6 +87,17 @@ def test_killed_after_its_last_file_it_still_ends(found, toast, tmp_path):
     assert (tmp_path / "here" / "front.csv").read_text() == (found / "front.csv").read_text()
 
 
+def test_killed_when_only_tidying_up_was_left(found, toast, tmp_path, monkeypatch):
+    shutil.copytree(found, tmp_path / "here")
+    record = json.loads((tmp_path / "here" / "run.json").read_text())
+    (tmp_path / "here" / "run.json").write_text(json.dumps(record | {"complete": False}))
+    for name in ("round0-train", "front-test"):
+        (tmp_path / "here" / "features" / f"{name}.f32").touch()
+    monkeypatch.setattr(search_module, "encode", lambda *_: pytest.fail("all tables are there"))
+    assert toast("search", *FEW, "seeds=[0,1]", "hydra.run.dir=here")[0] == 0
+    assert not list((tmp_path / "here" / "features").iterdir())
+
+
 def test_budgets_and_targets(found, toast, tmp_path):
     for number, (word, holds) in enumerate(
         {
@@ -106,6 +117,11 @@ def test_latency_is_measured_where_it_is_asked_for(toast, tmp_path, monkeypatch)
     from toast_cli import sizes
 
     monkeypatch.setattr(sizes, "_SECONDS", 0.05)
+    assert toast("search", *FEW, "budget.latency=0.95", "hydra.run.dir=here")[0] == 0
+    record = json.loads((tmp_path / "here" / "run.json").read_text())
+    assert len(record["latency"]) == 4, "for one, for a block less, for a map of each kind"
+    (tmp_path / "here" / "run.json").write_text(json.dumps(record | {"complete": False}))
+    monkeypatch.setattr(sizes.Sizes, "time", lambda *_: pytest.fail("what was timed chooses the plans to the end"))
     assert toast("search", *FEW, "budget.latency=0.95", "hydra.run.dir=here")[0] == 0
     rows = read_csv(tmp_path / "here" / "front.csv", Found)
     assert all(0 < row.latency_ratio < 2 for row in rows)

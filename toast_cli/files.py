@@ -15,11 +15,14 @@ def beside(path: Path) -> Path:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """The whole file or none of it: written beside ``path``, flushed to the disk, renamed."""
-    with beside(path).open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside(path).replace(path)
+    try:
+        with beside(path).open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside(path).replace(path)
+    finally:
+        beside(path).unlink(missing_ok=True)  # where it was interrupted, or the disk is full
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -5,7 +5,7 @@ train images, and its weights meet the test images once.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -25,7 +25,7 @@ from toast_cli.results import read_csv, write_csv
 from toast_cli.rows import Tuned
 from toast_cli.run import prepare
 from toast_cli.stages import encode, modules
-from toast_cli.tuning import Settings, Student, Training, accuracy
+from toast_cli.tuning import Settings, Student, Training, accuracy, forget
 
 
 def finetune(cfg: DictConfig, folder: RunFolder) -> None:
@@ -41,6 +41,18 @@ def finetune(cfg: DictConfig, folder: RunFolder) -> None:
         )
     with folder.stage("fit"):
         maps = modules(job, fit(job))
+    rows: list[Tuned] = read_csv(folder / "finetune.csv", Tuned)
+    if seeds := [seed for seed in job.seeds if seed not in {row.seed for row in rows}]:
+        _tune(job, maps, settings, seeds, rows)
+    forget(folder)
+    for name in ("train", "test"):
+        job.feature_file(name).path.unlink(missing_ok=True)
+    folder.finish()
+
+
+def _tune(job: Job, maps: Mapping[Map, nn.Module], settings: Settings, seeds: list[int], rows: list[Tuned]) -> None:
+    """Add the row of each seed to ``rows``, and all of them to ``finetune.csv`` before the next begins."""
+    folder, probe = job.folder, cast(LinearProbe, job.probe)
     with folder.stage("encode"):
         encode(job, maps)
     train, test = (job.feature_file(name).read() for name in ("train", "test"))
@@ -48,11 +60,10 @@ def finetune(cfg: DictConfig, folder: RunFolder) -> None:
     parts = [job.data.train.only(train.positions[which]) for which in (rest, apart)] + [
         job.data.test.only(test.positions)
     ]
-    rows: list[Tuned] = read_csv(folder / "finetune.csv", Tuned)
-    for seed in [seed for seed in job.seeds if seed not in {row.seed for row in rows}]:
-        job.probe.fit(train.at(rest), parts[0].labels, len(job.data.classes), seed)
-        original, before = (job.probe.predict(test) == parts[2].labels).mean(axis=1)[[0, -1]].tolist()
-        student = Student(job.backbone, job.variants[-1], maps, job.probe.to_module(-1), settings.train_maps).to(
+    for seed in seeds:
+        probe.fit(train.at(rest), parts[0].labels, len(job.data.classes), seed)
+        original, before = (probe.predict(test) == parts[2].labels).mean(axis=1)[[0, -1]].tolist()
+        student = Student(job.backbone, job.variants[-1], maps, probe.to_module(-1), settings.train_maps).to(
             job.compute.device
         )
         with folder.stage("tune"):
@@ -62,10 +73,7 @@ def finetune(cfg: DictConfig, folder: RunFolder) -> None:
         found = {"accuracy_original": original, "accuracy_before": before, "accuracy_after": after, **best}
         rows.append(Tuned(**_columns(job, maps, settings), seed=seed, **_counts(parts), **found))
         write_csv(folder / "finetune.csv", rows, Tuned)
-        training.forget()
-    for name in ("train", "test"):
-        job.feature_file(name).path.unlink(missing_ok=True)
-    folder.finish()
+        forget(folder)
 
 
 def _held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -50,6 +50,9 @@ def fit(job: Job) -> Fitted:
             fitted = {**fitted, **_from_one_pass(job, wanted, fitted, sequential=place > 0)}
             if team.leads:
                 maps.save(path, fitted)
+    if team.leads:
+        for file in (job.folder / "features").glob("latent*.f32"):  # no map is left to train from them
+            file.unlink()
     return {key: fitted[key] for key in job.maps}
 
 
@@ -240,8 +243,6 @@ def _train(job: Job, wanted: list[Map], fitted: Fitted, batch_size: int) -> Fitt
             ]
             result[key] = _trained(blank(job, key.span), parts, advance)
             maps.save(job.folder / maps.NAME, result)
-    for file in files.values():
-        file.path.unlink()
     return result
 
 

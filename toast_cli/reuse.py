@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.errors import ToastError
+from toast_cli.files import beside
 from toast_cli.folders import RECORD, RunFolder, differences, read_record, scientific
 
 _FILES = ("translators.safetensors", "features/train.f32", "features/test.f32")
@@ -39,4 +40,5 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        shutil.copyfile(source, beside(target))
+        beside(target).replace(target)

@@ -78,23 +78,24 @@ def search(cfg: DictConfig, folder: RunFolder) -> None:
     with folder.stage("measure"):
         sizes = _look_around(survey, settings, budget, names)
     kinds = (False, True) if refit else (False,)
-    final = replace(job, plans=[Plan(), *_found(survey, sizes)], sequential=kinds, stage="front-")
-    announce(final, memory=False)
-    with folder.stage("refit"):
-        fitted = fit(final)
-    maps = modules(final, fitted)
-    with folder.stage("encode"):  # the front needs the features too, where all rows are there already
-        encode(final, maps)
-    with folder.stage("probe"):
-        score(final, fitted, maps)
-    write_csv(folder / "summary.csv", summarise(read_csv(folder / "results.csv", Row)), Summary)
-    found = _front(final, survey, sizes, len(names))
-    write_csv(folder / "front.csv", found, Found)
+    if not (folder / "front.csv").is_file():  # the last table: what comes after it needs no features
+        final = replace(job, plans=[Plan(), *_found(survey, sizes)], sequential=kinds, stage="front-")
+        announce(final, memory=False)
+        with folder.stage("refit"):
+            fitted = fit(final)
+        maps = modules(final, fitted)
+        with folder.stage("encode"):  # the front needs the features too, where all rows are there already
+            encode(final, maps)
+        with folder.stage("probe"):
+            score(final, fitted, maps)
+        write_csv(folder / "summary.csv", summarise(read_csv(folder / "results.csv", Row)), Summary)
+        write_csv(folder / "front.csv", _front(final, survey, sizes, len(names)), Found)
+    found = read_csv(folder / "front.csv", Found)
     if budget.given and not any(row.chosen for row in found):
         say(f"As refitted and timed, none of the plans found meets {budget}: the front is there to choose from.")
     save(picture(list(survey.measured.values()), found), folder / "front")
-    for name in ("train", "test"):
-        final.feature_file(name).path.unlink(missing_ok=True)
+    for file in (folder / "features").glob("*.f32"):  # those of a round that was killed at its end among them
+        file.unlink()
     folder.finish()
 
 

@@ -22,6 +22,7 @@ from toast_cli.backbone import Backbone
 from toast_cli.console import progress, say
 from toast_cli.errors import ToastError, require_flag
 from toast_cli.files import write_atomically
+from toast_cli.folders import RunFolder
 from toast_cli.images import Images
 from toast_cli.job import Job
 from toast_cli.plans import Map, Variant
@@ -154,12 +155,6 @@ class Training:
         )
         write_atomically(self.job.folder / _STATE, buffer.getvalue())
 
-    def forget(self) -> None:
-        """Remove what a resumed run would start from."""
-        (self.job.folder / _STATE).unlink(missing_ok=True)
-        for file in self.job.folder.path.glob(f"{self.weights.stem}-epoch*.safetensors"):
-            file.unlink()
-
     def _resume(self) -> dict[str, Any]:
         path = self.job.folder / _STATE
         fresh = {"epoch": 0, "best": 0, "score": -1.0}
@@ -204,6 +199,12 @@ class Training:
         if epoch < warmup:
             return (epoch + 1e-3) / warmup
         return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(epochs - warmup, 1e-9)))
+
+
+def forget(folder: RunFolder) -> None:
+    """Remove what a resumed run would start from; no seed is in training."""
+    for file in (folder / _STATE, *folder.path.glob("model-seed*-epoch*.safetensors")):
+        file.unlink(missing_ok=True)
 
 
 @torch.no_grad()
