@@ -89,7 +89,7 @@ def test_a_table_that_ends_in_the_middle_of_a_row(toast, tmp_path: Path):
     (tmp_path / "here" / "summary.csv").unlink()
     status, _, err = toast(*words)
     assert status == 1
-    assert err.endswith(f"toast: {table} cannot be read, line 5 is damaged: move it away, or use fresh=true.\n")
+    assert err.endswith(f"toast: Line 5 of {table} cannot be read: restore the file, or use fresh=true.\n")
 
 
 def test_a_record_that_cannot_be_read(toast, tmp_path: Path):

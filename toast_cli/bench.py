@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from toast_cli.compute import Compute, out_of_memory
 from toast_cli.console import say
 from toast_cli.costs import Costs
-from toast_cli.errors import ToastError
+from toast_cli.errors import ToastError, is_number
 from toast_cli.memory import peak_memory
 from toast_cli.plans import parse_plans
 from toast_cli.results import write_csv
 from toast_cli.surgery import shorten
 from toast_cli.tokens import example
+from toast_cli.translators import Translator
 
 _LARGEST_BATCH = 1024
 _LONGEST_CALL = 20.0  # seconds; a batch that takes longer is not doubled
@@ -70,9 +71,13 @@ class Timing:
 def bench(cfg: DictConfig, path: Path) -> None:
     """Measure, print the table and write ``bench.csv`` into ``path``. Raises ToastError for what a person must mend."""
     seconds = cfg.seconds
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+    if not is_number(seconds) or seconds <= 0:
         raise ToastError(f"seconds={seconds} is not a time to measure for: use a number above 0, such as seconds=5.")
     backbone, translator = instantiate(cfg.model, _convert_="all"), instantiate(cfg.translator)
+    if not isinstance(translator, Translator):
+        raise ToastError(
+            f"translator={type(translator).__name__} is no translator: derive it from toast_cli.translators.Translator."
+        )
     spans = OmegaConf.to_object(cfg.spans) if OmegaConf.is_config(cfg.spans) else cfg.spans
     plans = parse_plans(spans, backbone.depth)  # type: ignore[arg-type]  # it checks
     compute = Compute.pick(cfg.device, cfg.precision, backbone.width)

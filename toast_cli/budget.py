@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toast_cli.errors import ToastError
+from toast_cli.errors import ToastError, is_number, require_group
 from toast_cli.plans import Plan
 
 RATIOS = ("params", "gflops", "latency")
@@ -21,8 +21,10 @@ class Budget:
     accuracy_drop: float | None = None
 
     @classmethod
-    def check(cls, budget: Mapping[str, Any], target: Mapping[str, Any], depth: int) -> "Budget":
+    def check(cls, budget: Any, target: Any, depth: int) -> "Budget":
         """Raises ToastError for a value that cannot be used, or for a budget beside a target."""
+        budget = require_group(budget, "budget", ("blocks", *RATIOS))
+        target = require_group(target, "target", ("accuracy_drop",))
         blocks, drop = budget["blocks"], target["accuracy_drop"]
         if blocks is not None and (type(blocks) is not int or not 1 <= blocks < depth):
             raise ToastError(f"budget.blocks={blocks} cannot be used: give a whole number from 1 to {depth - 1}.")
@@ -60,6 +62,6 @@ class Budget:
         return min((plan for plan in plans if self.holds(plan, ratios(plan))), key=loss, default=None)
 
 
-def _check_share(key: str, value: object) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1):
+def _check_share(key: str, value: Any) -> None:
+    if value is not None and (not is_number(value) or not 0 < value < 1):
         raise ToastError(f"{key}={value} cannot be used: give a share between 0 and 1, such as 0.75.")

@@ -4,6 +4,7 @@ Shapes: N images, P plans, F features, C classes.
 """
 
 import warnings
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from toast_cli.draws import stratified
-from toast_cli.errors import ToastError
+from toast_cli.errors import ToastError, is_number
 from toast_cli.features import Features
 from toast_cli.layers import dense
 from toast_cli.probes import Advance, Probe
@@ -57,10 +58,16 @@ class LogisticProbe(_PerPlan):
     name = "logistic"
 
     def __init__(self, strengths: list[float], iterations: int = 1000) -> None:
-        if not strengths or not all(isinstance(value, int | float) and value > 0 for value in strengths):
+        if (
+            not isinstance(strengths, Sequence)
+            or not strengths
+            or not all(is_number(value) and value > 0 for value in strengths)
+        ):
             raise ToastError(
                 f"probe.strengths={strengths} cannot be used: give a list of numbers above 0, such as [1e-3,1e-2]."
             )
+        if type(iterations) is not int or iterations < 1:
+            raise ToastError(f"probe.iterations={iterations} cannot be used: give a whole number from 1.")
         self.strengths, self.iterations = sorted(strengths), iterations
 
     def fit_one(self, features: np.ndarray, labels: np.ndarray, seed: int) -> Pipeline:
@@ -104,12 +111,7 @@ class KnnProbe(_PerPlan):
     name = "knn"
 
     def __init__(self, neighbours: int = 20, temperature: float = 0.07) -> None:
-        if (
-            type(neighbours) is not int
-            or neighbours < 1
-            or not isinstance(temperature, int | float)
-            or temperature <= 0
-        ):
+        if type(neighbours) is not int or neighbours < 1 or not is_number(temperature) or temperature <= 0:
             raise ToastError(
                 f"probe.neighbours={neighbours} with probe.temperature={temperature} cannot be used: give a whole number from 1 and a "
                 "number above 0."

@@ -5,13 +5,12 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toast_cli import __version__
-from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.errors import Parser, ToastError, did_you_mean
 from toast_cli.launch import launch
 from toast_cli.listing import listing
 from toast_cli.sentences import sentence
@@ -76,7 +75,7 @@ def _dispatch(argv: list[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="toast",
         description="Replace spans of a vision transformer's blocks by closed-form maps, and measure what that costs and what it saves.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -125,11 +124,7 @@ def _run(argv: list[str]) -> None:
         from toast_cli.team import join
 
         if require_flag(cfg.dry, "dry"):
-            try:
-                rehearse(cfg, RunFolder(path, "", ()))
-            finally:
-                with suppress(OSError):
-                    path.rmdir()  # Hydra has made it; one that holds anything stays
+            rehearse(cfg, RunFolder(path, "", ()))
             return
 
         with join() as team:
@@ -194,7 +189,8 @@ def _in_folder(argv: list[str], config: str, module: str, outputs: list[str], sh
 def _export(argv: list[str]) -> None:
     """``toast export``: what ``export.py`` does. The first word is the run's folder, ``run=`` for short."""
     if argv and not argv[0].startswith("-") and "=" not in argv[0]:
-        argv = [f"run='{argv[0]}'", *argv[1:]]
+        quoted = argv[0].replace("'", "\\'")
+        argv = [f"run='{quoted}'", *argv[1:]]
 
     def job(cfg: "DictConfig", path: Path) -> None:
         from omegaconf import OmegaConf
@@ -212,7 +208,7 @@ def _export(argv: list[str]) -> None:
 
 def _predict(argv: list[str]) -> None:
     """``toast predict``: what ``predict.py`` does."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="toast predict",
         description="The classes that an exported model sees in image files.",
         epilog="example: toast predict outputs/export/<model> photo.jpg holidays/ --top 3",
@@ -228,7 +224,7 @@ def _predict(argv: list[str]) -> None:
 
 def _report(argv: list[str]) -> None:
     """``toast report``: what ``report.py`` does."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="toast report",
         description="One table, its figures and a page to read, from any number of runs.",
         epilog="example: toast report outputs/run outputs/similarity --out report",
@@ -245,7 +241,7 @@ def _report(argv: list[str]) -> None:
 
 def _status(argv: list[str]) -> None:
     """``toast status``: what ``status.py`` does."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="toast status",
         description="Which runs are done, running, failed or stopped, and the time left.",
         epilog="example: toast status outputs",
@@ -261,7 +257,7 @@ def _status(argv: list[str]) -> None:
 
 def _doctor(argv: list[str]) -> None:
     """``toast doctor``: what ``doctor.py`` does."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="toast doctor",
         description="What this machine, its installation and the hub offer, and a self-test; status 1 if something is wrong.",
     )

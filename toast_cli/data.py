@@ -78,6 +78,7 @@ def load(
 
     Raises ToastError for whatever is missing, unreachable, empty or too small.
     """
+    require_flag(streaming, "data.streaming")
     names, rows = (train_split, test_split), []
     if _divided(splits, one_split):
         name, count = one_split["name"], one_split["test_images"]  # type: ignore[index]
@@ -149,6 +150,11 @@ def _values(rows: Rows, column: str) -> np.ndarray:
     stored: Any = []
     if isinstance(feature, datasets.ClassLabel | datasets.Value):
         stored = rows.column(column) if isinstance(rows, StreamedRows) else rows[column][:]
+    empty = sum(value is None for value in stored)
+    if empty and not isinstance(feature, datasets.ClassLabel):
+        raise ToastError(
+            f"data.label_column={column} is empty in {empty} of {len(stored)} rows: give these a label or leave them out."
+        )
     values = np.asarray(
         [-1 if value is None else value for value in stored] if isinstance(feature, datasets.ClassLabel) else stored
     )

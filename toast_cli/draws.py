@@ -28,6 +28,7 @@ def draw_fit(available: int, wanted: int | list[int], order: str, seed: int) -> 
 
     Several numbers give several parts, each of which adds to those before it.
     """
+    _check_seed(seed)
     counts = [
         _count(count, available, "data.fit_images") for count in (wanted if isinstance(wanted, list) else [wanted])
     ]
@@ -45,9 +46,15 @@ def draw_fit(available: int, wanted: int | list[int], order: str, seed: int) -> 
 
 def divide(rows: Rows, test_images: int, seed: int) -> list[Rows]:
     """The rows but ``test_images`` of them, drawn at random, and these; both in stored order."""
+    _check_seed(seed)
     count = _count(test_images, len(rows) - 1, "data.one_split.test_images")
     order = np.random.default_rng(seed).permutation(len(rows))
     return [rows.select(np.sort(part)) for part in (order[count:], order[:count])]
+
+
+def _check_seed(seed: Any) -> None:
+    if type(seed) is not int or seed < 0:
+        raise ToastError(f"data.seed={seed} is not a seed: use a whole number from 0.")
 
 
 def _count(wanted: Any, available: int, key: str) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -19,7 +20,7 @@ from toast_cli.folders import RunFolder
 from toast_cli.forecast import announce
 from toast_cli.images import Images
 from toast_cli.job import Job
-from toast_cli.plans import Map
+from toast_cli.plans import Map, Plan, parse_plans
 from toast_cli.probes import LinearProbe
 from toast_cli.results import read_csv, write_csv
 from toast_cli.rows import Tuned
@@ -30,15 +31,10 @@ from toast_cli.tuning import Settings, Student, Training, accuracy, forget
 
 def finetune(cfg: DictConfig, folder: RunFolder) -> None:
     """Fit, train, choose, test. Raises ToastError for what a person must mend."""
-    settings = Settings.check(OmegaConf.to_container(cfg.tune))  # type: ignore[arg-type]
+    settings = Settings.check(OmegaConf.to_container(cfg.tune) if OmegaConf.is_config(cfg.tune) else cfg.tune)
     with folder.stage("load"):
-        job = prepare(cfg, folder)
+        job = prepare(cfg, folder, lambda depth: _one_plan(cfg, depth))
         announce(job, memory=False)
-    if len(job.variants) > 2 or not isinstance(job.probe, LinearProbe):
-        raise ToastError(
-            "toast finetune takes one plan, one number of data.fit_images, and a linear probe that its head starts from: give "
-            "spans=[9-11] data.fit_images=500 probe=linear."
-        )
     with folder.stage("fit"):
         maps = modules(job, fit(job))
     rows: list[Tuned] = read_csv(folder / "finetune.csv", Tuned)
@@ -74,6 +70,18 @@ def _tune(job: Job, maps: Mapping[Map, nn.Module], settings: Settings, seeds: li
         rows.append(Tuned(**_columns(job, maps, settings), seed=seed, **_counts(parts), **found))
         write_csv(folder / "finetune.csv", rows, Tuned)
         forget(folder)
+
+
+def _one_plan(cfg: DictConfig, depth: int) -> list[Plan]:
+    """The untouched model and the plan. Raises ToastError for several, before the folder records that a run has begun."""
+    plans = parse_plans(OmegaConf.to_object(cfg.spans) if OmegaConf.is_config(cfg.spans) else cfg.spans, depth)  # type: ignore[arg-type]
+    several = OmegaConf.is_list(cfg.data.fit_images) and len(cfg.data.fit_images) > 1
+    if len(plans) > 2 or several or not isinstance(instantiate(cfg.probe), LinearProbe):
+        raise ToastError(
+            "toast finetune takes one plan, one number of data.fit_images, and a linear probe that its head starts from: give "
+            "spans=[9-11] data.fit_images=500 probe=linear."
+        )
+    return plans
 
 
 def _held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

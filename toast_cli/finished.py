@@ -66,7 +66,9 @@ def reopen(path: Path, plan: str | None, seed: int, how: DictConfig, scratch: Pa
 
 def _row(path: Path, plan: str | None, seed: int) -> Any:
     """The line of the run's own table that ``plan`` and the probe's ``seed`` stand for."""
-    rows: Sequence[Any] = next(found for name, kind in _TABLES if (found := read_csv(path / name, kind)))
+    rows: Sequence[Any] = next((found for name, kind in _TABLES if (found := read_csv(path / name, kind))), [])
+    if not rows:
+        raise ToastError(f"{path} holds no rows: restore its results.csv, or run it again with fresh=true.")
     plans = list(dict.fromkeys(row.plan for row in rows))
     if plan is None:
         chosen = [row.plan for row in rows if getattr(row, "chosen", False)] or [

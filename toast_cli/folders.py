@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.errors import ToastError, require_flag
-from toast_cli.files import beside, write_atomically
+from toast_cli.files import beside, read_json, write_atomically
 from toast_cli.sentences import sentence
 
 # How a run is carried out, not what it computes; and an experiment's name, whose settings count, not what it is called.
@@ -79,13 +79,7 @@ def folder_name(cfg: DictConfig) -> str:
 
 def read_record(path: Path) -> dict[str, Any]:
     """What is known of the run at ``path``, nothing where there is none. Raises ToastError where the file has been damaged."""
-    file = path / RECORD
-    if not file.is_file():
-        return {}
-    try:
-        return dict(json.loads(file.read_text()))
-    except (ValueError, TypeError) as e:
-        raise ToastError(f"{file} cannot be read ({e}): move it away, or use fresh=true.") from e
+    return read_json(path / RECORD) if (path / RECORD).is_file() else {}
 
 
 class RunFolder:
@@ -271,5 +265,5 @@ def differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
     if isinstance(one, dict) and isinstance(other, dict):
         for key in one.keys() | other.keys():
             yield from differences(one.get(key), other.get(key), f"{prefix}.{key}" if prefix else str(key))
-    elif one != other:
+    elif repr(one) != repr(other):  # nan is not equal to itself
         yield prefix

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,7 +78,12 @@ class Split:
         except UNDECODABLE as e:
             stored = self._stored(index)
             path = stored.get("path") if isinstance(stored, dict) else None
-            return BadImage(f"{self.name} image {index}{f' ({path})' if path else ''}", " ".join(str(e).split()))
+            return BadImage(f"{self.name} image {index}{f' ({path})' if path else ''}", _reason(e))
+
+
+def _reason(error: Exception) -> str:
+    """In one line, without the name of a buffer that nobody else knows."""
+    return re.sub(r" <_io\.BytesIO object at \w+>", "", " ".join(str(error).split()))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -87,6 +93,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(f"its pixels are of mode {image.mode}, whose range is not fixed")
+    if "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns of a palette that goes to RGB at once
     return image.convert("RGB")
 
 

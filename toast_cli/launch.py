@@ -7,6 +7,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -40,6 +41,7 @@ class _Task:
 
         path = Path(HydraConfig.get().runtime.output_dir)
         try:
+            require_flag(cfg.get("fail_fast", False), "fail_fast")
             self.job(cfg, path)
         except Exception as e:
             self.failures.append((path, e))
@@ -49,8 +51,12 @@ class _Task:
                 self.notes.mkdir(exist_ok=True)
                 note = [str(path), sentence(e) or repr(e)]
                 write_atomically(self.notes / f"{HydraConfig.get().job.num}.json", json.dumps(note))
-            if require_flag(cfg.get("fail_fast", False), "fail_fast"):
+            if cfg.get("fail_fast") is True:
                 raise _Stop from e
+        finally:
+            if path != Path.cwd():
+                with suppress(OSError):
+                    path.rmdir()  # Hydra has made it; one that holds anything stays
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -102,6 +108,10 @@ def _check_flags(argv: list[str]) -> None:
 
 def _check_processes(config: str, argv: list[str]) -> None:
     """Raises ToastError where several processes have been started for what one does."""
+    if not os.environ.get("WORLD_SIZE", "1").isdecimal():
+        raise ToastError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} is not a number of processes: unset it, or start them with torchrun."
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         return
     if config != "config":

@@ -1,9 +1,8 @@
 """``toast list``: what can be chosen on the command line."""
 
-import argparse
 from pathlib import Path
 
-from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.errors import Parser, ToastError, did_you_mean
 from toast_cli.registry import CONF, options
 
 GROUPS = {
@@ -18,9 +17,7 @@ GROUPS = {
 
 def listing(argv: list[str]) -> None:
     """``toast list [group]``: the options of a config group with the first comment of each file."""
-    parser = argparse.ArgumentParser(
-        prog="toast list", description="What can be chosen on the command line of toast run."
-    )
+    parser = Parser(prog="toast list", description="What can be chosen on the command line of toast run.")
     parser.add_argument("group", nargs="?", metavar="{" + "|".join(GROUPS) + "}", help="one group (default: all)")
     parser.add_argument("--config-dir", "-cd", type=Path, help="your own groups, listed too")
     args = parser.parse_args(argv)

@@ -2,6 +2,7 @@
 
 import importlib.resources
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -48,6 +49,14 @@ def load(
     """
     if preprocessing not in PREPROCESSING:
         raise ToastError(f"model.preprocessing={preprocessing} is not known: use timm, or paper for the paper's own.")
+    if image_size is not None and (type(image_size) is not int or image_size < 1):
+        raise ToastError(
+            f"model.image_size={image_size} is not a size: give a whole number of pixels, or null for the model's own."
+        )
+    if options is not None and not isinstance(options, Mapping):
+        raise ToastError(
+            f"model.options={options} are no arguments: write model.options={{depth:6}}, or {{}} for none."
+        )
     resize = paper_resize if preprocessing == "paper" else None
     size = {} if image_size is None else {"img_size": image_size}
     fetched = require_flag(pretrained, "model.pretrained") and checkpoint is None
@@ -125,7 +134,9 @@ def _read_checkpoint(checkpoint: str) -> dict[str, Tensor]:
             f"model.checkpoint={checkpoint} is not a file: give the path of a safetensors or torch weights file."
         )
     try:
-        return load_state_dict(str(path), weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a pickle, which is refused anyway
+            return load_state_dict(str(path), weights_only=True)
     except _UNREADABLE as e:
         raise ToastError(
             f"model.checkpoint={checkpoint} cannot be read as weights ({type(e).__name__}): it must be a safetensors file, or a torch "
@@ -169,5 +180,10 @@ def checkpoint_path(checkpoint: str) -> Path:
     """The file that ``model.checkpoint`` names; ``pkg://toast_cli/…`` lies inside the installed package."""
     if checkpoint.startswith(_PACKAGE):
         package, _, inside = checkpoint.removeprefix(_PACKAGE).partition("/")
-        return Path(str(importlib.resources.files(package))) / inside
+        try:
+            return Path(str(importlib.resources.files(package))) / inside
+        except (ModuleNotFoundError, ValueError, TypeError) as e:
+            raise ToastError(
+                f"model.checkpoint={checkpoint} names no installed package: write pkg://<package>/<file>."
+            ) from e
     return Path(checkpoint).expanduser()

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from toast_cli.errors import ToastError
 
 STEM = -1
-_SPAN = re.compile(r"(stem|\d+)-(\d+)(?::(\w+))?")
+_SPAN = re.compile(r"(stem|\d{1,9})-(\d{1,9})(?::(\w+))?", re.ASCII)
 
 
 class Shortened(Protocol):
@@ -52,8 +52,9 @@ class Span:
     def parse(cls, text: str) -> "Span":
         match = _SPAN.fullmatch(text.strip())
         if match is None:
+            shown = text if len(text) <= 60 else f"{text[:60]}…"
             raise ToastError(
-                f"span '{text}' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2."
+                f"span {shown!r} is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2."
             )
         start, end, translator = match.groups(default="")
         return cls(STEM if start == "stem" else int(start), int(end), translator)

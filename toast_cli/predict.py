@@ -12,10 +12,11 @@ from torch import Tensor
 
 from toast_cli.errors import ToastError
 from toast_cli.formats import FORMATS
-from toast_cli.images import UNDECODABLE, to_rgb
-from toast_cli.saved import read_recipe
+from toast_cli.images import UNDECODABLE, Transform, to_rgb
+from toast_cli.saved import RECIPE, read_recipe
 
 _BATCH = 16
+_PREPROCESSING = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 
 
 def predict(export: Path, paths: Iterable[Path], top: int) -> None:
@@ -24,16 +25,25 @@ def predict(export: Path, paths: Iterable[Path], top: int) -> None:
     A file that is no image is named and left out; if all are, that is an error.
     """
     recipe = read_recipe(export)
-    config = recipe["pretrained_cfg"]
-    names = config.get("label_names")
-    if not names:
+    config = recipe.get("pretrained_cfg")
+    names = config.get("label_names") if isinstance(config, dict) else None
+    if not isinstance(config, dict) or not names:
         raise ToastError(f"{export} was exported with head=none and names no classes: export it with head=probe.")
     if top < 1:
         raise ToastError(f"--top {top} cannot be used: give a whole number from 1.")
-    runs = next(form for form in FORMATS.values() if form.file == recipe["file"]).read(export)
+    form = next((form for form in FORMATS.values() if form.file == recipe.get("file")), None)
+    if form is None:
+        raise ToastError(f"{export / RECIPE} names no model file that toast export writes: export the model again.")
+    try:
+        transform = create_transform(**{key: config[key] for key in _PREPROCESSING})
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise ToastError(
+            f"{export / RECIPE} describes no preprocessing ({type(e).__name__}: {e}): export the model again."
+        ) from e
+    runs = form.read(export)
     table = Table("image", *(f"{place}." for place in range(1, min(top, len(names)) + 1)))
     bad: list[str] = []
-    for files, images in _batches(_files(paths), config, bad):
+    for files, images in _batches(_files(paths), transform, bad):
         for file, chances in zip(files, runs(images).softmax(-1), strict=True):
             best = chances.topk(min(top, len(names)))
             table.add_row(
@@ -59,10 +69,8 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def _batches(files: list[Path], config: dict, bad: list[str]) -> Iterator[tuple[list[Path], Tensor]]:
+def _batches(files: list[Path], transform: Transform, bad: list[str]) -> Iterator[tuple[list[Path], Tensor]]:
     """Files with their normalised images (N, 3, H, W); ``bad`` collects what is wrong with others."""
-    keys = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
-    transform = create_transform(**{key: config[key] for key in keys})
     for start in range(0, len(files), _BATCH):
         good, images = [], []
         for file in files[start : start + _BATCH]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toast_cli.errors import ToastError
+from toast_cli.errors import ToastError, is_number
 from toast_cli.features import Features
 from toast_cli.layers import dense
 
@@ -66,11 +66,13 @@ class Trained(Probe):
             ("learning_rate", learning_rate, float),
         ):
             if (
-                isinstance(value, bool) or not isinstance(value, kind | int) or value <= 0
+                not is_number(value) or not isinstance(value, kind | int) or value <= 0
             ):  # now, not hours of encoding later
                 raise ToastError(
                     f"probe.{key}={value} cannot be used: give a {'whole ' * (kind is int)}number above 0."
                 )
+        if not is_number(weight_decay) or weight_decay < 0:
+            raise ToastError(f"probe.weight_decay={weight_decay} cannot be used: give a number from 0.")
         self.learning_rate, self.epochs, self.batch_size, self.weight_decay = (
             learning_rate,
             epochs,
@@ -154,7 +156,7 @@ class MlpProbe(Trained):
         dropout: float = 0.5,
     ) -> None:
         super().__init__(learning_rate, epochs, batch_size, weight_decay)
-        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        if not is_number(dropout) or not 0 <= dropout < 1:
             raise ToastError(f"probe.dropout={dropout} cannot be used: give a share from 0 to below 1.")
         self.dropout = dropout
 

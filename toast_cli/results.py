@@ -32,12 +32,13 @@ def read_csv(path: Path, kind: type) -> list[Any]:
             raise ToastError(
                 f"{path} has other columns than this version of toast writes: move it away, or use fresh=true."
             )
-        try:
-            return [kind(**{name: _parse(text, types[name]) for name, text in line.items()}) for line in reader]
-        except (ValueError, TypeError, KeyError) as e:
-            raise ToastError(
-                f"{path} cannot be read, line {reader.line_num} is damaged: move it away, or use fresh=true."
-            ) from e
+        rows = []
+        for number, line in enumerate(reader, 2):
+            try:
+                rows.append(kind(**{name: _parse(text, types[name]) for name, text in line.items()}))
+            except (KeyError, TypeError, ValueError) as e:
+                raise ToastError(f"Line {number} of {path} cannot be read: restore the file, or use fresh=true.") from e
+        return rows
 
 
 def _parse(text: str, kind: Any) -> Any:

@@ -19,7 +19,7 @@ from toast_cli import __version__
 from toast_cli.compute import Compute
 from toast_cli.console import say
 from toast_cli.data import Data
-from toast_cli.errors import ToastError, did_you_mean, require_flag
+from toast_cli.errors import ToastError, did_you_mean, require_flag, require_group
 from toast_cli.fitting import fit
 from toast_cli.folders import RunFolder
 from toast_cli.forecast import announce, tell
@@ -109,7 +109,7 @@ def assemble(
     The plans are those that ``plans_of`` gives for the model's depth, or else ``spans``.
     """
     seeds, translator, probe = _seeds(cfg.seeds), instantiate(cfg.translator), instantiate(cfg.probe)
-    sequential = require_flag(cfg.fit.sequential, "fit.sequential")
+    sequential = require_flag(require_group(cfg.fit, "fit", ["sequential"])["sequential"], "fit.sequential")
     if not isinstance(translator, Translator):
         raise ToastError(
             f"translator={type(translator).__name__} is no translator: derive it from toast_cli.translators.Translator."

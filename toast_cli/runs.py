@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from toast_cli import predictions
 from toast_cli.errors import ToastError
@@ -28,8 +29,10 @@ class Run:
 
     @classmethod
     def read(cls, path: Path) -> "Run":
-        config = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-        return cls(path, config, read_record(path), read_csv(path / "results.csv", Row))  # type: ignore[arg-type]
+        rows = read_csv(path / "results.csv", Row)
+        if not rows:
+            raise ToastError(f"{path / 'results.csv'} has no rows: restore the file, or use fresh=true.")
+        return cls(path, _config(path), read_record(path), rows)
 
     @cached_property
     def stored(self) -> Predictions | None:
@@ -106,8 +109,17 @@ def _probe(run: Run) -> tuple[str, ...]:
 
 def settings(path: Path) -> dict[str, Any]:
     """A run's settings by dotted key."""
-    config = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-    return dict(_flat(config, ""))
+    return dict(_flat(_config(path), ""))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+    except (YAMLError, OSError, ValueError) as e:
+        raise ToastError(
+            f"{path / 'config.yaml'} cannot be read ({type(e).__name__}): restore it, or move its folder away."
+        ) from e
+    return config
 
 
 def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:

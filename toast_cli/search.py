@@ -5,7 +5,6 @@ in one walk, predictions corrected by what was measured, and so on until nothing
 images. The plans found are refitted, and meet the test images once.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.budget import Budget
 from toast_cli.console import say
-from toast_cli.errors import ToastError, require_flag
+from toast_cli.errors import ToastError, require_flag, require_group
 from toast_cli.figures import save
 from toast_cli.fitting import fit
 from toast_cli.folders import RunFolder
@@ -42,8 +41,9 @@ class Settings:
     rounds: int
 
     @classmethod
-    def check(cls, given: Mapping[str, Any]) -> "Settings":
+    def check(cls, given: Any) -> "Settings":
         """Raises ToastError for a value that cannot be used."""
+        given = require_group(given, "search", cls.__dataclass_fields__)
         for key in ("images", "beam", "rounds", "blocks"):
             value = given[key]
             if (key != "blocks" or value is not None) and (type(value) is not int or value < 1):
@@ -58,21 +58,25 @@ class Settings:
 
 def search(cfg: DictConfig, folder: RunFolder) -> None:
     """Fit, measure, choose, test. Raises ToastError for what a person must mend, a budget that no plan meets among it."""
-    settings, own = Settings.check(OmegaConf.to_container(cfg.search)), instantiate(cfg.translator).name  # type: ignore[arg-type]
+    settings, own = Settings.check(_plain(cfg.search)), instantiate(cfg.translator).name
     if cfg.spans not in (None, "none"):
         raise ToastError(
             f"spans={cfg.spans} is not for toast search, which finds the spans: leave it out, or use toast run."
         )
     refit = require_flag(cfg.fit.sequential, "fit.sequential")
     names = ("", *(name for name in settings.beside if name != own))
+    if OmegaConf.is_list(cfg.data.fit_images) and len(cfg.data.fit_images) > 1:
+        raise ToastError(
+            f"data.fit_images={cfg.data.fit_images} are several numbers, and toast search fits its maps once: give one, such as 500."
+        )
+
+    def singles(depth: int) -> list[Plan]:
+        _budget(cfg, settings, depth)  # before the folder records that a run has begun
+        return [Plan(), *_singles(depth, names)]
+
     with folder.stage("load"):
-        job = prepare(cfg, folder, lambda depth: [Plan(), *_singles(depth, names)])
-        budget = Budget.check(dict(cfg.budget), dict(cfg.target), job.backbone.depth)
-        _check_most(settings, budget, job.backbone.depth)
-        if len(job.data.fit) > 1:
-            raise ToastError(
-                f"data.fit_images={cfg.data.fit_images} are several numbers, and toast search fits its maps once: give one, such as 500."
-            )
+        job = prepare(cfg, folder, singles)
+        budget = _budget(cfg, settings, job.backbone.depth)
     with folder.stage("fit"):
         survey = Survey(job, settings.images)
     with folder.stage("measure"):
@@ -105,11 +109,18 @@ def _singles(depth: int, names: tuple[str, ...], most: int | None = None) -> lis
     return [Plan((replace(span, translator=name),)) for span in spans for name in names]
 
 
-def _check_most(settings: Settings, budget: Budget, depth: int) -> None:
+def _plain(given: Any) -> Any:
+    return OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
+
+
+def _budget(cfg: DictConfig, settings: Settings, depth: int) -> Budget:
+    """What the settings ask for of a model of ``depth`` blocks. Raises ToastError for what cannot be had."""
+    budget = Budget.check(_plain(cfg.budget), _plain(cfg.target), depth)
     if settings.blocks is not None and not (budget.blocks or 1) <= settings.blocks < depth:
         raise ToastError(
             f"search.blocks={settings.blocks} cannot be used: give a whole number from {budget.blocks or 1} to {depth - 1}."
         )
+    return budget
 
 
 def _look_around(survey: Survey, settings: Settings, budget: Budget, names: tuple[str, ...]) -> Sizes:

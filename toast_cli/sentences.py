@@ -19,6 +19,8 @@ def sentence(error: Exception) -> str | None:
             return _file_sentence(link)
         if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError":
             return f"Memory ran out: use a smaller batch_size=, fewer spans= at a time, or another device=; {_KEPT}"
+    if str(error).startswith("Config group override "):  # a bare ValueError of Hydra's
+        return "A group of settings was given no name: write model=<name>, data=<name> and so on; see toast list for the names."
     ours = type(error).__name__ == "InstantiationException" and not re.search(
         r"Error locating target| argument", str(error)
     )
@@ -47,12 +49,14 @@ def _settings_sentence(error: Exception) -> str:
     if ambiguous := re.match(r"Ambiguous value for argument '(\S+?)=(\S+)'", text):
         key, values = ambiguous.groups()
         return f"{key}={values} has several values: write {key}=[{values}] for a list, or toast run -m for a run with each."
+    if merging := re.match(r"Error merging override (.+)", text):
+        return f"{merging[1]} is of another kind than the setting it is for: see toast run --help for what that looks like."
     if launcher := re.search(r"Could not find 'hydra/launcher/(.+?)'", text):
         return (
             f"hydra/launcher={launcher[1]} is not there: joblib, submitit_local and submitit_slurm come with pip install "
             "toast-cli[launchers], and basic is always there."
         )
-    if missing := re.search(r"Could not find '(\w+)/(.+?)'", text):
+    if missing := re.search(r"Could not find '(\w+)/(.*?)'", text):
         group, name = missing.groups()
         offered = sorted(options(group, [CONF]))
         return f"{group}={name} is not there{did_you_mean(name, offered)}: use one of {', '.join(offered)}, or --config-dir <dir> with your own."

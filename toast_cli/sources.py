@@ -42,6 +42,10 @@ def read(
             "data=folder has no data.path: give data.path=<dir> with an image folder, parquet files or a saved data set."
         )
     for name in names:
+        if name not in splits:
+            raise ToastError(
+                f"{path or source} has no split '{name}' (it has {', '.join(splits)}): set data.train_split or data.test_split."
+            )
         if len(splits[name]) == 0:
             raise ToastError(f"Split '{name}' of {path or source} is empty: it must hold at least one image.")
     return [splits[name] for name in names]
@@ -185,8 +189,9 @@ def columns_of(rows: Rows, image: str | None, label: str | None) -> tuple[str, s
 
 def _column(rows: Rows, kind: str, name: str | None, fitting: list[str]) -> str:
     if name is None and len(fitting) != 1:
+        folders = "; image folders need two classes or more in every split" if kind == "label" and not fitting else ""
         raise ToastError(
-            f"The data set's columns are {_schema(rows)}, of which {len(fitting)} are marked as {kind}: name one with data.{kind}_column."
+            f"The data set's columns are {_schema(rows)}, of which {len(fitting)} are marked as {kind}: name one with data.{kind}_column{folders}."
         )
     if name is not None and name not in rows.features:
         raise ToastError(

@@ -6,21 +6,14 @@ from typing import Any, Self
 
 from torch import nn
 
-from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.layers import ByPosition
 from toast_cli.moments import PairMoments
-from toast_cli.translators import Translator
-
-KINDS = ("shared", "split", "per_position")
+from toast_cli.translators import Translator, check_tokens
 
 
 def groups_of(kind: str, prefix: int, tokens: int) -> list[slice]:
     """The groups of the T ``tokens``, of which ``prefix`` (class and register tokens) come before the patches."""
-    if kind not in KINDS:
-        raise ToastError(
-            f"translator.tokens={kind} is not known{did_you_mean(str(kind), KINDS)}: use shared (one map for all tokens), split (one for "
-            "class and register tokens, one for patches) or per_position."
-        )
+    check_tokens(kind)
     if kind == "per_position":
         return [slice(i, i + 1) for i in range(tokens)]
     if kind == "split" and prefix:

@@ -6,16 +6,28 @@ ends in ``_``; ``to_module()`` is the map as a deployed model holds it. A new tr
 Shapes: D width; x is a row of X^(s), y of X^(e); sums Σ are over the tokens of the fit images.
 """
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from toast_cli import layers
-from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.errors import ToastError, did_you_mean, is_number
 from toast_cli.layers import dense
 from toast_cli.moments import PairMoments, r2
 from toast_cli.solvers import SOLVERS, gelsy, least_squares, ridge
+
+KINDS = ("shared", "split", "per_position")
+
+
+def check_tokens(kind: object) -> None:
+    """Raises ToastError for a way to share a map among tokens that there is not."""
+    if kind not in KINDS:
+        raise ToastError(
+            f"translator.tokens={kind} is not known{did_you_mean(kind, KINDS)}: use shared (one map for all tokens), split (one for "
+            "class and register tokens, one for patches) or per_position."
+        )
 
 
 class Translator:
@@ -41,6 +53,7 @@ class Translator:
     rank_: int
 
     def __init__(self, tokens: str = "shared") -> None:
+        check_tokens(tokens)
         self.tokens = tokens
 
     def fit(self, moments: PairMoments) -> Self:
@@ -179,7 +192,11 @@ class Ridge(Affine):
 
     def __init__(self, strengths: list[float], tokens: str = "shared") -> None:
         super().__init__(tokens)
-        if not strengths or not all(isinstance(value, int | float) and value > 0 for value in strengths):
+        if (
+            not isinstance(strengths, Sequence)
+            or not strengths
+            or not all(is_number(value) and value > 0 for value in strengths)
+        ):
             raise ToastError(
                 f"translator.strengths={strengths} cannot be used: give a list of numbers above 0, such as [1e-4,1e-2]."
             )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from toast_cli.backbone import Backbone
 from toast_cli.console import progress, say
-from toast_cli.errors import ToastError, require_flag
+from toast_cli.errors import ToastError, is_number, require_flag, require_group
 from toast_cli.files import write_atomically
 from toast_cli.folders import RunFolder
 from toast_cli.images import Images
@@ -53,8 +53,9 @@ class Settings:
         return self.learning_rate if self.encoder_learning_rate is None else self.encoder_learning_rate
 
     @classmethod
-    def check(cls, given: dict[str, Any]) -> "Settings":
+    def check(cls, given: Any) -> "Settings":
         """Raises ToastError for a value that cannot be used."""
+        given = require_group(given, "tune", cls.__dataclass_fields__)
         rules = {
             "epochs": (int, lambda v: v >= 1, "a whole number from 1"),
             "learning_rate": (float, lambda v: v > 0, "a number above 0"),
@@ -69,7 +70,7 @@ class Settings:
         rules |= {"encoder_learning_rate": rules["learning_rate"]} if rate is not None else {}
         for key, (kind, holds, allowed) in rules.items():
             value = given[key]
-            if isinstance(value, bool) or not isinstance(value, kind | int) or not holds(value):
+            if not is_number(value) or not isinstance(value, kind | int) or not holds(value):
                 raise ToastError(f"tune.{key}={value} cannot be used: give {allowed}.")
         for key in ("train_maps", "flip"):
             require_flag(given[key], f"tune.{key}")
