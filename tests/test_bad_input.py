@@ -305,6 +305,14 @@ PATHS = {
 }
 
 CHECKPOINTS = {
+    "run model.checkpoint=@nan.safetensors": (
+        "model.checkpoint=nan.safetensors has weights that are not finite numbers in blocks.3.mlp.fc1.weight: fetch "
+        "or copy it anew."
+    ),
+    "run model.checkpoint=@inf.safetensors": (
+        "model.checkpoint=inf.safetensors has weights that are not finite numbers in blocks.3.mlp.fc1.weight: fetch "
+        "or copy it anew."
+    ),
     "run model.checkpoint=nowhere.safetensors": (
         "model.checkpoint=nowhere.safetensors is not a file: give the path of a safetensors or torch weights file."
     ),
@@ -470,12 +478,6 @@ def test_one_line_says_what_is_wrong(command: str, toast: Toast, inputs: Path, t
 
 # What only shows when numbers are computed or images are decoded: a run has begun then, and says so before it says this.
 STOPPED = {
-    "run model.checkpoint=@nan.safetensors spans=[9-11] data.fit_images=8 data.train_images=10 data.test_images=10": (
-        "The latents after block 9 are not finite in fp32: check the weights."
-    ),
-    "run model.checkpoint=@inf.safetensors spans=none data.fit_images=8 data.train_images=10 data.test_images=10": (
-        "The features of plan none are not finite in fp32: check the weights."
-    ),
     "run data=folder data.path=@all_empty data.fit_images=2 spans=none data.skip_bad_images=true": (
         "None of the train or none of the test images can be decoded: mend them or name another data.path."
     ),
