@@ -255,6 +255,10 @@ OTHER_SETTINGS = {
     "finetune tune.train_maps=no": (
         "tune.train_maps=no is neither true nor false: write tune.train_maps=true or tune.train_maps=false."
     ),
+    "bench spans=[9-11:nope]": (
+        "spans names the translator 'nope', which is not known: toast list translators shows them."
+    ),
+    "run fit_data.path=nowhere": "fit_data.path=nowhere needs a data set: add fit_data=folder or another.",
     "bench seconds=nan": "seconds=nan is not a time to measure for: use a number above 0, such as seconds=5.",
     "export nowhere format=onx": ("format=onx is not known (did you mean onnx?): use safetensors, onnx, torch_export."),
     "export nowhere seed=-1": "seed=-1 cannot be used: give a whole number from 0.",

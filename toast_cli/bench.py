@@ -24,6 +24,7 @@ from toast_cli.errors import ToastError, is_number
 from toast_cli.memory import peak_memory
 from toast_cli.plans import parse_plans
 from toast_cli.results import write_csv
+from toast_cli.run import named
 from toast_cli.surgery import shorten
 from toast_cli.tokens import example
 from toast_cli.translators import Translator
@@ -81,8 +82,11 @@ def bench(cfg: DictConfig, path: Path) -> None:
     spans = OmegaConf.to_object(cfg.spans) if OmegaConf.is_config(cfg.spans) else cfg.spans
     plans = parse_plans(spans, backbone.depth)  # type: ignore[arg-type]  # it checks
     compute = Compute.pick(cfg.device, cfg.precision, backbone.width)
-    map_module = example(translator, backbone.width, backbone.prefix_tokens, backbone.tokens)
-    maps = {span: map_module for plan in plans for span in plan.spans}
+    made = {
+        name: example(each, backbone.width, backbone.prefix_tokens, backbone.tokens)
+        for name, each in ({"": translator} | named(plans, translator)).items()
+    }
+    maps = {span: made[span.translator] for plan in plans for span in plan.spans}
     models = [shorten(backbone, plan, maps).to(compute.device, compute.dtype) for plan in plans]
     shape = (3, backbone.image_size, backbone.image_size)
 

@@ -118,7 +118,7 @@ def assemble(
         raise ToastError(f"probe={type(probe).__name__} is no probe: derive it from toast_cli.probes.Probe.")
     backbone = instantiate(cfg.model, _convert_="all")
     plans = plans_of(backbone.depth) if plans_of else parse_plans(_plain(cfg.spans), backbone.depth)
-    translators = {"": translator} | _named(plans, translator)
+    translators = {"": translator} | named(plans, translator)
     if translator.trained and sequential:
         raise ToastError(
             f"fit.sequential=true needs a translator in closed form, and {translator.name} is trained: use translator=linear."
@@ -163,7 +163,7 @@ def _protocol(cfg: DictConfig) -> str:
     return f"{cfg.protocol}{''.join(other)}"
 
 
-def _named(plans: list[Plan], own: Translator) -> dict[str, Translator]:
+def named(plans: list[Plan], own: Translator) -> dict[str, Translator]:
     """The translators that spans name, each as its file in ``conf/translator`` has it. Raises ToastError for one that cannot be had."""
     known, found = options("translator", [CONF]), {}
     for name in sorted({span.translator for plan in plans for span in plan.spans} - {""}):
@@ -183,6 +183,8 @@ def load_data(cfg: DictConfig) -> Data:
     """The data set, its fit images from ``fit_data`` where that is given."""
     data = instantiate(cfg.data, _convert_="all")
     if "_target_" not in cfg.fit_data:
+        if cfg.fit_data.get("path") is not None:
+            raise ToastError(f"fit_data.path={cfg.fit_data.path} needs a data set: add fit_data=folder or another.")
         return data
     asked = {
         key: cfg.data[key] for key in ("fit_images", "fit_order", "seed", "skip_bad_images", "splits", "streaming")
