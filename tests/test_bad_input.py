@@ -119,6 +119,12 @@ SETTINGS = {
         "Error in call to target 'toast_cli.models.load': TypeError(\"load() got an unexpected keyword argument "
         "'wings'\"). See toast run --help for the settings and toast list for the options."
     ),
+    "run model=[false]": (
+        "A group of settings was given no name: write model=<name>, data=<name> and so on; see toast list for the names."
+    ),
+    "run ~model=false": (
+        "A group of settings was given no name: write model=<name>, data=<name> and so on; see toast list for the names."
+    ),
     "run model=timm": (
         "MissingMandatoryValue while resolving interpolation: Missing mandatory value: model.name. See toast run "
         "--help for the settings and toast list for the options."

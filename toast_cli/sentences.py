@@ -19,7 +19,7 @@ def sentence(error: Exception) -> str | None:
             return _file_sentence(link)
         if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError":
             return f"Memory ran out: use a smaller batch_size=, fewer spans= at a time, or another device=; {_KEPT}"
-    if str(error).startswith("Config group override "):  # a bare ValueError of Hydra's
+    if _raised_in(error, "hydra._internal.defaults_list"):  # bare ValueErrors and TypeErrors of Hydra's
         return "A group of settings was given no name: write model=<name>, data=<name> and so on; see toast list for the names."
     ours = type(error).__name__ == "InstantiationException" and not re.search(
         r"Error locating target| argument", str(error)
@@ -27,6 +27,16 @@ def sentence(error: Exception) -> str | None:
     if type(error).__module__.startswith(("hydra.", "omegaconf.")) and not ours:
         return _settings_sentence(error)
     return None
+
+
+def _raised_in(error: Exception, module: str) -> bool:
+    """Whether it is no exception of Hydra's own kinds, and comes from that ``module``."""
+    link = error.__traceback__
+    while link is not None and link.tb_next is not None:
+        link = link.tb_next
+    return (
+        isinstance(error, TypeError | ValueError) and link is not None and link.tb_frame.f_globals["__name__"] == module
+    )
 
 
 _KEPT = "what is finished is kept, and the same command goes on from there."
