@@ -34,7 +34,7 @@ class _Task:
     job: "Callable[[DictConfig, Path], None]"
     notes: Path  # a folder in which other processes say what went wrong, for the first one to read
     failures: list[tuple[Path, Exception]] = field(default_factory=list)
-    process: int = field(default_factory=os.getpid)
+    elsewhere: bool = False  # in another process than the command line
 
     def __call__(self, cfg: "DictConfig") -> None:
         from hydra.core.hydra_config import HydraConfig
@@ -45,7 +45,7 @@ class _Task:
             self.job(cfg, path)
         except Exception as e:
             self.failures.append((path, e))
-            if os.getpid() != self.process:
+            if self.elsewhere:
                 from toast_cli.files import write_atomically
 
                 self.notes.mkdir(exist_ok=True)
@@ -59,7 +59,7 @@ class _Task:
                     path.rmdir()  # Hydra has made it; one that holds anything stays
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        vars(self).update(state, elsewhere=True)
         register_resolvers()  # Hydra names a run's folder before it calls anything of ours
 
     def collect(self) -> None:
