@@ -304,6 +304,7 @@ def main() -> None:
         import_module(name)
     Pillow.init()
     Plugins.instance()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what goes on behind it deaf to SIGINT
 
     begun, place = time.perf_counter(), args.out.absolute() / args.verb
     shutil.rmtree(place, ignore_errors=True)
