@@ -142,6 +142,12 @@ SETTINGS = {
         "'num_heads': 4, 'num_classes': 0, 'img_size': 8}: unsupported operand type(s) for +: 'int' and 'str'; "
         "check model.image_size and model.options."
     ),
+    "run model.label=null": "model.label=None is no name: choose model=<name>, see toast list, or give text that names yours.",
+    "run data.label=[a]": "data.label=['a'] is no name: choose data=<name>, see toast list, or give text that names yours.",
+    "run ~data": "data.label=None is no name: choose data=<name>, see toast list, or give text that names yours.",
+    "run ~probe": "probe was taken out: leave it in, toast run --help shows its default.",
+    "run data.config=nope": "data.config=nope is not known for the digits: use null, or inverted for dark on light.",
+    "run translator._target_=3": "translator._target_=3 is no name: choose translator=<name>, see toast list, or give text that names yours.",
     "run readout=papr": (
         "readout=papr is not known (did you mean paper?): use model (its own pooling), or paper (a random dense "
         "layer and tanh behind it, for ViT and DeiT)."
@@ -296,8 +302,8 @@ SPANS = {
 
 PATHS = {
     "run hydra.run.dir=/dev/null/x": (
-        "Not a directory (/dev/null/x): check that path, or give another place with hydra.run.dir=<dir>; what is "
-        "finished is kept, and the same command goes on from there."
+        "Not a directory (/dev/null/x): check that path, or give another place with hydra.run.dir=<dir>, for an export "
+        "with out=<dir>; what is finished is kept, and the same command goes on from there."
     ),
     "run data.path=nowhere": (
         "data.path=nowhere is not a folder: give one with an image folder, parquet files or a saved data set."
@@ -488,6 +494,9 @@ def test_one_line_says_what_is_wrong(command: str, toast: Toast, inputs: Path, t
 
 # What only shows when numbers are computed or images are decoded: a run has begun then, and says so before it says this.
 STOPPED = {
+    "finetune data.train_images=1 spans=9-11": (
+        "toast finetune holds out train images to choose the epoch, and there is one: use data.train_images=2 or more."
+    ),
     "run data=folder data.path=@all_empty data.fit_images=2 spans=none data.skip_bad_images=true": (
         "None of the train or none of the test images can be decoded: mend them or name another data.path."
     ),
@@ -504,7 +513,7 @@ STOPPED = {
 @pytest.mark.parametrize("command", STOPPED)
 def test_the_last_line_says_why_it_stopped(command: str, toast: Toast, inputs: Path, monkeypatch, tmp_path):
     monkeypatch.chdir(inputs)
-    elsewhere = [f"hydra.run.dir={tmp_path / 'run'}"] if command.startswith("run") else []
+    elsewhere = [f"hydra.run.dir={tmp_path / 'run'}"] if command.startswith(("run", "finetune")) else []
     status, out, err = toast(*shlex.split(command.replace("@", "")), *elsewhere)
     assert (status, out) == (1, "")
     assert err.splitlines()[-1] == f"toast: {STOPPED[command]}"

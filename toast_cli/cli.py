@@ -123,11 +123,12 @@ def _run(argv: list[str]) -> None:
         from toast_cli.run import assist, rehearse, run
         from toast_cli.team import join
 
-        if require_flag(cfg.dry, "dry"):
-            rehearse(cfg, RunFolder(path, "", ()))
-            return
-
+        dry = require_flag(cfg.dry, "dry")
         with join() as team:
+            if dry:
+                if team.leads:
+                    rehearse(cfg, RunFolder(path, "", ()))
+                return
             if not team.leads:
                 if team.share(False):
                     assist(cfg, RunFolder(path, "", ()), team)

@@ -34,6 +34,7 @@ def finetune(cfg: DictConfig, folder: RunFolder) -> None:
     settings = Settings.check(OmegaConf.to_container(cfg.tune) if OmegaConf.is_config(cfg.tune) else cfg.tune)
     with folder.stage("load"):
         job = prepare(cfg, folder, lambda depth: _one_plan(cfg, depth))
+        _held_out(job.data.train.labels, settings.held_out, job.data.seed)  # so that one image is refused now
         announce(job, memory=False)
     with folder.stage("fit"):
         maps = modules(job, fit(job))

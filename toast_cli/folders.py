@@ -32,6 +32,7 @@ NOT_SCIENTIFIC = (
     "hydra",
 )
 _PATHS = (("model", "checkpoint"), ("data", "path"), ("fit_data", "path"))
+_NAMING = (("model", "label"), ("data", "label"), ("translator", "_target_"))
 RECORD = "run.json"
 _OWN = (
     "features/train.f32",
@@ -59,7 +60,7 @@ def scientific(cfg: DictConfig) -> dict[str, Any]:
             value = cfg[key]
             settings[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     for group, key in _PATHS:
-        path = str(settings[group].get(key) or "")
+        path = str(settings.get(group, {}).get(key) or "")
         if path and not path.startswith("pkg://"):
             settings[group][key] = str(Path(path).expanduser().resolve())
     return settings
@@ -68,13 +69,20 @@ def scientific(cfg: DictConfig) -> dict[str, Any]:
 def folder_name(cfg: DictConfig) -> str:
     """``<model>-<data>-<translator>-<hash8>``: the same settings always name the same folder."""
     settings = scientific(cfg)
-    words = (
-        settings["model"]["label"],
-        settings["data"]["label"],
-        settings["translator"]["_target_"].rpartition(".")[2].lower(),
-    )
-    name = "-".join(re.sub(r"[^\w.]+", "_", str(word)) for word in words)
+    words = [_word(settings, group, key) for group, key in _NAMING]
+    words[-1] = words[-1].rpartition(".")[2].lower()
+    name = "-".join(re.sub(r"[^\w.]+", "_", word) for word in words)
     return f"{name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]}"
+
+
+def _word(settings: dict[str, Any], group: str, key: str) -> str:
+    """One of the settings that a folder is named by. Raises ToastError where it is no name."""
+    value = settings.get(group, {}).get(key)
+    if not isinstance(value, str if key == "_target_" else str | int | float) or value == "":
+        raise ToastError(
+            f"{group}.{key}={value} is no name: choose {group}=<name>, see toast list, or give text that names yours."
+        )
+    return str(value)
 
 
 def read_record(path: Path) -> dict[str, Any]:

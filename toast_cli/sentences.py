@@ -22,7 +22,7 @@ def sentence(error: Exception) -> str | None:
     if _raised_in(error, "hydra._internal.defaults_list"):  # bare ValueErrors and TypeErrors of Hydra's
         return "A group of settings was given no name: write model=<name>, data=<name> and so on; see toast list for the names."
     ours = type(error).__name__ == "InstantiationException" and not re.search(
-        r"Error locating target| argument", str(error)
+        r"Error locating target|a callable target| argument", str(error)
     )
     if type(error).__module__.startswith(("hydra.", "omegaconf.")) and not ours:
         return _settings_sentence(error)
@@ -46,7 +46,7 @@ _REMEDIES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EACCES:
 def _file_sentence(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     remedy = _REMEDIES.get(error.errno or 0, "check that path")
-    return f"{error.strerror}{where}: {remedy}, or give another place with hydra.run.dir=<dir>; {_KEPT}"
+    return f"{error.strerror}{where}: {remedy}, or give another place with hydra.run.dir=<dir>, for an export with out=<dir>; {_KEPT}"
 
 
 def _settings_sentence(error: Exception) -> str:
@@ -61,6 +61,10 @@ def _settings_sentence(error: Exception) -> str:
         return f"{key}={values} has several values: write {key}=[{values}] for a list, or toast run -m for a run with each."
     if merging := re.match(r"Error merging override (.+)", text):
         return f"{merging[1]} is of another kind than the setting it is for: see toast run --help for what that looks like."
+    if ours := re.match(r"ToastError raised while resolving interpolation: (.+)", text):
+        return f"{ours[1]}."
+    if removed := re.match(r"Key '(\w+)' is not in struct", text):
+        return f"{removed[1]} was taken out: leave it in, toast run --help shows its default."
     if launcher := re.search(r"Could not find 'hydra/launcher/(.+?)'", text):
         return (
             f"hydra/launcher={launcher[1]} is not there: joblib, submitit_local and submitit_slurm come with pip install "

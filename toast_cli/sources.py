@@ -34,7 +34,7 @@ def read(
     if path is not None:
         splits = _read_path(Path(str(path)).expanduser(), names, streaming)
     elif source == DIGITS:
-        splits = _read_digits(inverted=config == "inverted")
+        splits = _read_digits(config)
     elif source is not None:
         splits = _stream_hub(source, config, names) if streaming else _read_hub(source, config, names)
     else:
@@ -157,13 +157,15 @@ def _hub_told(source: str) -> Iterator[None]:
 
 
 @cache  # several runs of one process read them once
-def _read_digits(inverted: bool = False) -> dict[str, datasets.Dataset]:
+def _read_digits(config: str | None) -> dict[str, datasets.Dataset]:
     """The 1 797 handwritten digits of scikit-learn, 8 × 8 in 17 grey levels; a fixed stratified draw is the test split."""
     from sklearn.datasets import load_digits
 
+    if config not in (None, "inverted"):
+        raise ToastError(f"data.config={config} is not known for the digits: use null, or inverted for dark on light.")
     pixels, labels = load_digits(return_X_y=True)
     grey = np.rint(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    grey = 255 - grey if inverted else grey
+    grey = 255 - grey if config == "inverted" else grey
     features = datasets.Features(
         image=datasets.Image(), label=datasets.ClassLabel(names=[str(digit) for digit in range(10)])
     )
