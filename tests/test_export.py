@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -110,6 +111,15 @@ def test_a_shift_is_gone_from_the_file(runs, toast, tmp_path):
     assert toast("export", str(runs / "mlp"), "out=it")[0] == 0
     recipe = json.loads((tmp_path / "it" / "recipe.json").read_text())
     assert recipe["blocks"] == [*range(5), *range(7, 12)]
+
+
+def test_what_a_killed_export_left_is_removed(runs, toast, tmp_path):
+    for name in (".export-dead", ".export-alive"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".lock").touch()
+    with FileLock(tmp_path / ".export-alive" / ".lock"):
+        assert toast("export", str(runs / "plain"), "plan=4-6", "out=it")[0] == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"it", ".export-alive"}
 
 
 def test_a_fine_tuned_model_is_the_tuned_one(runs, toast, tmp_path):

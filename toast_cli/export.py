@@ -10,6 +10,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from filelock import FileLock
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -27,12 +29,14 @@ from toast_cli.console import say
 from toast_cli.errors import ToastError, did_you_mean, require_flag
 from toast_cli.files import write_atomically
 from toast_cli.finished import Finished, reopen
+from toast_cli.folders import held
 from toast_cli.formats import DTYPES, FORMATS
 from toast_cli.job import Job
 from toast_cli.saved import RECIPE, WEIGHTS, recipe_of
 from toast_cli.stages import encode, modules
 from toast_cli.surgery import join, parts
 
+_SCRATCH = ".export-"
 # Of the largest output, how far another runtime may be off; a file that is read back by timm must be exact in fp32.
 _TOLERANCES = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}
 
@@ -72,13 +76,13 @@ def export(cfg: DictConfig) -> Path:
     source = Path(str(cfg.run)).expanduser()
     parent = Path(str(cfg.out)).expanduser().parent if cfg.out else Path("outputs/export")
     parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=parent) as scratch:
-        finished = reopen(source, settings.plan, settings.seed, cfg, Path(scratch) / "run")
+    with _scratch(parent) as scratch:
+        finished = reopen(source, settings.plan, settings.seed, cfg, scratch / "run")
         out = Path(str(cfg.out)).expanduser() if cfg.out else parent / _name(finished, settings)
         if out.exists() and not (fresh and (out / RECIPE).is_file()):
             raise ToastError(f"{out} exists: give another out=, or replace an export with fresh=true.")
         model, blocks = _model(finished, settings)
-        folder = Path(scratch) / "export"
+        folder = scratch / "export"
         folder.mkdir()
         FORMATS[settings.format].write(folder, copy.deepcopy(model), DTYPES[settings.dtype])
         write_atomically(
@@ -91,6 +95,16 @@ def export(cfg: DictConfig) -> Path:
     size = (out / FORMATS[settings.format].file).stat().st_size
     say(f"{out / FORMATS[settings.format].file}: {size / 1e6:.1f} MB")
     return out
+
+
+@contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    """A folder in ``parent`` that ends with this process; those of processes that were killed are removed."""
+    for left in parent.glob(f"{_SCRATCH}*"):
+        if (left / ".lock").is_file() and not held(left):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=parent) as scratch, FileLock(Path(scratch) / ".lock"):
+        yield Path(scratch)
 
 
 def _name(finished: Finished, settings: _Settings) -> str:
