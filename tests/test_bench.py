@@ -4,14 +4,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from toast_cli import bench, memory
-from toast_cli.bench import Timing
+from toast_cli import memory, timing
+from toast_cli.rows import Timing
 
 FAST = ["seconds=0.05", "device=cpu", "hydra.run.dir=here"]
 
 
 def test_bench_writes_what_it_measured(toast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bench, "_LARGEST_BATCH", 8)
+    monkeypatch.setattr(timing, "_LARGEST_BATCH", 8)
     status, out, _ = toast("bench", "spans=[9-11,9-11:identity,stem-11]", *FAST)
     assert status == 0
     assert out.splitlines()[-1] == str(tmp_path / "here" / "bench.csv")
@@ -32,7 +32,7 @@ def test_bench_writes_what_it_measured(toast, tmp_path: Path, monkeypatch: pytes
 
 def test_calls_take_turns():
     order: list[str] = []
-    times = bench.rounds([lambda: order.append("a"), lambda: order.append("b")], seconds=0, least=2)
+    times = timing.rounds([lambda: order.append("a"), lambda: order.append("b")], seconds=0, least=2)
     assert order == ["a", "b"] * 5, "three times to warm up, twice measured"
     assert [len(seen) for seen in times] == [2, 2]
 
@@ -44,7 +44,7 @@ def test_best_batch_stops_where_memory_runs_out():
                 raise torch.OutOfMemoryError
             return x
 
-    assert bench._best_batch(Full(), lambda count: torch.zeros(count, 3)) in (1, 2)
+    assert timing.best_batch(Full(), lambda count: torch.zeros(count, 3)) in (1, 2)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")

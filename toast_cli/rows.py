@@ -1,4 +1,4 @@
-"""The rows of every table that a run, a comparison, a fine-tuning or a search writes: a dataclass each, fields in the order of its columns."""
+"""The rows of every table that toast writes: a dataclass each, fields in the order of its columns."""
 
 from dataclasses import dataclass
 
@@ -204,3 +204,39 @@ class Found:
     measured: int
     possible: int
     chosen: bool
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One model of a bench; the order of the fields is that of the columns of ``bench.csv``.
+
+    Times and rates are medians over ``rounds``, in which every model is run once; ``_low`` and ``_high`` are the
+    quartiles. Ratios are to the original, medians of the ratios within a round. ``batch_size`` is the original's best,
+    used for all. ``peak_memory_mb`` (1e6 bytes) is what the model and one such batch take at most; empty where it cannot
+    be had (CPUs without Linux, Apple's GPUs).
+    """
+
+    model: str
+    translator: str
+    plan: str
+    blocks_removed: int
+    params: int
+    params_ratio: float
+    gflops: float
+    gflops_ratio: float
+    latency_ms: float
+    latency_ms_low: float
+    latency_ms_high: float
+    latency_ratio: float
+    latency_rounds: int
+    batch_size: int
+    images_per_s: float
+    images_per_s_low: float
+    images_per_s_high: float
+    images_per_s_ratio: float
+    throughput_rounds: int
+    peak_memory_mb: float | None
+    peak_memory_ratio: float | None
+    precision: str
+    device: str
+    threads: int

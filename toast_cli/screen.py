@@ -3,14 +3,14 @@
 from rich.console import Console
 from rich.table import Table
 
-from toast_cli.rows import Found, Summary, Tuned
+from toast_cli.rows import Found, Summary, Timing, Tuned
 
 _NARROWEST = 110  # columns: a pipe has no width, and a plan's name must not be cut
 
 
 def wide_console() -> Console:
     """For results: as wide as the terminal, and wide enough."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.width = max(console.width, _NARROWEST)
     return console
 
@@ -102,5 +102,34 @@ def print_front(found: list[Found]) -> None:
     console.print(
         f"loss on held-out train images, where the original has {found[0].loss_original:.3f}; accuracy on test images, for the "
         f"first time; {told}",
+        soft_wrap=True,
+    )
+
+
+def print_timings(rows: list[Timing]) -> None:
+    """Latency, throughput and memory on stdout."""
+    head = rows[0]
+    table = Table(
+        title=f"{head.model}, {head.translator} translator, {head.precision} on {head.device}, {head.threads} threads"
+    )
+    for column in ("plan", "params", "GFLOPs", "ms", "ratio", "images/s", "ratio", "peak MB", "ratio"):
+        table.add_column(column, justify="left" if column == "plan" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.plan,
+            f"{row.params_ratio:.3f}",
+            f"{row.gflops_ratio:.3f}",
+            f"{row.latency_ms:.2f}",
+            f"{row.latency_ratio:.2f}",
+            f"{row.images_per_s:.1f}",
+            f"{row.images_per_s_ratio:.2f}",
+            "" if row.peak_memory_mb is None else f"{row.peak_memory_mb:.0f}",
+            "" if row.peak_memory_ratio is None else f"{row.peak_memory_ratio:.2f}",
+        )
+    console = wide_console()
+    console.print(table, crop=False)
+    console.print(
+        f"ms for one image; images/s and peak memory with {head.batch_size} at a time: medians, ratios to the original; "
+        "bench.csv has the quartiles",
         soft_wrap=True,
     )

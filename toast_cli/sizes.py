@@ -1,16 +1,14 @@
 """A plan's shares of the original: parameters, GFLOPs and, where a budget asks for it, time on this machine."""
 
-import statistics
-
 import numpy as np
 import torch
 
-from toast_cli.bench import call, rounds
 from toast_cli.budget import Budget
 from toast_cli.plans import Plan, Span, Variant
 from toast_cli.stages import modules
 from toast_cli.surgery import shorten
 from toast_cli.survey import Survey
+from toast_cli.timing import call, ratio, rounds
 
 _SECONDS = 2.0  # for each model that is timed
 
@@ -54,7 +52,7 @@ class Sizes:
         ]
         times = rounds([call(model, images) for model in models], _SECONDS)
         for plan, taken in zip(plans, times[1:], strict=True):
-            self.timed[plan] = statistics.median(one / other for one, other in zip(taken, times[0], strict=True))
+            self.timed[plan] = ratio(taken, times[0])
 
     def _calibrate(self) -> None:
         depth, folder = self.survey.job.backbone.depth, self.survey.job.folder
