@@ -18,23 +18,22 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from toast_cli import maps
 from toast_cli.encode import latents
+from toast_cli.finished import job_of
 from toast_cli.fitting import blank
-from toast_cli.folders import RunFolder, read_record
 from toast_cli.job import Job
 from toast_cli.moments import Moments
 from toast_cli.plans import Plan, Span
 from toast_cli.results import read_csv
 from toast_cli.rows import Candidate, Found
-from toast_cli.run import assemble
 from toast_cli.stages import modules
 
 _LIFT = 1e-3  # of the mean variance: directions below it are rounding
+AUTO = dict.fromkeys(("device", "batch_size", "workers"), "auto")
 ERRORS = ("R²", "readout", "whitened")
 
 
@@ -70,17 +69,9 @@ def _shares(left: Tensor, varies: Tensor) -> Iterator[float]:
 
 def report(folder: Path) -> None:
     """Print a line for each error."""
-    how = {
-        "device": "auto",
-        "batch_size": "auto",
-        "workers": "auto",
-    }  # what config.yaml leaves out: it changes no result
-    cfg = OmegaConf.merge(OmegaConf.load(folder / "config.yaml"), how)
     plans = {Plan.parse(row.plan): row.loss for row in read_csv(folder / "search.csv", Candidate) if row.round == 0}
     with TemporaryDirectory() as scratch:
-        precision = read_record(folder)["precision"]
-        job = assemble(cfg, RunFolder(Path(scratch), "", ()), lambda _: [Plan(), *plans], precision)
-        found = errors(job, folder)
+        found = errors(job_of(folder, [Plan(), *plans], AUTO, Path(scratch)), folder)
     losses = {plan.spans[0]: loss for plan, loss in plans.items()}
     sizes = {
         size: [span for span in losses if span.blocks_removed == size] for size in {s.blocks_removed for s in losses}

@@ -1,6 +1,6 @@
 """A run that is complete, opened again to take one of its shortened models out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -37,28 +37,34 @@ class Finished:
         return self.job.variants[-1]
 
 
-def reopen(path: Path, plan: str | None, seed: int, how: DictConfig, scratch: Path) -> Finished:
-    """The model of ``plan`` with the maps that the run has fitted. New features go to ``scratch``.
+def job_of(path: Path, plans: Sequence[Plan], how: Mapping[str, Any], scratch: Path) -> Job:
+    """The complete run at ``path`` once more, for these ``plans``. New features go to ``scratch``.
 
-    ``how`` has device, batch_size and workers. Raises ToastError where ``path`` is no complete run, has no such plan, or its
-    weights or images are no longer those it was made from.
+    ``how`` has device, batch_size and workers. Raises ToastError where its weights or images are no longer those it was made
+    from.
     """
     record = read_record(path)
-    if not record.get("complete"):
-        raise ToastError(f"{path} is no complete run: give the folder of a finished toast run, search or finetune.")
-    row = _row(path, plan, seed)
-    how = OmegaConf.create({key: how[key] for key in ("device", "batch_size", "workers")})
+    how = {key: how[key] for key in ("device", "batch_size", "workers")}
     cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.load(path / "config.yaml"), how))
-    asked = Plan.parse(row.plan)
-    plans = list(dict.fromkeys([Plan(), asked]))
-    job = assemble(cfg, RunFolder(scratch, "", ()), lambda depth: plans, record["precision"])
+    job = assemble(cfg, RunFolder(scratch, "", ()), lambda depth: list(plans), record["precision"])
     for what, now in (("weights", job.backbone.fingerprint()), ("data", job.data.fingerprint())):
         if record[what] != now:
             raise ToastError(
                 f"The {what} that {path} was made from have changed since: restore them, or run it again with fresh=true."
             )
-    sequential = getattr(row, "sequential", bool(cfg.fit.sequential))
-    job = replace(job, sequential=(sequential,))
+    return job
+
+
+def reopen(path: Path, plan: str | None, seed: int, how: DictConfig, scratch: Path) -> Finished:
+    """The model of ``plan`` with the maps that the run has fitted, as ``job_of``.
+
+    Raises ToastError where ``path`` is no complete run or has no such plan too.
+    """
+    if not read_record(path).get("complete"):
+        raise ToastError(f"{path} is no complete run: give the folder of a finished toast run, search or finetune.")
+    row = _row(path, plan, seed)
+    job = job_of(path, list(dict.fromkeys([Plan(), Plan.parse(row.plan)])), how, scratch)
+    job = replace(job, sequential=(getattr(row, "sequential", job.sequential[0]),))
     fitted = maps.load(path / maps.NAME, lambda key: blank(job, key.span), job.maps)
     tuned = path / f"model-seed{row.seed}.safetensors" if isinstance(row, Tuned) else None
     return Finished(job, fitted, asdict(row), tuned)

@@ -39,8 +39,8 @@ class LeaveOneOut:
 
     sharpness_: float
 
-    def __init__(self, labels: np.ndarray, classes: int) -> None:
-        self.labels = labels
+    def __init__(self, labels: np.ndarray, classes: int, strength: float = _STRENGTH) -> None:
+        self.labels, self.strength = labels, strength  # (N,), λ
         onehot = np.eye(classes)[labels]
         self.target = onehot - onehot.mean(0)  # (N, C)
 
@@ -64,7 +64,7 @@ class LeaveOneOut:
         spread = x.std(0)
         x /= np.where(spread > 0, spread, 1.0)
         n, width = x.shape
-        solved = np.linalg.solve(x.T @ x + _STRENGTH * n * np.eye(width), x.T).T  # (N, F)
+        solved = np.linalg.solve(x.T @ x + self.strength * n * np.eye(width), x.T).T  # (N, F)
         leverage = ((x * solved).sum(1) + 1 / n)[:, None]  # h (N, 1)
         return (x @ (solved.T @ self.target) - leverage * self.target) / (1 - leverage)
 
