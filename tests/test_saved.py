@@ -16,6 +16,7 @@ from toast_cli.errors import ToastError
 from toast_cli.layers import ByPosition, Residual, Shift, build, describe
 from toast_cli.saved import RECIPE, WEIGHTS, recipe_of, write_weights
 from toast_cli.surgery import join, parts
+from toast_cli.translators import Identity, Ridge
 
 
 def saved(tmp_path, backbone, plan: str = "0-1", dtype: torch.dtype = torch.float32):
@@ -162,4 +163,31 @@ def test_what_cannot_be_compressed_is_named():
             compress(*arguments)
         assert sentence in str(caught.value)
     short = compress(model, Plan((Span(0, 1, "identity"),)), [images, images], translator="affine")
-    assert isinstance(short.blocks[1].map, torch.nn.Identity)
+    assert len(short.blocks) == len(model.blocks) - 1, "nothing stands in the place of an identity"
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (None, "compress was given NoneType for images: give float tensors (N, 3, H, W)"),
+        (torch.randn(3, 32, 32), "compress was given torch.float32 of shape (3, 32, 32) for images"),
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "compress was given torch.uint8 of shape (2, 3, 32, 32)"),
+        ([[torch.randn(2, 3, 32, 32), torch.zeros(2)]], "compress was given list for images"),
+        (torch.randn(2, 3, 16, 16), "The model takes no images of shape (2, 3, 16, 16)"),
+        (torch.full((2, 3, 32, 32), torch.nan), "are not finite"),
+    ],
+)
+def test_images_that_compress_cannot_take_are_named(images: object, sentence: str):
+    with pytest.raises(ToastError) as caught:
+        compress(tiny().vit, "0-1", images)
+    assert sentence in str(caught.value)
+
+
+def test_compress_chooses_the_strength_of_a_ridge_on_images_held_out(monkeypatch: pytest.MonkeyPatch):
+    kinds = []
+    monkeypatch.setattr(
+        Ridge, "fit", lambda self, *pairs: kinds.append([p.count for p in pairs]) or Identity.fit(self, pairs[0])
+    )
+    monkeypatch.setattr(Ridge, "to_module", lambda self: torch.nn.Identity())
+    compress(tiny().vit, "0-1", torch.randn(10, 3, 32, 32), "ridge")
+    assert [kept / apart for kept, apart in kinds] == [4]

@@ -8,6 +8,7 @@ from toast_cli.errors import ToastError, is_number, require_group
 from toast_cli.plans import Plan
 
 RATIOS = ("params", "gflops", "latency")
+_ROUNDING = 1e-9  # 1.0 − 0.99 is more than 0.01
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Budget:
     ) -> Plan | None:
         """The plan of least ``loss`` within the budget, or of fewest GFLOPs within the accuracy ``drop``; None where there is none."""
         if self.accuracy_drop is not None:
-            near = [plan for plan in plans if drop(plan) <= self.accuracy_drop]
+            near = [plan for plan in plans if drop(plan) <= self.accuracy_drop + _ROUNDING]
             return min(near, key=lambda plan: (ratios(plan)["gflops"], loss(plan)), default=None)
         return min((plan for plan in plans if self.holds(plan, ratios(plan))), key=loss, default=None)
 

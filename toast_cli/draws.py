@@ -18,6 +18,11 @@ def stratified(labels: np.ndarray, seed: int) -> np.ndarray:
     return np.argsort(place, kind="stable")
 
 
+def held_apart(numbers: np.ndarray, share: float) -> np.ndarray:
+    """Which of the images with these ``numbers`` (N,) are held out: one in 1 / ``share``, evenly spread."""
+    return np.floor((numbers + 1) * share) > np.floor(numbers * share)
+
+
 def draw(labels: np.ndarray, wanted: int | None, key: str, seed: int) -> np.ndarray:
     """Indices of ``wanted`` images, stratified by their ``labels`` (N,); of all of them for None. ``key`` names the setting."""
     return np.arange(len(labels)) if wanted is None else stratified(labels, seed)[: _count(wanted, len(labels), key)]

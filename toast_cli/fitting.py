@@ -18,6 +18,7 @@ from torch import Tensor
 from toast_cli import maps
 from toast_cli.compute import halve, out_of_memory
 from toast_cli.console import progress, say
+from toast_cli.draws import held_apart
 from toast_cli.encode import Encoder, latents
 from toast_cli.errors import ToastError
 from toast_cli.features import FeatureFile
@@ -129,7 +130,7 @@ class _Sums:
             raise self.job.not_finite(str(e).capitalize()) from e
 
     def _update(self, images: np.ndarray, found: _Latents, use: Callable[[Moments, _Latents], None]) -> None:
-        apart = np.floor((images + 1) * self.held_out) > np.floor(images * self.held_out)  # one in 1 / held_out
+        apart = held_apart(images, self.held_out)
         for which, kind in ((~apart, 0), (apart, 1)):
             if not which.any():
                 continue

@@ -15,6 +15,7 @@ import numpy as np
 from toast_cli.plans import STEM, Plan, Span
 
 _DAMPING = 1.0  # of a pair's correction: it is believed in full only after several measurements
+_STEEPEST = 2.0  # the scale's bounds: where sums are next to nothing, what plans cost is no multiple of them
 
 
 def shortest(losses: Mapping[Span, float], depth: int, most: int, keep: int) -> dict[int, list[Plan]]:
@@ -81,8 +82,10 @@ class Predictor:
         left = np.array([measured[plan] for plan in plans]) - x[:, 0]
         unit = max(float(np.square(x[:, 0]).mean()), 1e-12)  # so that the scale is hardly damped and pairs are
         penalty = np.diag([1e-3 * unit, *[_DAMPING] * len(pairs)])
-        solved = np.linalg.solve(x.T @ x + penalty, x.T @ left)
-        self.scale_, self.pairs_ = float(solved[0]), dict(zip(pairs, solved[1:].tolist(), strict=True))
+        scale = np.linalg.solve(x.T @ x + penalty, x.T @ left)[0]
+        self.scale_ = float(np.clip(scale, -1.0, _STEEPEST))
+        x, left, penalty = x[:, 1:], left - self.scale_ * x[:, 0], penalty[1:, 1:]  # the pairs once more, beside that
+        self.pairs_ = dict(zip(pairs, np.linalg.solve(x.T @ x + penalty, x.T @ left).tolist(), strict=True))
         return self
 
     def __call__(self, plan: Plan) -> float:

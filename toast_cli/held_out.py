@@ -12,8 +12,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-# In units of a feature's variance. Weaker penalties resolve what a model has learned by heart of its own train images, and
-# rank plans less as the test images do (docs/search.md).
+# In units of a feature's variance. Plans are ranked as test images do by any from 0.1 to 10, and much worse by weaker ones
+# where train images are few (docs/search.md).
 _STRENGTH = 1.0
 _SHARPNESS = (-3.0, 6.0)  # bounds of ln β: where the original is never wrong, the best β would be infinite
 

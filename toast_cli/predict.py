@@ -14,6 +14,7 @@ from toast_cli.errors import ToastError
 from toast_cli.formats import FORMATS
 from toast_cli.images import UNDECODABLE, Transform, to_rgb
 from toast_cli.saved import RECIPE, read_recipe
+from toast_cli.screen import wide_console
 
 _BATCH = 16
 _PREPROCESSING = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
@@ -49,12 +50,11 @@ def predict(export: Path, paths: Iterable[Path], top: int) -> None:
             table.add_row(
                 str(file), *(f"{names[i]} {100 * p:.1f}%" for p, i in zip(*map(Tensor.tolist, best), strict=True))
             )
-    console = Console(highlight=False, markup=False)
     for told in bad:
         Console(stderr=True, highlight=False, markup=False).print(told, soft_wrap=True)
     if not table.row_count:
         raise ToastError(f"None of the {len(bad)} files is an image that can be decoded.")
-    console.print(table, crop=False)
+    wide_console().print(table, crop=False)
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:

@@ -175,9 +175,10 @@ class Candidate:
 class Found:
     """A plan that a search has found: a line of ``front.csv``. Losses and held-out accuracies are as in ``Candidate``.
 
-    ``sequential``: the fit that is the better one on held-out images; test accuracies are those of this fit, means over
-    seeds, and those of the other in ``accuracy_independent`` (empty with a single span). ``latency_ratio`` is empty unless
-    it was asked for. ``chosen``: the answer to the budget or the target.
+    ``sequential``: the fit that is the better one on held-out images; ``loss`` and ``accuracy_mean`` are those of this fit, and
+    those of either fit stand beside them (``loss_predicted`` is of the independent one, the sequential one is empty with a
+    single span). Accuracies are on test images, means over seeds. ``latency_ratio`` is empty unless it was asked for.
+    ``best_trade_off``: no other plan found has less loss for no more GFLOPs. ``chosen``: the answer to the budget or the target.
     """
 
     model: str
@@ -187,6 +188,7 @@ class Found:
     blocks_removed: int
     sequential: bool
     loss_predicted: float | None
+    loss_independent: float
     loss: float
     loss_original: float
     held_out_accuracy: float
@@ -195,7 +197,8 @@ class Found:
     accuracy_mean: float
     accuracy_std: float | None
     accuracy_delta_mean: float
-    accuracy_independent: float | None
+    accuracy_independent: float
+    accuracy_sequential: float | None
     params: int
     params_ratio: float
     gflops: float
@@ -203,6 +206,7 @@ class Found:
     latency_ratio: float | None
     measured: int
     possible: int
+    best_trade_off: bool
     chosen: bool
 
 

@@ -5,14 +5,12 @@ from rich.table import Table
 
 from toast_cli.rows import Found, Summary, Timing, Tuned
 
-_NARROWEST = 110  # columns: a pipe has no width, and a plan's name must not be cut
+_WIDEST = 1000  # columns: tables take what they need, for a plan's name must not be cut; a terminal folds their lines
 
 
 def wide_console() -> Console:
-    """For results: as wide as the terminal, and wide enough."""
-    console = Console(highlight=False, markup=False)
-    console.width = max(console.width, _NARROWEST)
-    return console
+    """For results, whatever the width of the terminal."""
+    return Console(highlight=False, markup=False, width=_WIDEST)
 
 
 def print_table(lines: list[Summary]) -> None:
@@ -79,10 +77,24 @@ def print_tuned(rows: list[Tuned]) -> None:
 
 
 def print_front(found: list[Found]) -> None:
-    """The plans found on stdout, the answer to the budget or the target in bold."""
+    """The plans found on stdout, the answer to the budget or the target marked."""
+    timed = any(row.latency_ratio is not None for row in found)
     table = Table(title=f"{found[0].model} on {found[0].data}: the best plans for each number of blocks removed")
-    for column in ("plan", "fit", "blocks", "predicted", "loss", "accuracy", "delta", "params", "GFLOPs"):
-        table.add_column(column, justify="left" if column in ("plan", "fit") else "right", no_wrap=True)
+    columns = (
+        "plan",
+        "fit",
+        "blocks",
+        "predicted",
+        "loss",
+        "accuracy",
+        "delta",
+        "params",
+        "GFLOPs",
+        *["time"] * timed,
+        "",
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("plan", "fit", "") else "right", no_wrap=True)
     for row in found:
         table.add_row(
             row.plan,
@@ -94,16 +106,23 @@ def print_front(found: list[Found]) -> None:
             f"{row.accuracy_delta_mean:+.4f}",
             f"{row.params_ratio:.3f}",
             f"{row.gflops_ratio:.3f}",
+            *["" if row.latency_ratio is None else f"{row.latency_ratio:.3f}"] * timed,
+            "chosen" if row.chosen else "*" if row.best_trade_off else "",
             style="bold" if row.chosen else None,
         )
     console = wide_console()
     console.print(table, crop=False)
-    told = f"{sum(row.measured for row in found)} of {sum(row.possible for row in found)} plans of these sizes were measured"
+    counts = {row.blocks_removed: (row.measured, row.possible) for row in found}
+    measured, possible = (sum(column) for column in zip(*counts.values(), strict=True))
     console.print(
-        f"loss on held-out train images, where the original has {found[0].loss_original:.3f}; accuracy on test images, for the "
-        f"first time; {told}",
+        f"* no other plan found has less loss for no more GFLOPs; loss on held-out train images, where the original has "
+        f"{found[0].loss_original:.3f}; accuracy on test images, for the first time; {measured} of {possible} plans of these sizes "
+        "were measured",
         soft_wrap=True,
     )
+    for row in found:
+        if row.chosen:
+            console.print(f"chosen: {row.plan}", soft_wrap=True)
 
 
 def print_timings(rows: list[Timing]) -> None:

@@ -126,7 +126,7 @@ def _budget(cfg: DictConfig, settings: Settings, depth: int) -> Budget:
 def _look_around(survey: Survey, settings: Settings, budget: Budget, names: tuple[str, ...]) -> Sizes:
     """Measure round by round until nothing new is promising; returns what plans cost."""
     depth, sizes = survey.job.backbone.depth, Sizes(survey, budget)
-    most = settings.blocks or max(depth // 2, sizes.blocks_needed(depth))
+    most = settings.blocks or _most(budget, depth, sizes)
     if not survey.measured:
         survey.measure(_singles(depth, names, most), {})
     original = next(iter(survey.measured.values())).loss_original
@@ -140,6 +140,11 @@ def _look_around(survey: Survey, settings: Settings, budget: Budget, names: tupl
     return sizes
 
 
+def _most(budget: Budget, depth: int, sizes: Sizes) -> int:
+    """How many blocks may leave where nobody has said so: any number where only accuracy is given."""
+    return depth - 1 if budget.accuracy_drop is not None else max(depth // 2, sizes.blocks_needed(depth))
+
+
 def _promising(survey: Survey, predictor: Predictor, sizes: Sizes, settings: Settings, most: int) -> list[Plan]:
     """What is not yet measured of the best by prediction, for each number of blocks removed."""
     paths = shortest(survey.single, survey.job.backbone.depth, most, 4 * settings.beam)
@@ -151,11 +156,12 @@ def _promising(survey: Survey, predictor: Predictor, sizes: Sizes, settings: Set
 
 
 def _found(survey: Survey, sizes: Sizes) -> list[Plan]:
-    """The best of those measured for each number of blocks removed, and the answer to the budget or the target."""
+    """The best of those measured for each number of blocks removed that meets the budget, and the answer to it or the target."""
     measured = survey.measured
     best: dict[int, Plan] = {}
     for plan in sorted(measured, key=lambda plan: measured[plan].loss):
-        best.setdefault(plan.blocks_removed, plan)
+        if sizes.budget.holds(plan, sizes(plan)):
+            best.setdefault(plan.blocks_removed, plan)
     answer = sizes.budget.choose(measured, sizes, lambda p: measured[p].loss, lambda p: _drop(measured[p]))
     if answer is None and sizes.budget.given:
         smallest = min(measured, key=lambda plan: sizes(plan)["gflops"])
@@ -186,7 +192,7 @@ def _front(final: Job, survey: Survey, sizes: Sizes, translators: int) -> list[F
     )
     found = []
     for plan, variant in better.items():
-        held_out, line, apart = scores[variant], tested[str(plan), variant.sequential], tested[str(plan), False]
+        held_out, line = scores[variant], tested[str(plan), variant.sequential]
         found.append(
             Found(
                 model=line.model,
@@ -196,6 +202,7 @@ def _front(final: Job, survey: Survey, sizes: Sizes, translators: int) -> list[F
                 blocks_removed=line.blocks_removed,
                 sequential=variant.sequential,
                 loss_predicted=survey.measured[plan].loss_predicted,
+                loss_independent=scores[Variant(plan, variant.fit_images)].loss,
                 loss=held_out.loss,
                 loss_original=original.loss,
                 held_out_accuracy=held_out.accuracy,
@@ -204,7 +211,8 @@ def _front(final: Job, survey: Survey, sizes: Sizes, translators: int) -> list[F
                 accuracy_mean=line.accuracy_mean,
                 accuracy_std=line.accuracy_std,
                 accuracy_delta_mean=line.accuracy_delta_mean,
-                accuracy_independent=apart.accuracy_mean if len(plan.spans) > 1 else None,
+                accuracy_independent=tested[str(plan), False].accuracy_mean,
+                accuracy_sequential=after.accuracy_mean if (after := tested.get((str(plan), True))) else None,
                 params=line.params,
                 params_ratio=line.params_ratio,
                 gflops=line.gflops,
@@ -212,7 +220,11 @@ def _front(final: Job, survey: Survey, sizes: Sizes, translators: int) -> list[F
                 latency_ratio=sizes(plan).get("latency"),
                 measured=sum(row.blocks_removed == plan.blocks_removed for row in survey.measured.values()),
                 possible=possible(depth, plan.blocks_removed, translators),
+                best_trade_off=False,
                 chosen=sizes.budget.given and plan == chosen,
             )
         )
-    return found
+    return [
+        replace(row, best_trade_off=not any(other.gflops <= row.gflops and other.loss < row.loss for other in found))
+        for row in found
+    ]

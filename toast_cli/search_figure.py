@@ -26,7 +26,7 @@ def _sizes(axes: Axes, measured: Sequence[Candidate], found: Sequence[Found]) ->
     for number, name in enumerate(("one span", "several spans")):
         rows = [row for row in measured if ("+" in row.plan) == (number == 1)]
         scatter(axes, [row.gflops_ratio for row in rows], [row.loss for row in rows], number, name)
-    line = sorted((row.gflops_ratio, row.loss) for row in found)
+    line = sorted((row.gflops_ratio, row.loss) for row in found if row.best_trade_off)
     axes.plot(*zip(*line, strict=True), color=COLOURS[2], marker="D", markersize=4, linewidth=1.3, label="found")
     original = found[0].loss_original
     axes.axhline(original, color="0.4", linewidth=0.9, linestyle="--", label="original")

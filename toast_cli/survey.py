@@ -7,7 +7,9 @@ import numpy as np
 
 from toast_cli.console import say
 from toast_cli.costs import Costs
+from toast_cli.data import Data
 from toast_cli.draws import stratified
+from toast_cli.errors import ToastError
 from toast_cli.fitting import fit
 from toast_cli.held_out import LeaveOneOut, Score
 from toast_cli.job import Job
@@ -25,7 +27,7 @@ class Survey:
 
     def __init__(self, job: Job, images: int) -> None:
         self.job = job
-        self.positions = np.sort(stratified(job.data.train.labels, job.data.seed)[:images])
+        self.positions = _unseen(job.data, images)
         self.fitted = fit(job)
         self.costs = Costs(job.backbone, modules(job, self.fitted))
         rows: list[Candidate] = read_csv(job.folder / "search.csv", Candidate)
@@ -77,6 +79,20 @@ class Survey:
             held_out_images=score.images,
             **{f"{key}_ratio": value for key, value in self.ratios(plan).items()},
         )
+
+
+def _unseen(data: Data, images: int) -> np.ndarray:
+    """Positions of up to ``images`` train images that no map is fitted on, a stratified draw. Raises ToastError for too few."""
+    train = data.train
+    fitted_on = [part.indices for part in data.fit if part.split is train.split]
+    order = stratified(train.labels, data.seed)
+    found = order[~np.isin(train.indices[order], np.concatenate(fitted_on))] if fitted_on else order
+    if len(found[:images]) < len(data.classes):
+        raise ToastError(
+            f"toast search measures plans on train images that no map is fitted on, and there are {len(found[:images])} of these "
+            f"for {len(data.classes)} classes: use fewer data.fit_images, more data.train_images, or more search.images."
+        )
+    return np.sort(found[:images])
 
 
 def scored(job: Job, positions: np.ndarray | None = None) -> list[Score]:
