@@ -115,6 +115,7 @@ def _name(finished: Finished, settings: _Settings) -> str:
         finished.variant,
         settings.format,
         *([settings.dtype] if settings.dtype != "fp32" else []),
+        *(["no_head"] if settings.head == "none" else [f"seed{settings.seed}"] if settings.seed else []),
     )
     return "-".join(str(word).replace(":", "_").replace("/", "_") for word in words)
 
@@ -168,6 +169,7 @@ def _recipe(model: Vit, blocks: list[Any], finished: Finished, settings: _Settin
         "dtype": settings.dtype,
         "plan": str(finished.variant.plan),
         "sequential": finished.variant.sequential,
+        "probe_seed": settings.seed if settings.head == "probe" else None,
         "translators": {name or "own": translator.name for name, translator in job.translators.items()},
         "fine_tuned": finished.tuned is not None,
         "source": {"weights": job.backbone.fingerprint(), "data": job.data.fingerprint(), "model": job.backbone.label},

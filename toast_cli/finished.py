@@ -1,6 +1,7 @@
 """A run that is complete, opened again to take one of its shortened models out."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -64,6 +65,8 @@ def reopen(path: Path, plan: str | None, seed: int, how: DictConfig, scratch: Pa
         raise ToastError(f"{path} is no complete run: give the folder of a finished toast run, search or finetune.")
     row = _row(path, plan, seed)
     job = job_of(path, list(dict.fromkeys([Plan(), Plan.parse(row.plan)])), how, scratch)
+    if seed not in job.seeds:
+        raise ToastError(f"seed={seed} is not in {path}: it has {', '.join(map(str, job.seeds))}.")
     job = replace(job, sequential=(getattr(row, "sequential", job.sequential[0]),))
     fitted = maps.load(path / maps.NAME, lambda key: blank(job, key.span), job.maps)
     tuned = path / f"model-seed{row.seed}.safetensors" if isinstance(row, Tuned) else None
@@ -85,6 +88,8 @@ def _row(path: Path, plan: str | None, seed: int) -> Any:
                 f"{path} has several plans: choose one with plan=, such as plan={chosen[-1] if chosen else 'none'}."
             )
         plan = chosen[0]
+    with suppress(ToastError):  # spans in another order are the same plan
+        plan = str(Plan.parse(str(plan)))
     if str(plan) not in plans:
         raise ToastError(
             f"plan={plan} is not in {path}{did_you_mean(str(plan), plans)}: it has {', '.join(plans[:8])}{', …' * (len(plans) > 8)}."
