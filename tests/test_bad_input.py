@@ -239,7 +239,7 @@ OTHER_SETTINGS = {
         "target.accuracy_drop and a budget are two questions: give one of them."
     ),
     "search search.beside=[mlp]": (
-        "spans names the translator 'mlp' beside translator=linear: only closed forms can be mixed, such as "
+        "A span is to have the translator 'mlp' beside translator=linear: only closed forms can be mixed, such as "
         "linear and identity."
     ),
     "search search.beam=true": "search.beam=True cannot be used: give a whole number from 1.",
@@ -268,7 +268,7 @@ OTHER_SETTINGS = {
         "tune.train_maps=no is neither true nor false: write tune.train_maps=true or tune.train_maps=false."
     ),
     "bench spans=[9-11:nope]": (
-        "spans names the translator 'nope', which is not known: toast list translators shows them."
+        "A span is to have the translator 'nope', which is not known: toast list translators shows them."
     ),
     "run fit_data.path=nowhere": "fit_data.path=nowhere needs a data set: add fit_data=folder or another.",
     "bench seconds=nan": "seconds=nan is not a time to measure for: use a number above 0, such as seconds=5.",
@@ -292,7 +292,7 @@ SPANS = {
         "span '２-３' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2."
     ),
     "run spans=[9-11:lnear]": (
-        "spans names the translator 'lnear', which is not known (did you mean linear?): toast list translators "
+        "A span is to have the translator 'lnear', which is not known (did you mean linear?): toast list translators "
         "shows them."
     ),
     "run spans=1-99999999999999999999": (

@@ -136,12 +136,17 @@ def test_latency_is_measured_where_it_is_asked_for(toast, tmp_path, monkeypatch)
         (["search.beam=0"], "search.beam=0 cannot be used: give a whole number from 1."),
         (["search.blocks=12"], "search.blocks=12 cannot be used: give a whole number from 1 to 11."),
         (["search.beside=identity"], "search.beside=identity is no list of translators"),
-        (["search.beside=[linar]"], "spans names the translator 'linar', which is not known (did you mean linear"),
+        (
+            ["search.beside=[linar]"],
+            "A span is to have the translator 'linar', which is not known (did you mean linear",
+        ),
         (
             ["data.fit_images=[20,40]"],
             "data.fit_images=[20, 40] are several numbers, and toast search fits its maps once",
         ),
         (["spans=all"], "spans=all is not for toast search"),
+        (["keep_features=true"], "keep_features and features_from are not for toast search"),
+        (["data.fit_images=1437"], "measures plans on train images that no map is fitted on, and there are 0 of these"),
         (["budget.gflops=0.3"], "No plan that was measured meets gflops 0.3: the smallest"),
         (["translator=mlp"], "beside translator=mlp: only closed forms can be mixed"),
     ],

@@ -169,12 +169,12 @@ def named(plans: list[Plan], own: Translator) -> dict[str, Translator]:
     for name in sorted({span.translator for plan in plans for span in plan.spans} - {""}):
         if name not in known:
             raise ToastError(
-                f"spans names the translator '{name}', which is not known{did_you_mean(name, known)}: toast list translators shows them."
+                f"A span is to have the translator '{name}', which is not known{did_you_mean(name, known)}: toast list translators shows them."
             )
         found[name] = instantiate(OmegaConf.load(known[name]), tokens=own.tokens)
         if found[name].trained or own.trained:
             raise ToastError(
-                f"spans names the translator '{name}' beside translator={own.name}: only closed forms can be mixed, such as linear and identity."
+                f"A span is to have the translator '{name}' beside translator={own.name}: only closed forms can be mixed, such as linear and identity."
             )
     return found
 

@@ -59,16 +59,9 @@ class Settings:
 def search(cfg: DictConfig, folder: RunFolder) -> None:
     """Fit, measure, choose, test. Raises ToastError for what a person must mend, a budget that no plan meets among it."""
     settings, own = Settings.check(_plain(cfg.search)), instantiate(cfg.translator).name
-    if cfg.spans not in (None, "none"):
-        raise ToastError(
-            f"spans={cfg.spans} is not for toast search, which finds the spans: leave it out, or use toast run."
-        )
+    _refuse_what_is_for_runs(cfg)
     refit = require_flag(cfg.fit.sequential, "fit.sequential")
     names = ("", *(name for name in settings.beside if name != own))
-    if OmegaConf.is_list(cfg.data.fit_images) and len(cfg.data.fit_images) > 1:
-        raise ToastError(
-            f"data.fit_images={cfg.data.fit_images} are several numbers, and toast search fits its maps once: give one, such as 500."
-        )
 
     def singles(depth: int) -> list[Plan]:
         _budget(cfg, settings, depth)  # before the folder records that a run has begun
@@ -101,6 +94,21 @@ def search(cfg: DictConfig, folder: RunFolder) -> None:
     for file in (folder / "features").glob("*.f32"):  # those of a round that was killed at its end among them
         file.unlink()
     folder.finish()
+
+
+def _refuse_what_is_for_runs(cfg: DictConfig) -> None:
+    if cfg.spans not in (None, "none"):
+        raise ToastError(
+            f"spans={cfg.spans} is not for toast search, which finds the spans: leave it out, or use toast run."
+        )
+    if require_flag(cfg.keep_features, "keep_features") or cfg.features_from is not None:
+        raise ToastError(
+            "keep_features and features_from are not for toast search, which encodes round by round: leave them out, or use toast run."
+        )
+    if OmegaConf.is_list(cfg.data.fit_images) and len(cfg.data.fit_images) > 1:
+        raise ToastError(
+            f"data.fit_images={cfg.data.fit_images} are several numbers, and toast search fits its maps once: give one, such as 500."
+        )
 
 
 def _singles(depth: int, names: tuple[str, ...], most: int | None = None) -> list[Plan]:
