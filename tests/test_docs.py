@@ -71,6 +71,8 @@ def test_nothing_is_left_to_fill_in():
 def test_layout_is_the_layout():
     listed = set(re.findall(r"^  (\w+\.py)", README, re.MULTILINE))
     assert listed == {path.name for path in (ROOT / "toast_cli").glob("[!_]*.py")}
+    scripts = re.findall(r"\w+\.py", next(line for line in README.splitlines() if line.startswith("scripts/")))
+    assert sorted(scripts) == sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 
 
 def test_columns_are_the_columns():
