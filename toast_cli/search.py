@@ -29,6 +29,9 @@ from toast_cli.sizes import Sizes
 from toast_cli.stages import encode, modules, score
 from toast_cli.survey import Survey, scored
 
+# Of the summary's line, ``best_trade_off`` among them, which is said anew of the plans found.
+_SHARED = [name for name in Found.__annotations__ if name in Summary.__annotations__]
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -201,34 +204,21 @@ def _front(final: Job, survey: Survey, sizes: Sizes, translators: int) -> list[F
     found = []
     for plan, variant in better.items():
         held_out, line = scores[variant], tested[str(plan), variant.sequential]
+        after = tested.get((str(plan), True))
         found.append(
             Found(
-                model=line.model,
-                data=line.data,
-                translator=line.translator,
-                plan=line.plan,
-                blocks_removed=line.blocks_removed,
-                sequential=variant.sequential,
+                **{name: getattr(line, name) for name in _SHARED},
                 loss_predicted=survey.measured[plan].loss_predicted,
                 loss_independent=scores[Variant(plan, variant.fit_images)].loss,
                 loss=held_out.loss,
                 loss_original=original.loss,
                 held_out_accuracy=held_out.accuracy,
                 held_out_accuracy_delta=held_out.accuracy - original.accuracy,
-                seeds=line.seeds,
-                accuracy_mean=line.accuracy_mean,
-                accuracy_std=line.accuracy_std,
-                accuracy_delta_mean=line.accuracy_delta_mean,
                 accuracy_independent=tested[str(plan), False].accuracy_mean,
-                accuracy_sequential=after.accuracy_mean if (after := tested.get((str(plan), True))) else None,
-                params=line.params,
-                params_ratio=line.params_ratio,
-                gflops=line.gflops,
-                gflops_ratio=line.gflops_ratio,
+                accuracy_sequential=after.accuracy_mean if after else None,
                 latency_ratio=sizes(plan).get("latency"),
                 measured=sum(row.blocks_removed == plan.blocks_removed for row in survey.measured.values()),
                 possible=possible(depth, plan.blocks_removed, translators),
-                best_trade_off=False,
                 chosen=sizes.budget.given and plan == chosen,
             )
         )
