@@ -180,7 +180,7 @@ class Ridge(Affine):
     """T(x) = x W + b, W = argmin Σ ‖y − x W − b‖² + λ n Σ_d σ_d² ‖W_d‖², σ_d the standard deviation of dimension d of x.
 
     The penalty is on standardised dimensions, so that a few massive activations do not set its scale. λ is the one of
-    ``strengths`` with the least error on the held-out fit images; W then comes from all of them.
+    ``strengths`` with the least error on the held-out fit images, the first where there are none; W then comes from all of them.
 
     Learned:
         weight_: W (D, D). bias_: b (D,). strength_: λ.
