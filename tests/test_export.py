@@ -97,6 +97,7 @@ def test_an_export_says_what_the_run_said(runs, toast, tmp_path, run: str, words
         next(r for r in read_csv(runs / run / "results.csv", Row)[::-1] if (r.plan, r.seed) == (recipe["plan"], seed))
     )
     assert recipe["pretrained_cfg"]["label_names"] == list(map(str, range(10)))
+    assert model.default_cfg == model.pretrained_cfg
     assert recipe["params"] == sum(p.numel() for p in model.parameters())
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["it"], "nothing is left over"
 
@@ -220,6 +221,15 @@ class TestPredict:
         status, _, err = toast("predict", *words)
         assert status == 1
         assert sentence in err
+
+    def test_nothing_that_can_execute_is_opened(self, exported, toast, tmp_path, monkeypatch):
+        recipe = json.loads((tmp_path / "it" / "recipe.json").read_text())
+        (tmp_path / "it" / "recipe.json").write_text(json.dumps({**recipe, "file": "model.pt2"}))
+        (tmp_path / "it" / "model.pt2").write_bytes(b"anything")
+        monkeypatch.setattr(torch.export, "load", lambda *_: pytest.fail("it was opened"))
+        status, _, err = toast("predict", "it", "pictures")
+        assert status == 1
+        assert "it/model.pt2 is not opened" in err
 
 
 def test_images_are_numbers_in_order():

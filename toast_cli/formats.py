@@ -21,12 +21,13 @@ Run = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Format:
-    """``file``: what it writes. ``dtypes``: those its runtime can compute in."""
+    """``file``: what it writes. ``dtypes``: those its runtime can compute in. ``executes``: a file can hold code that reading runs."""
 
     file: str
     dtypes: tuple[str, ...]
     write: Callable[[Path, nn.Module, torch.dtype], None]
     read: Callable[[Path], Run]
+    executes: bool = False
 
 
 def _write_safetensors(folder: Path, model: nn.Module, dtype: torch.dtype) -> None:
@@ -109,5 +110,5 @@ def _need(*packages: str) -> None:
 FORMATS = {
     "safetensors": Format(saved.WEIGHTS, tuple(DTYPES), _write_safetensors, _read_safetensors),
     "onnx": Format("model.onnx", ("fp32", "fp16"), _write_onnx, _read_onnx),
-    "torch_export": Format("model.pt2", tuple(DTYPES), _write_torch_export, _read_torch_export),
+    "torch_export": Format("model.pt2", tuple(DTYPES), _write_torch_export, _read_torch_export, executes=True),
 }

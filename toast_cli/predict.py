@@ -35,6 +35,11 @@ def predict(export: Path, paths: Iterable[Path], top: int) -> None:
     form = next((form for form in FORMATS.values() if form.file == recipe.get("file")), None)
     if form is None:
         raise ToastError(f"{export / RECIPE} names no model file that toast export writes: export the model again.")
+    if form.executes:  # torch.export.load falls back on pickle and evaluates expressions
+        raise ToastError(
+            f"{export / form.file} is not opened, since torch.export.load executes what such a file may hold: export with format=safetensors "
+            "or onnx for toast predict, or load it yourself if you wrote it."
+        )
     try:
         transform = create_transform(**{key: config[key] for key in _PREPROCESSING})
     except (KeyError, TypeError, ValueError, AttributeError) as e:

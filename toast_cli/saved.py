@@ -100,6 +100,7 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
         config = recipe["pretrained_cfg"].items()
         sizes = ("input_size", "mean", "std")  # timm has tuples there, JSON lists
         vit.pretrained_cfg = {key: tuple(value) if key in sizes else value for key, value in config}  # type: ignore[assignment]
+        vit.default_cfg = vit.pretrained_cfg  # timm's older name for it
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, SafetensorError) as e:
         raise ToastError(
             f"{path / RECIPE} does not describe {WEIGHTS} ({' '.join(str(e).split())[:150]}): export the model again."
