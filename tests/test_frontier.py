@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from toast_cli.frontier import Predictor, best_first, possible, shortest
+from toast_cli.frontier import Predictor, best_first, possible, promising, shortest
 from toast_cli.plans import Plan, Span
 
 DEPTH = 6
@@ -57,3 +57,21 @@ def test_corrections_learn_what_is_not_additive():
     assert predictor(Plan.parse("1-2")) == pytest.approx(0.3), "a single span is what was measured"
     truth[plans[0]] += 0.3
     assert Predictor(single).fit(truth)(plans[0]) > predictor(plans[0]) + 0.1
+
+
+def test_what_is_learned_of_blocks_holds_for_other_spans():
+    single = {Span(i - 1, i + more): 0.1 for i in range(DEPTH) for more in (0, 1)}
+    measured = {Plan.parse(text): 0.2 for text in ("stem-0+1-2", "stem-0+3-4", "1-2+3-4")}
+    measured[Plan.parse("stem-0+1-2")] += 0.6
+    predictor = Predictor(single).fit(measured)
+    assert predictor(Plan.parse("stem-0+1-3")) > predictor(Plan.parse("0-1+2-4")) + 0.1, "0 and 2 leave together"
+
+
+def test_what_is_measured_is_not_promising_again(losses: dict[Span, float]):
+    pools = [every_plan(2, ("", "identity")), every_plan(3, ("", "identity"))]
+    first = promising(pools, losses, {}, beam=4)
+    assert [plan.blocks_removed for plan in first] == [2] * 4 + [3] * 4
+    assert list(first.values()) == pytest.approx([sum(losses[span] for span in plan.spans) for plan in first])
+    assert promising(pools, losses, first, beam=4) == {}, "as predicted: nothing new"
+    dear = {plan: loss + 5 for plan, loss in first.items()}
+    assert not dear.keys() & promising(pools, losses, dear, beam=4).keys()

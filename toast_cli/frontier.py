@@ -6,15 +6,18 @@ number of blocks removed and of maps by dynamic programming. What is not additiv
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from itertools import combinations
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations, product
 from math import comb
 
 import numpy as np
 
 from toast_cli.plans import STEM, Plan, Span
 
-_DAMPING = 1.0  # of a pair's correction: it is believed in full only after several measurements
+# Of a pair's correction: it is believed in full only after several measurements. Any from 0.2 to 1 finds the same or nearly
+# the same plans on tables of all plans (docs/search.md).
+_DAMPING = 0.5
+POOL = 16  # times the beam: so many plans of least sums, of each number of blocks and of maps, are looked at again every round
 _STEEPEST = 2.0  # the scale's bounds: where sums are next to nothing, what plans cost is no multiple of them
 
 
@@ -54,48 +57,78 @@ def possible(depth: int, removed: int, translators: int = 1) -> int:
     return sum(comb(removed - 1, j - 1) * comb(kept + 1, j) * translators**j for j in range(1, removed + 1))
 
 
-class Predictor:
-    """A plan's loss as the sum of its spans', plus a correction for each pair of spans and one in proportion to the sum.
+_Pair = tuple[Span, Span] | tuple[int, int]
 
-    Both corrections are ridge regression on the plans that were measured.
+
+class Predictor:
+    """A plan's loss as the sum of its spans', plus a correction for each pair that meets in it and one in proportion to the sum.
+
+    A pair is two spans, or two blocks that leave by different spans: what is learned of blocks holds for spans never measured
+    together. Both corrections are ridge regression on the plans that were measured.
 
     Learned:
-        scale_: of the sum. pairs_: by two spans.
+        scale_: of the sum. pairs_: by two spans or two blocks.
     """
 
     def __init__(self, single: Mapping[Span, float]) -> None:
         self.single = single
         self.scale_ = 0.0
-        self.pairs_: dict[tuple[Span, Span], float] = {}
+        self.pairs_: dict[_Pair, float] = {}
 
     def fit(self, measured: Mapping[Plan, float]) -> "Predictor":
         """From plans of several spans, by their losses."""
         plans = [plan for plan in measured if len(plan.spans) > 1]
-        pairs = sorted({pair for plan in plans for pair in combinations(plan.spans, 2)})
         if not plans:
             return self
-        column = {pair: number + 1 for number, pair in enumerate(pairs)}
-        x = np.zeros((len(plans), len(pairs) + 1))
+        pairs = list(dict.fromkeys(pair for plan in plans for pair in _pairs(plan)))
+        column = {pair: number for number, pair in enumerate(pairs)}
+        together = np.zeros((len(plans), len(pairs)))
         for row, plan in enumerate(plans):
-            x[row, 0] = self._sum(plan)
-            x[row, [column[pair] for pair in combinations(plan.spans, 2)]] = 1
-        left = np.array([measured[plan] for plan in plans]) - x[:, 0]
-        unit = max(float(np.square(x[:, 0]).mean()), 1e-12)  # so that the scale is hardly damped and pairs are
-        penalty = np.diag([1e-3 * unit, *[_DAMPING] * len(pairs)])
-        scale = np.linalg.solve(x.T @ x + penalty, x.T @ left)[0]
+            together[row, [column[pair] for pair in _pairs(plan)]] = 1
+        sums = np.array([self._sum(plan) for plan in plans])
+        left = np.array([measured[plan] for plan in plans]) - sums
+        unit = max(float(np.square(sums).mean()), 1e-12)  # so that the scale is hardly damped and pairs are
+        damped = [_DAMPING] * len(pairs)
+        scale = _ridge(np.column_stack([sums, together]), left, [1e-3 * unit, *damped])[0]
         self.scale_ = float(np.clip(scale, -1.0, _STEEPEST))
-        x, left, penalty = x[:, 1:], left - self.scale_ * x[:, 0], penalty[1:, 1:]  # the pairs once more, beside that
-        self.pairs_ = dict(zip(pairs, np.linalg.solve(x.T @ x + penalty, x.T @ left).tolist(), strict=True))
+        corrections = _ridge(together, left - self.scale_ * sums, damped)  # the pairs once more, beside that
+        self.pairs_ = dict(zip(pairs, corrections.tolist(), strict=True))
         return self
 
     def __call__(self, plan: Plan) -> float:
-        pairs = sum(self.pairs_.get(pair, 0.0) for pair in combinations(plan.spans, 2))
+        pairs = sum(self.pairs_.get(pair, 0.0) for pair in _pairs(plan)) if self.pairs_ else 0.0
         return self._sum(plan) * (1 + self.scale_ * (len(plan.spans) > 1)) + pairs
 
     def _sum(self, plan: Plan) -> float:
         return sum(self.single[span] for span in plan.spans)
 
 
+def _pairs(plan: Plan) -> list[_Pair]:
+    """Every two spans, and every two blocks that leave by different spans."""
+    met: list[_Pair] = []
+    for left, right in combinations(plan.spans, 2):
+        met.append((left, right))
+        met += product(range(left.start + 1, left.end + 1), range(right.start + 1, right.end + 1))
+    return met
+
+
+def _ridge(x: np.ndarray, y: np.ndarray, penalties: Sequence[float]) -> np.ndarray:
+    """Weights w (F,) of least |x w − y|² + Σ penalty w², from x (N, F) and y (N,)."""
+    return np.linalg.solve(x.T @ x + np.diag(penalties), x.T @ y)
+
+
 def best_first(plans: Iterable[Plan], predictor: Predictor) -> list[Plan]:
     """By predicted loss."""
     return sorted(plans, key=lambda plan: (predictor(plan), plan))
+
+
+def promising(
+    pools: Iterable[Iterable[Plan]], single: Mapping[Span, float], measured: Mapping[Plan, float], beam: int
+) -> dict[Plan, float]:
+    """The ``beam`` best of each pool as predicted from losses that were ``measured``, with their predictions.
+
+    Those measured already are left out, not made up for: there is nothing more to find where they are all.
+    """
+    predictor = Predictor(single).fit(measured)
+    best = [plan for pool in pools for plan in best_first(pool, predictor)[:beam]]
+    return {plan: predictor(plan) for plan in best if plan not in measured}

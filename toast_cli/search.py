@@ -18,7 +18,7 @@ from toast_cli.figures import save
 from toast_cli.fitting import fit
 from toast_cli.folders import RunFolder
 from toast_cli.forecast import announce
-from toast_cli.frontier import Predictor, best_first, possible, shortest
+from toast_cli.frontier import POOL, possible, promising, shortest
 from toast_cli.job import Job
 from toast_cli.plans import Plan, Variant, every_span
 from toast_cli.results import read_csv, summarise, write_csv
@@ -141,29 +141,21 @@ def _look_around(survey: Survey, settings: Settings, budget: Budget, names: tupl
     if not survey.measured:
         survey.measure(_singles(depth, names, most), {})
     original = next(iter(survey.measured.values())).loss_original
+    paths = shortest(survey.single, depth, most, POOL * settings.beam)
+    within = [[plan for plan in plans if sizes.budget.holds(plan, sizes(plan))] for plans in paths.values()]
     # What the rounds before have found decides the next, so that a search that was killed goes on alike.
     while survey.rounds <= settings.rounds:
-        predictor = Predictor(survey.single).fit({p: row.loss - original for p, row in survey.measured.items()})
-        new = _promising(survey, predictor, sizes, settings, most)
+        losses = {plan: row.loss - original for plan, row in survey.measured.items()}
+        new = promising(within, survey.single, losses, settings.beam)
         if not new:
             break
-        survey.measure(new, {plan: original + predictor(plan) for plan in new})
+        survey.measure(new, {plan: original + loss for plan, loss in new.items()})
     return sizes
 
 
 def _most(budget: Budget, depth: int, sizes: Sizes) -> int:
     """How many blocks may leave where nobody has said so: any number where only accuracy is given."""
     return depth - 1 if budget.accuracy_drop is not None else max(depth // 2, sizes.blocks_needed(depth))
-
-
-def _promising(survey: Survey, predictor: Predictor, sizes: Sizes, settings: Settings, most: int) -> list[Plan]:
-    """What is not yet measured of the best by prediction, for each number of blocks removed."""
-    paths = shortest(survey.single, survey.job.backbone.depth, most, 4 * settings.beam)
-    wanted: list[Plan] = []
-    for plans in paths.values():
-        within = [plan for plan in plans if sizes.budget.holds(plan, sizes(plan))]
-        wanted += best_first(within, predictor)[: settings.beam]
-    return [plan for plan in wanted if plan not in survey.measured]
 
 
 def _found(survey: Survey, sizes: Sizes) -> list[Plan]:
