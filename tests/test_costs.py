@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.conftest import tiny
 from toast_cli import models
 from toast_cli.costs import Costs
+from toast_cli.layers import Shift
 from toast_cli.plans import Plan, Span, every_span
 from toast_cli.surgery import shorten
 
@@ -28,10 +29,24 @@ def test_vit_b_at_224():
 def test_costs_are_those_of_the_shortened_model_itself(name: str):
     backbone = tiny(name)
     maps = {plan.spans[0]: torch.nn.Linear(32, 32, bias=False) for plan in every_span(3)}
+    maps |= {Span(0, 1, "shift"): Shift(torch.ones(32)), Span(1, 2, "shift"): Shift(torch.ones(32))}
     costs = Costs(backbone, maps)
-    for plan in [Plan(), *every_span(3), Plan.parse("stem-0+1-2")]:
+    for text in (
+        "stem-0+1-2",
+        "0-1:shift",
+        "0-1:shift+1-2:shift",
+        "0-1+1-2",
+        "0-1+1-2:shift",
+        "stem-0+0-2",
+        *map(str, every_span(3)),
+        "none",
+    ):
+        plan = Plan.parse(text)
         short = shorten(backbone, plan, maps)
         with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             short(torch.zeros(1, 3, 32, 32))
         assert costs.of(plan).params == sum(p.numel() for p in short.parameters())
         assert costs.of(plan).gflops == pytest.approx(counter.get_total_flops() / 1e9, rel=1e-12)
+    block = costs.operations[0].params
+    assert costs.of(Plan.parse("0-1:shift")).params == costs.of(Plan()).params - block, "it folds"
+    assert costs.of(Plan.parse("stem-0")).params == costs.of(Plan()).params - block

@@ -2,11 +2,12 @@ import pytest
 import torch
 
 from tests.conftest import pixels, tiny
+from tests.test_models import FAMILIES
 from toast_cli.encode import latents
 from toast_cli.folding import fold
 from toast_cli.layers import Shift, dense
 from toast_cli.moments import Moments
-from toast_cli.plans import Plan
+from toast_cli.plans import STEM, Plan, Span
 from toast_cli.surgery import join, parts, shorten
 from toast_cli.translators import Shift as ShiftTranslator
 
@@ -23,9 +24,9 @@ def test_a_shift_costs_nothing_and_changes_nothing(name: str):
     moments = Moments((span.start, span.end) for span in plan.spans)
     moments.update(latents(backbone, images))
     maps = {span: ShiftTranslator().fit(moments.pair(span.start, span.end)).to_module() for span in plan.spans}
-    made = parts(backbone, plan, maps, folded=True)
-    assert [name for name, _ in made] == [0, 2]
-    folded, plain = join(backbone, made), shorten(backbone, plan, maps)
+    made = fold(parts(backbone, plan, maps))
+    assert [name for name, _ in made] == [STEM, 0, 2]
+    folded, plain = join(made), shorten(backbone, plan, maps, folded=False)
     assert torch.allclose(run(folded, backbone, images), run(plain, backbone, images), atol=1e-5)
     assert not torch.allclose(run(folded, backbone, images), run(backbone.vit, backbone, images), atol=1e-2)
     kept = sum(p.numel() for i in (0, 2) for p in backbone.blocks[i].parameters())
@@ -50,6 +51,46 @@ def test_a_shift_stays_where_nothing_can_take_it():
     scaled.blocks[0].ls2.gamma[3] = 0
     assert [name for name, _ in fold([(0, scaled.blocks[0]), ("0-1", shift)])] == [0, "0-1"]
     assert len(fold([(0, torch.nn.Linear(4, 4)), ("0-1", Shift(torch.ones(4)))])) == 2, "a block of another kind"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", ["linear", "affine", "shift"])
+def test_a_map_behind_the_stem_costs_nothing_and_changes_nothing(family: str, kind: str):
+    name, options = FAMILIES[family]
+    backbone, images = tiny(name, **options), pixels()
+    generator = torch.Generator().manual_seed(1)
+    bias = torch.randn(32, generator=generator)
+    map_ = (
+        Shift(bias)
+        if kind == "shift"
+        else dense(torch.randn(32, 32, generator=generator), bias if kind == "affine" else None)
+    )
+    plan, maps = Plan.parse("stem-0"), {Span(STEM, 0): map_}
+    made = fold(parts(backbone, plan, maps))
+    if family == "norm before the blocks":
+        assert [name for name, _ in made] == [STEM, Span(STEM, 0), 1, 2], "a norm lies between"
+        return
+    assert [name for name, _ in made] == [STEM, 1, 2]
+    folded, plain = join(made), shorten(backbone, plan, maps, folded=False)
+    wanted = run(plain, backbone, images)
+    assert (run(folded, backbone, images) - wanted).norm() / wanted.norm() < 1e-5
+    assert sum(p.numel() for p in folded.parameters()) == sum(
+        p.numel() for name, p in backbone.vit.named_parameters() if not name.startswith("blocks.0.")
+    )
+    assert all(
+        torch.equal(p, q)
+        for p, q in zip(backbone.vit.parameters(), tiny(name, **options).vit.parameters(), strict=True)
+    )
+
+
+def test_a_model_keeps_a_block():
+    backbone = tiny()
+    for text in ("stem-2", "stem-2:identity", "stem-0+0-2"):
+        plan = Plan.parse(text)
+        maps = {span: torch.nn.Identity() if span.translator else dense(torch.eye(32)) for span in plan.spans}
+        short = shorten(backbone, plan, maps)
+        assert len(short.blocks) == len(plan.spans)
+        assert len(short.forward_intermediates(torch.zeros(1, 3, 32, 32), indices=1, intermediates_only=True)) == 1
 
 
 def test_maps_in_a_row_are_one_map():

@@ -11,11 +11,11 @@ import torch
 from tests.conftest import pixels, tiny
 from tests.test_models import FAMILIES
 from toast_cli import Plan, Span, compress, load
-from toast_cli.backbone import attach_head
 from toast_cli.errors import ToastError
 from toast_cli.layers import ByPosition, Residual, Shift, build, describe
 from toast_cli.saved import RECIPE, WEIGHTS, recipe_of, write_weights
 from toast_cli.surgery import join, parts
+from toast_cli.timm_parts import attach_head
 from toast_cli.translators import Identity, Ridge
 
 
@@ -25,10 +25,10 @@ def saved(tmp_path, backbone, plan: str = "0-1", dtype: torch.dtype = torch.floa
 
     chosen = Plan.parse(plan)
     made = parts(backbone, chosen, {span: torch.nn.Linear(32, 32) for span in chosen.spans})
-    vit = join(backbone, made).eval()
+    vit = join(made).eval()
     attach_head(vit, torch.nn.Linear(backbone.feature_width, 5), 5)
     write_weights(tmp_path, vit, dtype)
-    recipe = recipe_of(vit, backbone.recipe, [name for name, _ in made])
+    recipe = recipe_of(vit, backbone.recipe, [name for name, _ in made[1:]])
     recipe |= {"pretrained_cfg": {"num_classes": 5, "input_size": [3, 32, 32]}, "file": WEIGHTS}
     recipe["weights"] = hashlib.sha256((tmp_path / WEIGHTS).read_bytes()).hexdigest()
     (tmp_path / RECIPE).write_text(json.dumps(recipe))
@@ -90,6 +90,13 @@ def test_a_loaded_model_is_an_ordinary_one(tmp_path):
     model.train()(images).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
     assert load(tmp_path, dtype=torch.float64)(images.double()).dtype == torch.float64
+    model.eval()
+    with torch.no_grad():
+        compiled = torch.compile(model, backend="eager", fullgraph=True)  # captured whole; no C++ compiler is needed for that
+        assert torch.allclose(compiled(images), model(images), atol=1e-6)
+        features = model.forward_head(model.forward_features(images), pre_logits=True)
+        model.reset_classifier(0)
+        assert torch.equal(model(images), features), "the head can be taken off"
 
 
 def test_half_precision_is_half_the_file(tmp_path):

@@ -1,11 +1,10 @@
-"""A timm vision transformer as stem → blocks → readout. The only file that knows the names of timm's parts.
+"""A timm vision transformer as stem → blocks → readout. With timm_parts.py the only file that knows the names of timm's parts.
 
 Shapes: N images, T tokens, D width, F features (what a probe sees).
 """
 
-import copy
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,20 +12,16 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from timm.layers import Mlp
 from timm.layers.attention import Attention
-from timm.models.eva import Eva, EvaBlock
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.eva import Eva
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.fused import BlockParts, FusedBlock
+from toast_cli.timm_parts import Vit
 
 _ALWAYS_FP32 = 2  # how many of the first blocks
 READOUTS = ("model", "paper")
-FAMILIES = (
-    VisionTransformer,
-    Eva,
-)  # Eva is timm's name for transformers with rotary position embeddings, DINOv3 among them
-Vit = VisionTransformer | Eva
 
 
 class Backbone(nn.Module):
@@ -175,10 +170,6 @@ class Backbone(nn.Module):
         features = self.vit.forward_head(self.vit.norm(latent), pre_logits=True)
         return features if self.pooler is None else self.pooler(features)
 
-    def shortened(self, operations: Sequence[nn.Module]) -> Vit:
-        """A deep copy of the timm model whose blocks are copies of ``operations``, in order."""
-        return with_blocks(self.vit, operations)
-
     def fingerprint(self) -> str:
         """Hash of the names and values of all weights."""
         digest = hashlib.sha256()
@@ -186,32 +177,6 @@ class Backbone(nn.Module):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
-
-
-def with_blocks(vit: Vit, operations: Sequence[nn.Module]) -> Vit:
-    """A deep copy of ``vit`` whose blocks are copies of ``operations``, in order."""
-    rest = copy.copy(vit)
-    blocks = nn.ModuleList(operations) if isinstance(vit, Eva) else nn.Sequential(*operations)
-    rest._modules = {**vit._modules, "blocks": blocks}
-    short = copy.deepcopy(rest)
-    short.feature_info = [{**vit.feature_info[0], "module": f"blocks.{i}"} for i in range(len(blocks))]
-    return short
-
-
-def output_bias(block: nn.Module) -> tuple[Tensor, Tensor | None] | None:
-    """The bias (D,) that a block adds to the residual stream last, and the LayerScale (D,) on it; None if it has no such thing."""
-    if not isinstance(block, Block | EvaBlock):
-        return None
-    bias = getattr(getattr(block.mlp, "fc2", None), "bias", None)
-    scale = getattr(block, "gamma_2", None) if isinstance(block, EvaBlock) else getattr(block.ls2, "gamma", None)
-    return None if bias is None else (bias, scale)
-
-
-def attach_head(vit: Vit, head: nn.Module, classes: int) -> None:
-    """Make ``head`` (N, F) -> (N, C) the model's classifier. Where two heads share the work, each gets a copy: their mean is ``head``."""
-    vit.head, vit.num_classes = head, classes  # type: ignore[assignment]  # timm's own is a Linear
-    if hasattr(vit, "head_dist"):
-        vit.head_dist = copy.deepcopy(head)
 
 
 def _parts(block: nn.Module) -> BlockParts | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from toast_cli.folding import fold, merge
 from toast_cli.models import Backbone
 from toast_cli.plans import Plan, Shortened
+from toast_cli.surgery import parts
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,19 @@ class Costs:
         everything = sum(p.numel() for p in backbone.vit.parameters())
         inside = sum(p.numel() for p in backbone.blocks.parameters())
         ends = _gflops(lambda x: backbone.readout(latent).sum() + backbone.stem(x).sum(), pixels)
-        self.depth = backbone.depth
+        self.backbone, self.maps, self.latent = backbone, maps, latent
         self.ends = Cost(everything - inside, ends)
         self.operations: dict[Any, Cost] = {
             **{i: _cost(block, latent) for i, block in enumerate(backbone.blocks)},
             **{key: _cost(module, latent) for key, module in maps.items()},
         }
 
+        self._merge = cache(merge)
+
     def of(self, plan: Shortened) -> Cost:
-        """What the shortened model of ``plan`` weighs and takes."""
-        return sum((self.operations[operation] for operation in plan.operations(self.depth)), start=self.ends)
+        """What the shortened model of ``plan`` weighs and takes; maps that fold into what is there cost nothing."""
+        _, *made = fold(parts(self.backbone, plan, self.maps), self._merge)
+        return sum((self.operations.get(name) or _cost(module, self.latent) for name, module in made), start=self.ends)
 
     def columns(self, plan: Shortened) -> dict[str, Any]:
         """The same as the columns ``params``, ``params_ratio``, ``gflops`` and ``gflops_ratio``, ratios to the original."""

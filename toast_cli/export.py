@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,17 +24,18 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from toast_cli import __version__
-from toast_cli.backbone import Vit, attach_head
 from toast_cli.console import say
 from toast_cli.errors import ToastError, did_you_mean, require_flag
 from toast_cli.files import write_atomically
 from toast_cli.finished import Finished, reopen
 from toast_cli.folders import held
+from toast_cli.folding import Part, fold
 from toast_cli.formats import DTYPES, FORMATS
 from toast_cli.job import Job
 from toast_cli.saved import RECIPE, WEIGHTS, recipe_of
 from toast_cli.stages import encode, modules
-from toast_cli.surgery import join, parts
+from toast_cli.surgery import join, parts, split
+from toast_cli.timm_parts import Vit, attach_head
 
 _SCRATCH = ".export-"
 # Of the largest output, how far another runtime may be off; a file that is read back by timm must be exact in fp32.
@@ -123,18 +124,12 @@ def _name(finished: Finished, settings: _Settings) -> str:
 def _model(finished: Finished, settings: _Settings) -> tuple[Vit, list[Any]]:
     """The shortened model on the CPU, with its head, in evaluation mode; and what its blocks are."""
     job, classes = finished.job, list(finished.job.data.classes)
-    made = parts(job.backbone, finished.variant, modules(job, finished.fitted), folded=finished.tuned is None)
-    vit = join(job.backbone, made).cpu()
-    if finished.tuned is not None:
-        weights = safetensors.torch.load_file(finished.tuned)
-        head: nn.Module = nn.Linear(job.backbone.feature_width, len(classes))
-        head.load_state_dict({"weight": weights["head.weight"], "bias": weights["head.bias"]})
-        vit.load_state_dict(
-            {key.removeprefix("vit."): value for key, value in weights.items() if key.startswith("vit.")}
-        )
-    elif settings.head == "probe":
-        head = _probe(finished, settings.seed)
+    made = parts(job.backbone, finished.variant, modules(job, finished.fitted))
+    tuned = None if finished.tuned is None else safetensors.torch.load_file(finished.tuned)
+    made = fold(made if tuned is None else _trained(made, tuned))
+    vit = join(made).cpu()
     if settings.head == "probe":
+        head = _probe(finished, settings.seed) if tuned is None else _trained_head(tuned)
         pooler = job.backbone.pooler
         attach_head(vit, head if pooler is None else nn.Sequential(*copy.deepcopy(pooler).cpu(), head), len(classes))
     vit.pretrained_cfg = {  # type: ignore[assignment]  # a plain dict is one of the kinds that timm takes
@@ -145,7 +140,21 @@ def _model(finished: Finished, settings: _Settings) -> tuple[Vit, list[Any]]:
         "num_classes": vit.num_classes,
         **({"label_names": classes} if settings.head == "probe" else {}),
     }
-    return vit.eval(), [name for name, _ in made]
+    return vit.eval(), [name for name, _ in made[1:]]
+
+
+def _trained(made: list[Part], weights: Mapping[str, Tensor]) -> list[Part]:
+    """The same parts with the weights of a fine-tuned model."""
+    vit = join(made)
+    vit.load_state_dict({key.removeprefix("vit."): value for key, value in weights.items() if key.startswith("vit.")})
+    return split(vit, [name for name, _ in made[1:]])
+
+
+def _trained_head(weights: Mapping[str, Tensor]) -> nn.Linear:
+    classes, width = weights["head.weight"].shape
+    head = nn.Linear(width, classes)
+    head.load_state_dict({key: weights[f"head.{key}"] for key in ("weight", "bias")})
+    return head
 
 
 def _probe(finished: Finished, seed: int) -> nn.Module:

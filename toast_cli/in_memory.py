@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from toast_cli.backbone import FAMILIES, Backbone
+from toast_cli.backbone import Backbone
 from toast_cli.compute import out_of_memory
 from toast_cli.draws import held_apart
 from toast_cli.encode import latents_of
@@ -20,7 +20,8 @@ from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.moments import Moments, PairMoments
 from toast_cli.plans import Plan
 from toast_cli.registry import CONF, options
-from toast_cli.surgery import join, parts
+from toast_cli.surgery import shorten
+from toast_cli.timm_parts import FAMILIES
 from toast_cli.translators import Translator
 
 
@@ -51,7 +52,7 @@ def compress(
     backbone = Backbone(own, type(model).__name__, model.patch_embed.img_size[0])
     sums = _moments(backbone, plan, images, max((each.held_out for each in chosen.values()), default=0.0))
     maps = {span: _fitted(chosen[span], [each.pair(span.start, span.end) for each in sums]) for span in plan.spans}
-    short = join(backbone, parts(backbone, plan, maps, folded=True)).to(next(own.parameters()))
+    short = shorten(backbone, plan, maps).to(next(own.parameters()))
     return short.requires_grad_(True).train(model.training)
 
 

@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from timm.models import eva, load_state_dict, vision_transformer
 from torch import Tensor, nn
 
-from toast_cli.backbone import FAMILIES, Backbone, Vit
+from toast_cli.backbone import Backbone
 from toast_cli.errors import ToastError, did_you_mean, require_flag, reraise_disk
+from toast_cli.timm_parts import FAMILIES, Vit
 
 # A checkpoint may have these though the encoder has not.
 _HEADS = ("head.", "head_dist.")

@@ -177,7 +177,8 @@ class Found:
 
     ``sequential``: the fit that is the better one on held-out images; ``loss`` and ``accuracy_mean`` are those of this fit, and
     those of either fit stand beside them (``loss_predicted`` is of the independent one, the sequential one is empty with a
-    single span). Accuracies are on test images, means over seeds. ``latency_ratio`` is empty unless it was asked for.
+    single span). ``rival`` is what it has to beat: the single span that removes as many blocks, with the run's own translator, and
+    has the least held-out loss. Accuracies are on test images, means over seeds. ``latency_ratio`` is empty unless it was asked for.
     ``best_trade_off``: no other plan found has less loss for no more GFLOPs. ``chosen``: the answer to the budget or the target.
     """
 
@@ -199,6 +200,9 @@ class Found:
     accuracy_delta_mean: float
     accuracy_independent: float
     accuracy_sequential: float | None
+    rival: str
+    rival_loss: float
+    rival_accuracy: float
     params: int
     params_ratio: float
     gflops: float

@@ -15,10 +15,10 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from toast_cli.backbone import FAMILIES, Vit, attach_head, with_blocks
 from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.files import write_atomically
 from toast_cli.layers import MapBlock, build, describe
+from toast_cli.timm_parts import FAMILIES, Vit, attach_head, with_blocks
 
 RECIPE, WEIGHTS = "recipe.json", "model.safetensors"
 _FORMAT = "toast-export-1"

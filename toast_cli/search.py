@@ -79,7 +79,9 @@ def search(cfg: DictConfig, folder: RunFolder) -> None:
         sizes = _look_around(survey, settings, budget, names)
     kinds = (False, True) if refit else (False,)
     if not (folder / "front.csv").is_file():  # the last table: what comes after it needs no features
-        final = replace(job, plans=[Plan(), *_found(survey, sizes)], sequential=kinds, stage="front-")
+        best = _found(survey, sizes)
+        plans = dict.fromkeys([Plan(), *best, *(survey.rival(plan.blocks_removed) for plan in best)])
+        final = replace(job, plans=list(plans), sequential=kinds, stage="front-")
         announce(final, memory=False)
         with folder.stage("refit"):
             fitted = fit(final)
@@ -89,7 +91,7 @@ def search(cfg: DictConfig, folder: RunFolder) -> None:
         with folder.stage("probe"):
             score(final, fitted, maps)
         write_csv(folder / "summary.csv", summarise(read_csv(folder / "results.csv", Row)), Summary)
-        write_csv(folder / "front.csv", _front(final, survey, sizes, len(names)), Found)
+        write_csv(folder / "front.csv", _front(final, best, survey, sizes, len(names)), Found)
     found = read_csv(folder / "front.csv", Found)
     if budget.given and not any(row.chosen for row in found):
         say(f"As refitted and timed, none of the plans found meets {budget}: the front is there to choose from.")
@@ -180,13 +182,13 @@ def _drop(row: Candidate) -> float:
     return row.held_out_accuracy_original - row.held_out_accuracy
 
 
-def _front(final: Job, survey: Survey, sizes: Sizes, translators: int) -> list[Found]:
-    """The plans found, each with the fit that is better on held-out images, and their test accuracies."""
+def _front(final: Job, best: list[Plan], survey: Survey, sizes: Sizes, translators: int) -> list[Found]:
+    """The plans found, each with the fit that is better on held-out images, and their test accuracies beside their rivals'."""
     scores = dict(zip(final.variants, scored(final, survey.positions), strict=True))
     tested = {(line.plan, line.sequential): line for line in read_csv(final.folder / "summary.csv", Summary)}
     original, depth = scores[final.variants[0]], final.backbone.depth
     better: dict[Plan, Variant] = {}
-    for variant in final.variants[1:]:
+    for variant in (variant for variant in final.variants if variant.plan in best):
         held = better.setdefault(variant.plan, variant)
         better[variant.plan] = min(held, variant, key=lambda each: scores[each].loss)
     sizes.time(list(better))
@@ -196,7 +198,7 @@ def _front(final: Job, survey: Survey, sizes: Sizes, translators: int) -> list[F
     found = []
     for plan, variant in better.items():
         held_out, line = scores[variant], tested[str(plan), variant.sequential]
-        after = tested.get((str(plan), True))
+        after, rival = tested.get((str(plan), True)), survey.rival(plan.blocks_removed)
         found.append(
             Found(
                 **{name: getattr(line, name) for name in _SHARED},
@@ -208,6 +210,9 @@ def _front(final: Job, survey: Survey, sizes: Sizes, translators: int) -> list[F
                 held_out_accuracy_delta=held_out.accuracy - original.accuracy,
                 accuracy_independent=tested[str(plan), False].accuracy_mean,
                 accuracy_sequential=after.accuracy_mean if after else None,
+                rival=str(rival),
+                rival_loss=survey.measured[rival].loss,
+                rival_accuracy=tested[str(rival), False].accuracy_mean,
                 latency_ratio=sizes(plan).get("latency"),
                 measured=sum(row.blocks_removed == plan.blocks_removed for row in survey.measured.values()),
                 possible=possible(depth, plan.blocks_removed, translators),

@@ -45,6 +45,11 @@ class Survey:
         """How many have been finished, that of the single spans among them."""
         return 1 + max((row.round for row in self.measured.values()), default=-1)
 
+    def rival(self, blocks: int) -> Plan:
+        """The single span with the run's own translator that removes so many ``blocks`` at the least loss."""
+        spans = [span for span in self.single if span.blocks_removed == blocks and not span.translator]
+        return Plan((min(spans, key=self.single.__getitem__),))
+
     def ratios(self, plan: Plan) -> dict[str, float]:
         """The shares of the original that its independent fit has; a sequential one has the same."""
         columns = self.costs.columns(Variant(plan, self.job.data.fit_sizes[-1]))

@@ -87,7 +87,7 @@ class Student(nn.Module):
         self, backbone: Backbone, variant: Variant, maps: Mapping[Map, nn.Module], head: nn.Linear, train_maps: bool
     ) -> None:
         super().__init__()
-        self.vit = cast(Any, shorten(backbone, variant, maps))  # timm's own class
+        self.vit = cast(Any, shorten(backbone, variant, maps, folded=False))  # timm's own class
         self.pooler = copy.deepcopy(backbone.pooler)
         self.head = head
         self._parts = (backbone,)  # not as a module of its own: its stem is that of ``vit``, and is not trained

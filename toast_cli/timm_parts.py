@@ -1,0 +1,101 @@
+"""What of a timm vision transformer can be exchanged: its blocks, its head, what a map can disappear into.
+
+With backbone.py the only file that knows the names of timm's parts. Shapes: N images, T tokens, D width, C classes, F features.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from timm.layers import PatchEmbed
+from timm.models.eva import Eva, EvaBlock
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+FAMILIES = (
+    VisionTransformer,
+    Eva,
+)  # Eva is timm's name for transformers with rotary position embeddings, DINOv3 among them
+Vit = VisionTransformer | Eva
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def with_blocks(vit: Vit, operations: Sequence[nn.Module]) -> Vit:
+    """A deep copy of ``vit`` whose blocks are copies of ``operations``, in order."""
+    blocks = nn.ModuleList(operations) if isinstance(vit, Eva) else nn.Sequential(*operations)
+    short = copy.deepcopy(_with(vit, modules={"blocks": blocks}))
+    short.feature_info = [{**vit.feature_info[0], "module": f"blocks.{i}"} for i in range(len(blocks))]
+    return short
+
+
+def attach_head(vit: Vit, head: nn.Module, classes: int) -> None:
+    """Make ``head`` (N, F) -> (N, C) the model's classifier. Where two heads share the work, each gets a copy: their mean is ``head``."""
+    vit.head, vit.num_classes = head, classes  # type: ignore[assignment]  # timm's own is a Linear
+    if hasattr(vit, "head_dist"):
+        vit.head_dist = copy.deepcopy(head)
+
+
+def block_then_shift(block: nn.Module, shift: Tensor) -> nn.Module | None:
+    """A block that does what ``block`` and then x + ``shift`` (D,) do, by the bias of its last layer; None if there is no such bias.
+
+    It shares all other weights with ``block``.
+    """
+    if not isinstance(block, Block | EvaBlock):
+        return None
+    last = getattr(block.mlp, "fc2", None)
+    scale = getattr(block, "gamma_2", None) if isinstance(block, EvaBlock) else getattr(block.ls2, "gamma", None)
+    if last is None or last.bias is None:
+        return None
+    if scale is not None and not (scale.abs() > 1e-6).all():
+        return None  # LayerScale lets nothing through there
+    bias = last.bias + (shift if scale is None else shift / scale)
+    return _with(block, modules={"mlp": _with(block.mlp, modules={"fc2": _with(last, tensors={"bias": bias})})})
+
+
+def stem_then_affine(vit: Vit, weight: Tensor, bias: Tensor) -> Vit | None:
+    """A model whose X^(−1) is ``vit``'s X^(−1) W + b; None where its stem is not linear in the pixels.
+
+    The patch projection, the prefix tokens and the position embeddings are mapped by W; b is added once to every token, where
+    positions are. All other weights are shared with ``vit``.
+
+    Args:
+        weight: W (D, D), bias: b (D,), both float64 on the CPU.
+    """
+    patches = vit.patch_embed
+    linear = isinstance(patches, PatchEmbed) and isinstance(patches.proj, nn.Conv2d)
+    if not linear or not isinstance(patches.norm, nn.Identity) or not isinstance(vit.norm_pre, nn.Identity):
+        return None
+    positions, kernel = vit.pos_embed, patches.proj.bias
+    if positions is None and kernel is None:
+        return None  # nothing that could take b
+
+    def mapped(tensor: Tensor, and_bias: bool) -> Tensor:
+        """(…, D) -> (…, D)"""
+        return (tensor.detach().cpu().double() @ weight + (bias if and_bias else 0)).to(tensor)
+
+    own = patches.proj.weight  # (D, 3, P, P)
+    projection = {"weight": mapped(own.movedim(0, -1), False).movedim(-1, 0).contiguous()}
+    if kernel is not None:
+        projection["bias"] = mapped(kernel, positions is None)
+    # Where positions do not reach the prefix tokens, these take b themselves.
+    apart = positions is None or vit.no_embed_class
+    prefix = {name: getattr(vit, name, None) for name in ("cls_token", "reg_token", "dist_token")}
+    tensors = {name: mapped(token, apart) for name, token in prefix.items() if token is not None}
+    if positions is not None:
+        tensors["pos_embed"] = mapped(positions, True)
+    embed = _with(patches, modules={"proj": _with(patches.proj, tensors=projection)})
+    return _with(vit, modules={"patch_embed": embed}, tensors=tensors)
+
+
+def _with(
+    module: _Module, modules: Mapping[str, nn.Module] | None = None, tensors: Mapping[str, Tensor] | None = None
+) -> _Module:
+    """A copy of ``module`` with other parts, which shares the rest with it."""
+    copied = copy.copy(module)
+    copied._modules = {**module._modules, **(modules or {})}
+    parameters = {
+        name: nn.Parameter(tensor, requires_grad=module._parameters[name].requires_grad)  # type: ignore[union-attr]
+        for name, tensor in (tensors or {}).items()
+    }
+    copied._parameters = {**module._parameters, **parameters}
+    return copied
