@@ -33,6 +33,10 @@ def test_the_best_of_what_was_measured_for_each_number_of_blocks(found):
         assert row.plan == best.plan
         assert row.loss <= best.loss + 1e-9, "the better of two fits"
         assert row.measured == len(rivals)
+        spans = [other for other in rivals if "+" not in other.plan and ":" not in other.plan]
+        assert (row.rival, row.rival_loss) == min(
+            ((other.plan, other.loss) for other in spans), key=lambda each: each[1]
+        )
         assert not row.chosen
     singles = [row for row in measured if row.round == 0]
     assert len(singles) == 2 * (12 + 11 + 10)
@@ -48,6 +52,8 @@ def test_test_accuracies_are_those_of_the_rows(found):
         own = [row.accuracy for row in rows if (row.plan, row.sequential) == (line.plan, line.sequential)]
         assert line.accuracy_mean == pytest.approx(sum(own) / 2)
         assert line.seeds == len(own) == 2
+        rivals = [row.accuracy for row in rows if row.plan == line.rival]
+        assert line.rival_accuracy == pytest.approx(sum(rivals) / 2)
     assert not list((found / "features").glob("*"))
 
 
