@@ -44,8 +44,7 @@ class Costs:
             **{i: _cost(block, latent) for i, block in enumerate(backbone.blocks)},
             **{key: _cost(module, latent) for key, module in maps.items()},
         }
-
-        self._merge = cache(merge)
+        self._merge = cache(merge)  # for thousands of plans that share what folds
 
     def of(self, plan: Shortened) -> Cost:
         """What the shortened model of ``plan`` weighs and takes; maps that fold into what is there cost nothing."""

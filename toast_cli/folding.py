@@ -64,7 +64,5 @@ def _affine(part: nn.Linear | Shift) -> tuple[Tensor, Tensor]:
     """W (D, E) and b (E,) of x W + b, float64 on the CPU."""
     if isinstance(part, Shift):
         return torch.eye(len(part.bias), dtype=torch.float64), part.bias.detach().cpu().double()
-    weight = part.weight.detach().cpu().double().T
-    return weight, torch.zeros(
-        part.out_features, dtype=torch.float64
-    ) if part.bias is None else part.bias.detach().cpu().double()
+    bias = torch.zeros(part.out_features) if part.bias is None else part.bias.detach().cpu()
+    return part.weight.detach().cpu().double().T, bias.double()

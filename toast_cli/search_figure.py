@@ -11,14 +11,16 @@ from toast_cli.rows import Candidate, Found
 
 def picture(measured: Sequence[Candidate], found: Sequence[Found]) -> Figure:
     """Held-out loss against GFLOPs, and predicted against measured loss."""
-    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    figure = Figure(figsize=(10.5, 4.7), layout="constrained")
     figure.suptitle(f"{found[0].model} on {found[0].data}, {measured[0].held_out_images} held-out train images")
     cost, foretold = figure.subplots(1, 2)
     _sizes(cost, measured, found)
     _predictions(foretold, [row for row in measured if row.loss_predicted is not None])
     for axes in (cost, foretold):
         axes.grid(alpha=0.25)
-        axes.legend(fontsize=8)
+        axes.legend(
+            fontsize=8, frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.13)
+        )  # it hides no point
     return figure
 
 
