@@ -77,7 +77,10 @@ def test_tokens_apart(toast, tmp_path, kind: str):
     for one, other in zip(shared[1:], apart[1:], strict=True):
         assert other.fit_r2 > one.fit_r2, "more maps leave less"
         assert other.params > one.params
-        assert other.gflops == pytest.approx(one.gflops)
+        if one.plan.startswith("stem"):
+            assert other.gflops > one.gflops, "one map for all tokens folds into the stem"
+        else:
+            assert other.gflops == pytest.approx(one.gflops)
 
 
 def test_a_trained_map_goes_on_from_the_last_span(toast, tmp_path, monkeypatch):
