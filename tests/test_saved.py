@@ -92,9 +92,7 @@ def test_a_loaded_model_is_an_ordinary_one(tmp_path):
     assert load(tmp_path, dtype=torch.float64)(images.double()).dtype == torch.float64
     model.eval()
     with torch.no_grad():
-        compiled = torch.compile(
-            model, backend="eager", fullgraph=True
-        )  # captured whole; no C++ compiler is needed for that
+        compiled = torch.compile(model, backend="eager", fullgraph=True)  # captured whole; needs no C++ compiler
         assert torch.allclose(compiled(images), model(images), atol=1e-6)
         features = model.forward_head(model.forward_features(images), pre_logits=True)
         model.reset_classifier(0)

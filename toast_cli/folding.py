@@ -5,13 +5,13 @@ stem disappears into the patch projection, the prefix tokens and the position em
 other map would have to act on the residual stream, which runs past every layer of a block.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from toast_cli.layers import Shift, dense
+from toast_cli.layers import Shift, dense, exact
 from toast_cli.plans import STEM
 from toast_cli.timm_parts import block_then_shift, stem_then_affine
 
@@ -34,9 +34,8 @@ def merge(first: Part, second: Part) -> Part | None:
     return None if changed is None else (name, changed)
 
 
-def fold(parts: Iterable[Part], merge: Callable[[Part, Part], Part | None] = merge) -> list[Part]:
+def fold(parts: Sequence[Part], merge: Callable[[Part, Part], Part | None] = merge) -> list[Part]:
     """The same function in fewer parts."""
-    parts = list(parts)
     done: list[Part] = []
     for part in parts:
         if isinstance(part[1], nn.Identity):
@@ -47,7 +46,7 @@ def fold(parts: Iterable[Part], merge: Callable[[Part, Part], Part | None] = mer
         else:
             done[-1] = merged
     only_a_stem = len(done) == 1 and done[0][0] == STEM  # timm's models have at least one block
-    return parts if only_a_stem else done
+    return list(parts) if only_a_stem else done
 
 
 def _chained(before: nn.Linear | Shift, after: nn.Linear | Shift) -> nn.Module:
@@ -63,6 +62,6 @@ def _chained(before: nn.Linear | Shift, after: nn.Linear | Shift) -> nn.Module:
 def _affine(part: nn.Linear | Shift) -> tuple[Tensor, Tensor]:
     """W (D, E) and b (E,) of x W + b, float64 on the CPU."""
     if isinstance(part, Shift):
-        return torch.eye(len(part.bias), dtype=torch.float64), part.bias.detach().cpu().double()
-    bias = torch.zeros(part.out_features) if part.bias is None else part.bias.detach().cpu()
-    return part.weight.detach().cpu().double().T, bias.double()
+        return torch.eye(len(part.bias), dtype=torch.float64), exact(part.bias)
+    bias = torch.zeros(part.out_features, dtype=torch.float64) if part.bias is None else exact(part.bias)
+    return exact(part.weight).T, bias

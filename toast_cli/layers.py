@@ -61,6 +61,11 @@ class ByPosition(nn.Module):
         return torch.cat([part(latent[:, group]) for part, group in there], dim=1)
 
 
+def exact(tensor: Tensor) -> Tensor:
+    """Its values in float64 on the CPU, for sums and products that are rounded once."""
+    return tensor.detach().cpu().double()
+
+
 def dense(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """x W + b as a module, for W (D, E) and b (E,) or (1, E)."""
     source, target = weight.shape

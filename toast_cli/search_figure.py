@@ -18,9 +18,8 @@ def picture(measured: Sequence[Candidate], found: Sequence[Found]) -> Figure:
     _predictions(foretold, [row for row in measured if row.loss_predicted is not None])
     for axes in (cost, foretold):
         axes.grid(alpha=0.25)
-        axes.legend(
-            fontsize=8, frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.13)
-        )  # it hides no point
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 4}  # where it hides no point
+        axes.legend(fontsize=8, frameon=False, **below)
     return figure
 
 

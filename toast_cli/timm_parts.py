@@ -12,10 +12,10 @@ from timm.models.eva import Eva, EvaBlock
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-FAMILIES = (
-    VisionTransformer,
-    Eva,
-)  # Eva is timm's name for transformers with rotary position embeddings, DINOv3 among them
+from toast_cli.layers import exact
+
+# Eva is timm's name for transformers with rotary position embeddings, DINOv3 among them.
+FAMILIES = (VisionTransformer, Eva)
 Vit = VisionTransformer | Eva
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -48,7 +48,8 @@ def block_then_shift(block: nn.Module, shift: Tensor) -> nn.Module | None:
         return None
     if scale is not None and not (scale.abs() > 1e-6).all():
         return None  # LayerScale lets nothing through there
-    bias = last.bias + (shift if scale is None else shift / scale)
+    added = exact(shift) if scale is None else exact(shift) / exact(scale)
+    bias = (exact(last.bias) + added).to(last.bias)  # wherever the shift lies
     return _with(block, modules={"mlp": _with(block.mlp, modules={"fc2": _with(last, tensors={"bias": bias})})})
 
 
@@ -71,7 +72,7 @@ def stem_then_affine(vit: Vit, weight: Tensor, bias: Tensor) -> Vit | None:
 
     def mapped(tensor: Tensor, and_bias: bool) -> Tensor:
         """(…, D) -> (…, D)"""
-        return (tensor.detach().cpu().double() @ weight + (bias if and_bias else 0)).to(tensor)
+        return (exact(tensor) @ weight + (bias if and_bias else 0)).to(tensor)
 
     own = patches.proj.weight  # (D, 3, P, P)
     projection = {"weight": mapped(own.movedim(0, -1), False).movedim(-1, 0).contiguous()}
