@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,23 +28,23 @@ from omegaconf import DictConfig
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from toast_cli.compute import Compute
-from toast_cli.console import say
-from toast_cli.costs import Costs
-from toast_cli.data import Data
-from toast_cli.encode import Encoder, Node, latents
-from toast_cli.features import FeatureFile
-from toast_cli.folders import open_folder
-from toast_cli.images import Images
-from toast_cli.launch import register_resolvers
-from toast_cli.models import Backbone
+from toast_cli.data.dataset import Data
+from toast_cli.data.images import Images
+from toast_cli.machine.console import say
+from toast_cli.machine.device import Compute
+from toast_cli.models.factory import Backbone
 from toast_cli.moments import Moments
 from toast_cli.plans import Plan, Span
-from toast_cli.probes import LinearProbe
+from toast_cli.probes.batched import LinearProbe
 from toast_cli.registry import CONF
-from toast_cli.run import run
+from toast_cli.runs.features import FeatureFile
+from toast_cli.runs.folder import open_folder
+from toast_cli.runs.naming import register_resolvers
+from toast_cli.stages.walk import Encoder, Node, latents
 from toast_cli.surgery import shorten
-from toast_cli.translators import Linear
+from toast_cli.surgery.costs import Costs
+from toast_cli.translators.closed_form import Linear
+from toast_cli.verbs.run import run
 
 WHOLE = {"fit": 500, "train": 1000, "test": 500}  # the sweep that measured rates are extrapolated to
 
@@ -140,7 +140,7 @@ def naive_latents(backbone: Backbone, data: Data, batch: int) -> list[Tensor]:
     """The latents after each block (n, D), of all tokens of the fit images, kept in memory."""
     after: list[list[Tensor]] = [[] for _ in range(backbone.depth)]
     for pixels in decoded(data.fit[0], backbone, batch):
-        x = backbone.stem(pixels)
+        x, _ = backbone.stem(pixels)
         for i in range(backbone.depth):
             x = backbone.vit.blocks[i](x)
             after[i].append(x.flatten(0, 1))
@@ -284,13 +284,6 @@ def plans_of(maps: dict[Span, nn.Module]) -> list[Plan]:
     return [Plan(), *(Plan((span,)) for span in maps)]
 
 
-@contextmanager
-def computing_in(backbone: Backbone, dtype: torch.dtype) -> Iterator[None]:
-    before, backbone.block_dtype = backbone.block_dtype, dtype
-    yield
-    backbone.block_dtype = before
-
-
 def efficiency(backbone: Backbone, pixels: Tensor, maps: dict[Span, nn.Module], dtype: torch.dtype) -> dict:
     """FLOP/s of the walk over those of the four products of a block at the same number of rows, measured before and after."""
     batch = len(pixels) // 2
@@ -306,20 +299,24 @@ def efficiency(backbone: Backbone, pixels: Tensor, maps: dict[Span, nn.Module], 
             total += gflops(child, below)
         return total
 
-    with computing_in(backbone, dtype):
-        encoder = Encoder(backbone, plans_of(maps), maps)
-        peaks, walks = [products(backbone, batch, dtype)], []
-        for _ in range(3):  # in turn, and for as long: a machine may slow down under a load that lasts
-            walks.append(timed(lambda: encoder(pixels[:batch]))[0] / batch)
-            peaks.append(products(backbone, batch, dtype))
-        took, peak = statistics.median(walks), statistics.median(peaks)
-        i = backbone.depth // 2
-        latent, fused = backbone.stem(pixels[:batch]), backbone.fused_block(i)
-        with torch.inference_mode():
-            plain_ms, fused_ms, rows_ms = (
-                1e3 * seconds(call, 9) / batch
-                for call in (lambda: backbone.block(i, latent), lambda: fused(latent, None), lambda: fused(latent, 1))
+    backbone = backbone.on(pixels.device, dtype)
+    encoder = Encoder(backbone, plans_of(maps), maps)
+    peaks, walks = [products(backbone, batch, dtype)], []
+    for _ in range(3):  # in turn, and for as long: a machine may slow down under a load that lasts
+        walks.append(timed(lambda: encoder(pixels[:batch]))[0] / batch)
+        peaks.append(products(backbone, batch, dtype))
+    took, peak = statistics.median(walks), statistics.median(peaks)
+    i = backbone.depth // 2
+    (latent, extras), fused = backbone.stem(pixels[:batch]), backbone.fused_block(i)
+    with torch.inference_mode():
+        plain_ms, fused_ms, rows_ms = (
+            1e3 * seconds(call, 9) / batch
+            for call in (
+                lambda: backbone.block(i, latent, extras),
+                lambda: fused(latent, extras, None),
+                lambda: fused(latent, extras, 1),
             )
+        )
     achieved = (gflops(encoder.trie) + costs.ends.gflops) / took / 1e3
     return {"precision": str(dtype).removeprefix("torch."), "peak_tflops": peak, "walk_tflops": achieved, "efficiency": achieved / peak,
             "walk_ms": 1e3 * took, "timm_block_ms": plain_ms, "fused_block_ms": fused_ms, "class_token_block_ms": rows_ms}  # fmt: skip
@@ -355,8 +352,7 @@ def exactness(backbone: Backbone, pixels: Tensor, maps: dict[Span, nn.Module]) -
             [relative(exact[:, i], t) for i, t in zip(chosen, timms, strict=True)],
         )
     ]
-    with computing_in(backbone, torch.bfloat16):
-        rounded = Encoder(backbone, plans, maps)(pixels)
+    rounded = Encoder(backbone.on(pixels.device, torch.bfloat16), plans, maps)(pixels)
     rows.append(
         difference(
             "walk in bf16 against the walk in fp32", [relative(rounded[:, i], exact[:, i]) for i in range(len(plans))]

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from toast_cli.finished import job_of
-from toast_cli.held_out import LeaveOneOut
 from toast_cli.plans import Plan
-from toast_cli.results import read_csv
-from toast_cli.rows import Row
+from toast_cli.runs.results import read_csv
+from toast_cli.runs.rows import Row
+from toast_cli.search.held_out import LeaveOneOut
+from toast_cli.stages.reopen import job_of
 
 AUTO = dict.fromkeys(("device", "batch_size", "workers"), "auto")
 

@@ -32,9 +32,13 @@ from typing import Any, NoReturn
 from hydra.core.plugins import Plugins
 from PIL import Image as Pillow
 
-from toast_cli import cli, encode, fitting, probes, tuning
-from toast_cli.folders import RunFolder
-from toast_cli.job import Job
+from toast_cli import cli
+from toast_cli.probes import batched as probes
+from toast_cli.runs.folder import RunFolder
+from toast_cli.stages import fit as fitting
+from toast_cli.stages import tune as tuning
+from toast_cli.stages import walk as encode
+from toast_cli.stages.job import Job
 
 SETTINGS = {
     "run": "spans=[stem-2,9-11,2-3+9-11] seeds=[0,1] batch_size=16",
@@ -53,7 +57,9 @@ KEEPERS = {  # what is worked on, by the file that keeps it once it is renamed
 }
 OF_ITS_OWN = {"run.json", ".lock"}  # times and processes
 HEAVY = "pandas scipy.stats sklearn.datasets matplotlib.backends.backend_agg matplotlib.backends.backend_pdf"
-OURS = "run search finetune screen classifiers sources"
+OURS = (
+    "stages.load stages.finetune search.rounds search.front search.figure report.screen probes.classifiers data.sources"
+)
 
 
 @dataclass
@@ -114,7 +120,7 @@ class Victim:
         """Put itself around all that makes a moment."""
         for owner, name in (
             (RunFolder, "stage"), (Job, "batches"), (encode.Encoder, "__call__"), (fitting, "_train"), (fitting, "_trained"),
-            (probes.Trained, "fit"), (tuning.Training, "_epoch"),
+            (probes.BatchedProbe, "fit"), (tuning.Training, "_epoch"),
             (Path, "open"), (Path, "replace"), (Path, "unlink"), (os, "fsync"),
         ):  # fmt: skip
             setattr(owner, name, self.around(getattr(self, f"on_{name.strip('_')}"), getattr(owner, name)))
@@ -150,9 +156,9 @@ class Victim:
         self.trained = True
         return original(*values)
 
-    def on_trained(self, original: Any, translator: Any, parts: Any, advance: Any) -> Any:
-        self.work("maps", f"training from {parts[0][0].path.stem} to {parts[0][1].path.stem}")
-        return original(translator, parts, advance)
+    def on_trained(self, original: Any, translator: Any, source: Any, target: Any, *rest: Any) -> Any:
+        self.work("maps", f"training from {source.path.stem} to {target.path.stem}")
+        return original(translator, source, target, *rest)
 
     def on_fit(self, original: Any, probe: Any, *values: Any, **named: Any) -> Any:
         self.work("seeds", f"probe seed {values[3]}")

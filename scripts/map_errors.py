@@ -21,16 +21,14 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from toast_cli import maps
-from toast_cli.encode import latents
-from toast_cli.finished import job_of
-from toast_cli.fitting import blank
-from toast_cli.job import Job
 from toast_cli.moments import Moments
 from toast_cli.plans import Plan, Span
-from toast_cli.results import read_csv
-from toast_cli.rows import Candidate, Found
-from toast_cli.stages import modules
+from toast_cli.runs.results import read_csv
+from toast_cli.runs.rows import Candidate, Found
+from toast_cli.stages.fit import load_maps
+from toast_cli.stages.job import Fitted, Job
+from toast_cli.stages.reopen import job_of
+from toast_cli.stages.walk import latents
 
 _LIFT = 1e-3  # of the mean variance: directions below it are rounding
 AUTO = dict.fromkeys(("device", "batch_size", "workers"), "auto")
@@ -39,8 +37,8 @@ ERRORS = ("R²", "readout", "whitened")
 
 def errors(job: Job, folder: Path) -> dict[Span, dict[str, float]]:
     """Of every map of the job's single spans, all of them fitted in ``folder``."""
-    fitted = maps.load(folder / maps.NAME, lambda key: blank(job, key.span), job.maps)
-    built = {key: module.double() for key, module in modules(job, fitted).items()}
+    fitted = load_maps(job, folder, job.maps)
+    built = {key: module.double() for key, module in job.modules(Fitted(fitted, {})).items()}
     rows = job.backbone.readout_tokens
     # Of the target and of what the map leaves of it, the readout's tokens alone: a pair for each map.
     sums = Moments([(key, key.span.end) for key in built])

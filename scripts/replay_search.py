@@ -10,10 +10,10 @@ and how many were measured, for some beams and for weaker and stronger damping o
 import sys
 from pathlib import Path
 
-from toast_cli import frontier
 from toast_cli.plans import Plan
-from toast_cli.results import read_csv
-from toast_cli.rows import Candidate
+from toast_cli.runs.results import read_csv
+from toast_cli.runs.rows import Candidate
+from toast_cli.search import paths as frontier
 
 ROUNDS = 6
 

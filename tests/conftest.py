@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from toast_cli import cli, models
-from toast_cli.models import Backbone
+from toast_cli import cli
+from toast_cli.models import factory as models
+from toast_cli.models.factory import Backbone
 
 SMALL = [
     "data.fit_images=40",

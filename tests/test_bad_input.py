@@ -27,10 +27,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import save_image_folder, tiny
 from tests.test_saved import damage, saved
-from toast_cli import models
-from toast_cli.results import read_csv
-from toast_cli.rows import Row
-from toast_cli.saved import RECIPE, WEIGHTS
+from toast_cli.models import factory as models
+from toast_cli.runs.results import read_csv
+from toast_cli.runs.rows import Row
+from toast_cli.surgery.saved import RECIPE, WEIGHTS
 
 Toast = Callable[..., tuple[int, str, str]]
 
@@ -116,7 +116,7 @@ SETTINGS = {
         "the settings and toast list for the options."
     ),
     "run +model.wings=2": (
-        "Error in call to target 'toast_cli.models.load': TypeError(\"load() got an unexpected keyword argument "
+        "Error in call to target 'toast_cli.models.factory.load': TypeError(\"load() got an unexpected keyword argument "
         "'wings'\"). See toast run --help for the settings and toast list for the options."
     ),
     "run model=[false]": (
@@ -142,12 +142,12 @@ SETTINGS = {
         "'num_heads': 4, 'num_classes': 0, 'img_size': 8}: unsupported operand type(s) for +: 'int' and 'str'; "
         "check model.image_size and model.options."
     ),
-    "run model.label=null": "model.label=None is no name: choose model=<name>, see toast list, or give text that names yours.",
-    "run data.label=[a]": "data.label=['a'] is no name: choose data=<name>, see toast list, or give text that names yours.",
-    "run ~data": "data.label=None is no name: choose data=<name>, see toast list, or give text that names yours.",
+    "run model.label=null": "model.label=None is not a name: choose model=<name>, see toast list, or give text that names yours.",
+    "run data.label=[a]": "data.label=['a'] is not a name: choose data=<name>, see toast list, or give text that names yours.",
+    "run ~data": "data.label=None is not a name: choose data=<name>, see toast list, or give text that names yours.",
     "run ~probe": "probe was taken out: leave it in, toast run --help shows its default.",
     "run data.config=nope": "data.config=nope is not known for the digits: use null, or inverted for dark on light.",
-    "run translator._target_=3": "translator._target_=3 is no name: choose translator=<name>, see toast list, or give text that names yours.",
+    "run translator._target_=3": "translator._target_=3 is not a name: choose translator=<name>, see toast list, or give text that names yours.",
     "run readout=papr": (
         "readout=papr is not known (did you mean paper?): use model (its own pooling), or paper (a random dense "
         "layer and tanh behind it, for ViT and DeiT)."
@@ -191,7 +191,7 @@ SETTINGS = {
         "Error locating target 'mine.Mine'. See toast run --help for the settings and toast list for the options."
     ),
     "run translator._target_=builtins.dict": (
-        "translator=dict is no translator: derive it from toast_cli.translators.Translator."
+        "translator=dict is not a translator: derive it from toast_cli.translators.Translator."
     ),
     "run probe.learning_rate=nan": "probe.learning_rate=nan cannot be used: give a number above 0.",
     "run probe.epochs=1.5": "probe.epochs=1.5 cannot be used: give a whole number above 0.",
@@ -239,8 +239,8 @@ OTHER_SETTINGS = {
         "target.accuracy_drop and a budget are two questions: give one of them."
     ),
     "search search.beside=[mlp]": (
-        "A span is to have the translator 'mlp' beside translator=linear: only closed forms can be mixed, such as "
-        "linear and identity."
+        "A plan names the translator 'mlp' next to translator=linear: only closed forms can be mixed, such as linear "
+        "and identity."
     ),
     "search search.beam=true": "search.beam=True cannot be used: give a whole number from 1.",
     "search search=3": (
@@ -268,7 +268,8 @@ OTHER_SETTINGS = {
         "tune.train_maps=no is neither true nor false: write tune.train_maps=true or tune.train_maps=false."
     ),
     "bench spans=[9-11:nope]": (
-        "A span is to have the translator 'nope', which is not known: toast list translators shows them."
+        "translator=nope is not known: use one of affine, deep_mlp, identity, linear, lowrank, mlp, orthogonal, ridge, "
+        "shift."
     ),
     "run fit_data.path=nowhere": "fit_data.path=nowhere needs a data set: add fit_data=folder or another.",
     "bench seconds=nan": "seconds=nan is not a time to measure for: use a number above 0, such as seconds=5.",
@@ -292,8 +293,8 @@ SPANS = {
         "span '２-３' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2."
     ),
     "run spans=[9-11:lnear]": (
-        "A span is to have the translator 'lnear', which is not known (did you mean linear?): toast list translators "
-        "shows them."
+        "translator=lnear is not known (did you mean linear?): use one of affine, deep_mlp, identity, linear, lowrank, "
+        "mlp, orthogonal, ridge, shift."
     ),
     "run spans=1-99999999999999999999": (
         "span '1-99999999999999999999' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2."
@@ -312,12 +313,12 @@ PATHS = {
         "data=folder has no data.path: give data.path=<dir> with an image folder, parquet files or a saved data set."
     ),
     'export "it\'s here"': (
-        "it's here is no complete run: give the folder of a finished toast run, search or finetune."
+        "it's here is not a complete run: give the folder of a finished toast run, search or finetune."
     ),
     "report nowhere": "nowhere is not a folder: give folders of runs, or one that holds them, such as outputs/run.",
     "report .": "No complete run lies in .: give folders that toast run, similarity or finetune wrote.",
-    "export nowhere": "nowhere is no complete run: give the folder of a finished toast run, search or finetune.",
-    "status nowhere": "There is no run in nowhere: name the folders that runs lie in, such as outputs.",
+    "export nowhere": "nowhere is not a complete run: give the folder of a finished toast run, search or finetune.",
+    "status nowhere": "There is no run in nowhere: name the folders that runs are in, such as outputs.",
 }
 
 CHECKPOINTS = {
@@ -413,7 +414,7 @@ HUB = {
 }
 
 EXPORTS_AND_REPORTS = {
-    "predict @export nowhere.png": "nowhere.png does not exist: give image files or folders of such.",
+    "predict @export nowhere.png": "nowhere.png does not exist: give image files or folders of images.",
     "predict @export @void": "void holds no image files: give others.",
     "predict @export @photo.png --top 0": "--top 0 cannot be used: give a whole number from 1.",
     "predict @cut_recipe @photo.png": (
@@ -603,7 +604,7 @@ def test_an_unusual_image_runs(kind: str, toast: Toast, tmp_path):
 
 
 def test_of_an_animation_the_first_frame_is_seen(tmp_path):
-    from toast_cli.images import to_rgb
+    from toast_cli.data.images import to_rgb
 
     _animated(tmp_path / "it.gif")
     with Image.open(tmp_path / "it.gif") as image:

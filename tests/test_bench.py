@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from toast_cli import memory, timing
-from toast_cli.rows import Timing
+from toast_cli.machine import memory, timing
+from toast_cli.runs.rows import Timing
 
 FAST = ["seconds=0.05", "device=cpu", "hydra.run.dir=here"]
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from tests.conftest import pixels, tiny
-from toast_cli import data, models
-from toast_cli.encode import Encoder, latents
+from toast_cli.data import dataset as data
+from toast_cli.models import factory as models
 from toast_cli.moments import Moments
 from toast_cli.plans import Plan, Span
+from toast_cli.stages.walk import Encoder, latents
 from toast_cli.surgery import shorten
-from toast_cli.translators import Linear
+from toast_cli.translators.closed_form import Linear
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_sweep.py"
 

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from tests.test_probes import problem
-from toast_cli.classifiers import KnnProbe, LogisticProbe, PretrainedHead
 from toast_cli.errors import ToastError
-from toast_cli.features import Features
+from toast_cli.probes.classifiers import KnnProbe, LogisticProbe, PretrainedHead
+from toast_cli.runs.features import Features
 
 
 def split() -> tuple[Features, np.ndarray, Features, np.ndarray]:
@@ -48,7 +48,7 @@ def test_knn_votes_by_cosine():
 def test_a_pretrained_head_is_used_as_it_is():
     train, labels, test, _ = split()
     probe = PretrainedHead()
-    probe.head = torch.nn.Linear(6, 3).requires_grad_(False)
+    probe = probe.on(torch.device("cpu"), torch.nn.Linear(6, 3).requires_grad_(False))
     predicted = probe.fit(train, labels, 3, 0).predict(test)
     assert predicted.shape == (4, 700)
     for plan in range(4):

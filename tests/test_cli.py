@@ -12,10 +12,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests.conftest import SMALL
-from toast_cli import __version__, cli, data, launch, models, plans, probes, translators
-from toast_cli.folders import scientific
-from toast_cli.listing import GROUPS
+from toast_cli import __version__, cli, plans, probes, translators
+from toast_cli.data import dataset as data
+from toast_cli.models import factory as models
 from toast_cli.registry import CONF
+from toast_cli.runs.naming import register_resolvers, scientific, today
+from toast_cli.verbs.list import GROUPS
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = sorted(
@@ -78,7 +80,8 @@ class TestHelp:
 
     def test_ones_own_translator(self, toast, tmp_path, monkeypatch):
         (tmp_path / "mine.py").write_text(
-            "from toast_cli.translators import Identity\n\nclass Halved(Identity):\n    name = 'halved'\n\n    def __init__(self, by):\n        self.by = by\n"
+            "from toast_cli.translators import Identity\n\nclass Halved(Identity):\n    name = 'halved'\n\n"
+            "    def __init__(self, by):\n        self.by = by\n"
         )
         (tmp_path / "conf" / "translator").mkdir(parents=True)
         (tmp_path / "conf" / "translator" / "halved.yaml").write_text("_target_: mine.Halved\nby: 2\n")
@@ -128,17 +131,17 @@ class TestList:
 def test_every_option_composes(option: str):
     group, name = re.match(r"(\w+)/(.+)", option).groups()
     extra = {"model/timm": ["model.name=vit_tiny_patch16_224"], "data/folder": ["data.path=photos"]}.get(option, [])
-    launch.register_resolvers()
+    register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         settings = scientific(compose("config", [f"{group}={name}", *extra]))
     targets = {
         "model": models.load,
         "data": data.load,
-        "translator": translators.Translator,
+        "translator": translators.BaseTranslator,
         "probe": probes.Probe,
     }
     for key, expected in targets.items():
-        target = hydra.utils.get_object(settings[key]["_target_"])
+        target = hydra.utils.get_object(today(settings[key]["_target_"]))
         assert target is expected or issubclass(target, expected)
     if group in ("model", "data") and name not in ("timm", "folder"):
         assert settings[group]["label"] == name
@@ -157,7 +160,7 @@ def test_every_experiment_composes_by_its_own_command(option: str):
     verb, name = re.search(r"^#   toast (\w+) experiment=(\S+)", text, re.MULTILINE).groups()
     assert f"experiment/{name}" == option, "the command in its head is its own"
     assert "Take" in text or "Time:" in text
-    launch.register_resolvers()
+    register_resolvers()
     primary = {"run": "config"}.get(verb, verb)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(primary, [f"experiment={name}"], return_hydra_config=True)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from toast_cli import compute
-from toast_cli.compute import Compute
+from toast_cli.machine import device as compute
+from toast_cli.machine.device import Compute
 
 
 @pytest.mark.parametrize(("bf16_seconds", "expected"), [(1.0, "bf16"), (2.0, "fp32"), (3.0, "fp32")])

@@ -4,11 +4,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import tiny
-from toast_cli import models
-from toast_cli.costs import Costs
 from toast_cli.layers import Shift
+from toast_cli.models import factory as models
 from toast_cli.plans import Plan, Span, every_span
 from toast_cli.surgery import shorten
+from toast_cli.surgery.costs import Costs
 
 
 def test_vit_b_at_224():

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from tests.conftest import save_image_folder
-from toast_cli import data
+from toast_cli.data import dataset as data
+from toast_cli.data.images import Images, PixelCache, Split, to_rgb
+from toast_cli.data.sources import DIGITS
 from toast_cli.errors import ToastError
-from toast_cli.images import Images, Split, to_rgb
-from toast_cli.sources import DIGITS
 
 
 def transform(image: Image.Image) -> torch.Tensor:
@@ -354,13 +354,10 @@ def test_many_images_in_workers_take_few_file_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     try:
         loaded = digits(fit_images=400)
-        assert (
-            len(
-                torch.cat([batch.pixels for batch in loaded.fit[0].batches(transform, 64, workers=2, keep=range(1437))])
-            )
-            == 400
-        )
-        assert len(loaded.fit[0].split.kept) == 400
+        split, cache = loaded.fit[0].split, PixelCache(loaded.fit[0].split, range(1437))
+        batches = loaded.fit[0].batches(transform, 64, workers=2, cache=cache, keep=True)
+        assert len(torch.cat([batch.pixels for batch in batches])) == 400
+        assert all(cache.get(split, int(index)) is not None for index in loaded.fit[0].indices)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -379,11 +376,12 @@ def test_kept_pixels_are_not_decoded_again(monkeypatch: pytest.MonkeyPatch):
     loaded = digits(train_images=400)
     decoded: list[int] = []
     monkeypatch.setattr(Split, "encoded", lambda self, index: decoded.append(index) or original(self, index))
-    fit = all_pixels(loaded.fit[0], keep=set(loaded.train.indices))
-    train = all_pixels(loaded.train)
+    cache = PixelCache(loaded.train.split, loaded.train.indices.tolist())
+    fit = all_pixels(loaded.fit[0], cache=cache, keep=True)
+    train = all_pixels(loaded.train, cache=cache)
     assert len(decoded) == len(set(decoded)) == len(set(loaded.fit[0].indices) | set(loaded.train.indices))
     shared = set(loaded.fit[0].indices) & set(loaded.train.indices)
-    assert set(loaded.fit[0].split.kept) == shared
+    assert {i for i in range(1437) if cache.get(loaded.train.split, i) is not None} == shared
     assert shared
     for index in shared:
         assert torch.equal(fit[loaded.fit[0].indices == index], train[loaded.train.indices == index])

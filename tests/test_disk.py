@@ -32,7 +32,7 @@ def undisturbed(toast, tmp_path: Path) -> bytes:
 
 
 def test_a_full_disk_loses_nothing(undisturbed: bytes, small_disk: Path, toast, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("toast_cli.forecast.Forecast.check", lambda *_: None)  # it would say so before it begins
+    monkeypatch.setattr("toast_cli.stages.forecast.Forecast.check", lambda *_: None)  # it would say so before it begins
     words = ["run", *SMALL, f"hydra.run.dir={small_disk}/run", "batch_size=16"]
     status, _, err = toast(*words)
     assert status == 1
@@ -55,7 +55,7 @@ def test_a_read_only_folder(undisturbed: bytes, small_disk: Path, toast):
 
 def test_features_that_were_cut_off_are_encoded_again(undisturbed: bytes, toast, tmp_path: Path, monkeypatch):
     words = ["run", *SMALL, "hydra.run.dir=here", "batch_size=16"]
-    monkeypatch.setattr("toast_cli.run.score", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("toast_cli.stages.probe.score", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert toast(*words)[0] == 130
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from toast_cli.launch import register_resolvers
 from toast_cli.registry import CONF
-from toast_cli.results import read_csv
-from toast_cli.rows import Row, Summary
+from toast_cli.runs.naming import register_resolvers
+from toast_cli.runs.results import read_csv
+from toast_cli.runs.rows import Row, Summary
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from toast_cli import doctor as looks
+from toast_cli.verbs import doctor as looks
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def told(toast) -> tuple[int, str]:
 def test_each_thing_has_a_line_and_all_is_well(told):
     status, out = told
     assert status == 0, out
-    assert {line.split(":")[0] for line in out.splitlines()} == {f"ok  {name}" for name in looks.LOOKS}
+    assert {line.split(":")[0] for line in out.splitlines()} == {f"ok  {name}" for name in looks.CHECKS}
     assert "a plan that removes nothing equals the untouched model bit for bit, on 64 digits" in out
     assert "precision=auto is fp32" in out or "precision=auto is bf16" in out
     assert "HF_HUB_OFFLINE is set: nothing is fetched" in out
@@ -36,4 +36,4 @@ def test_a_model_that_is_changed_by_removing_nothing(toast, monkeypatch: pytest.
 
 
 def test_a_hub_out_of_reach_is_no_fault(monkeypatch: pytest.MonkeyPatch):
-    assert "nowhere.invalid is out of reach" in looks._reach("https://nowhere.invalid", offline=False)
+    assert "nowhere.invalid cannot be reached" in looks._reach("https://nowhere.invalid", offline=False)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests.conftest import pixels, tiny
-from toast_cli import models
-from toast_cli.encode import Encoder, build_trie
+from toast_cli.models import factory as models
 from toast_cli.plans import STEM, parse_plans
+from toast_cli.stages.walk import Encoder, build_trie
 
 
 @pytest.mark.parametrize(("pool", "tail"), [("token", 1), ("avg", None)])
@@ -21,9 +21,9 @@ def test_shared_prefixes_are_computed_once_and_tails_for_one_token(
 
     def counted(self: models.Backbone, i: int):
         function = fused_block(self, i)
-        return lambda latent, rows: calls.append((i, rows)) or function(latent, rows)
+        return lambda latent, extras, rows: calls.append((i, rows)) or function(latent, extras, rows)
 
-    monkeypatch.setattr(models.Backbone, "block", lambda self, i, x: calls.append((i, None)) or block(self, i, x))
+    monkeypatch.setattr(models.Backbone, "block", lambda self, i, *x: calls.append((i, None)) or block(self, i, *x))
     monkeypatch.setattr(models.Backbone, "fused_block", counted)
     Encoder(backbone, plans, maps)(pixels(2))
     assert len(calls) == build_trie(plans, 12).evaluations() == 298

@@ -7,11 +7,12 @@ from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 
-from toast_cli import export as export_module
-from toast_cli import load, predictions
+from toast_cli import load
 from toast_cli.cli import main
-from toast_cli.results import read_csv
-from toast_cli.rows import Row, Tuned
+from toast_cli.runs import predictions
+from toast_cli.runs.results import read_csv
+from toast_cli.runs.rows import Row, Tuned
+from toast_cli.verbs import export as export_module
 
 SMALL = ["data.fit_images=40", "data.train_images=300", "data.test_images=64", "device=cpu", "seeds=[0,1]"]
 PLAN = "2-3:identity+9-11"
@@ -53,9 +54,9 @@ def test_images() -> torch.Tensor:
     """The run's own test images, as its model takes them: (64, 3, 8, 8)."""
     from hydra import compose, initialize_config_dir
 
-    from toast_cli.launch import register_resolvers
     from toast_cli.registry import CONF
-    from toast_cli.run import load_data
+    from toast_cli.runs.naming import register_resolvers
+    from toast_cli.stages.load import load_data
 
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -166,7 +167,7 @@ def test_a_mismatch_leaves_nothing(runs, toast, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["nowhere"], "nowhere is no complete run"),
+        (["nowhere"], "nowhere is not a complete run"),
         ([], "toast export needs the folder of a finished run"),
         (["{plain}"], "has several plans: choose one with plan="),
         (["{plain}", "plan=4-7"], "plan=4-7 is not in"),
@@ -213,7 +214,7 @@ class TestPredict:
         [
             (["it", "nowhere"], "nowhere does not exist"),
             (["it", "it/model.safetensors"], "None of the 1 files is an image"),
-            (["pictures", "pictures"], "pictures is no export"),
+            (["pictures", "pictures"], "pictures is not an export"),
             (["it", "pictures", "--top", "0"], "--top 0 cannot be used"),
         ],
     )

@@ -11,11 +11,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from toast_cli.features import FeatureFile
-from toast_cli.launch import register_resolvers
 from toast_cli.registry import CONF
-from toast_cli.results import read_csv
-from toast_cli.rows import Row
+from toast_cli.runs.features import FeatureFile
+from toast_cli.runs.naming import register_resolvers
+from toast_cli.runs.results import read_csv
+from toast_cli.runs.rows import Row
 
 PAPERS_SPANS = [(s, e) for s in range(11) for e in range(s + 1, 12)]
 

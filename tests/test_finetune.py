@@ -5,11 +5,11 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import pixels, tiny
-from toast_cli import finetune, tuning
 from toast_cli.plans import Map, Plan, Span, Variant
-from toast_cli.results import read_csv
-from toast_cli.rows import Tuned
-from toast_cli.tuning import Settings, Student
+from toast_cli.runs.results import read_csv
+from toast_cli.runs.rows import Tuned
+from toast_cli.stages import tune as tuning
+from toast_cli.stages.tune import Settings, Student
 
 SMALL = ["data.fit_images=60", "data.train_images=200", "data.test_images=80", "device=cpu", "hydra.run.dir=here"]
 QUICK = [*SMALL, "spans=[6-11]", "tune.epochs=2", "tune.learning_rate=1e-4", "tune.batch_size=16"]
@@ -74,7 +74,7 @@ def test_killed_when_only_tidying_up_was_left(done, toast, monkeypatch):
     (folder / "run.json").write_text(json.dumps(record | {"complete": False}))
     for name in ("epoch.pt", "model-seed1-epoch2.safetensors", "features/test.f32"):
         (folder / name).touch()
-    monkeypatch.setattr(finetune, "encode", lambda *_: pytest.fail("no seed needs features"))
+    monkeypatch.setattr("toast_cli.stages.finetune.encode", lambda *_: pytest.fail("no seed needs features"))
     assert toast("finetune", *QUICK, "seeds=[0,1]")[0] == 0
     assert {path.name for path in folder.iterdir()} == expected
     assert not list((folder / "features").iterdir())
@@ -115,25 +115,26 @@ def test_a_student_is_the_shortened_model_with_a_head(name: str):
     head = torch.nn.Linear(32, 5)
     variant, maps = Variant(Plan((Span(0, 1),)), 9), {Map(Span(0, 1), 9): torch.nn.Identity()}
     student = Student(backbone, variant, maps, head, train_maps=True)
-    latent = backbone.block(2, backbone.block(0, backbone.stem(pixels())))
-    assert torch.allclose(student(pixels()), head(backbone.readout(latent)), atol=1e-5)
-    trained = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
+    stem, extras = backbone.stem(pixels())
+    latent = backbone.block(2, backbone.block(0, stem, extras), extras)
+    assert torch.allclose(student.model(pixels()), head(backbone.readout(latent)), atol=1e-5)
+    trained = {name for name, parameter in student.model.named_parameters() if parameter.requires_grad}
     assert all(name.startswith(("vit.blocks", "vit.norm", "head")) for name in trained)
     assert "head.weight" in trained
 
 
 def test_a_student_rounds_as_its_features_were_rounded():
-    backbone = tiny(depth=5)
-    backbone.block_dtype = torch.bfloat16
+    backbone = tiny(depth=5).on(torch.device("cpu"), torch.bfloat16)
     head = torch.nn.Linear(32, 5)
     plan, key = Plan((Span(0, 2),)), Map(Span(0, 2), 9)
     maps = {key: torch.nn.Linear(32, 32)}
     student = Student(backbone, Variant(plan, 9), maps, head, train_maps=False)
-    latent = maps[key](backbone.block(0, backbone.stem(pixels())))
+    stem, extras = backbone.stem(pixels())
+    latent = maps[key](backbone.block(0, stem, extras))
     for i in (3, 4):
-        latent = backbone.block(i, latent)
+        latent = backbone.block(i, latent, extras)
     with torch.inference_mode():
-        assert torch.equal(student(pixels()), head(backbone.readout(latent)))
+        assert torch.equal(student.model(pixels()), head(backbone.readout(latent)))
 
 
 def test_the_schedule_warms_up_and_falls_to_nothing():

@@ -6,9 +6,9 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.conftest import SMALL
-from toast_cli import fitting
-from toast_cli.results import read_csv
-from toast_cli.rows import Row, Summary
+from toast_cli.runs.results import read_csv
+from toast_cli.runs.rows import Row, Summary
+from toast_cli.stages import fit as fitting
 
 BASE = [word for word in SMALL if "fit_images" not in word]
 

@@ -8,9 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.errors import ToastError
 from toast_cli.files import write_atomically
-from toast_cli.folders import folder_name, open_folder
-from toast_cli.launch import register_resolvers
 from toast_cli.registry import CONF
+from toast_cli.runs.folder import open_folder
+from toast_cli.runs.naming import folder_name, register_resolvers
 
 
 def config(*overrides: str) -> DictConfig:

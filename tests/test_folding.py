@@ -3,13 +3,19 @@ import torch
 
 from tests.conftest import pixels, tiny
 from tests.test_models import FAMILIES
-from toast_cli.encode import latents
-from toast_cli.folding import fold
 from toast_cli.layers import Shift, dense
 from toast_cli.moments import Moments
 from toast_cli.plans import STEM, Plan, Span
-from toast_cli.surgery import join, parts, shorten
-from toast_cli.translators import Shift as ShiftTranslator
+from toast_cli.stages.walk import latents
+from toast_cli.surgery import shorten
+from toast_cli.surgery.folding import fold
+from toast_cli.surgery.parts import BlockPart, MapPart, Part, StemPart, join, parts_of
+from toast_cli.translators.closed_form import Shift as ShiftTranslator
+
+
+def names(parts: list[Part]) -> list[object]:
+    """STEM, blocks by number, maps by their text."""
+    return [STEM if isinstance(p, StemPart) else p.index if isinstance(p, BlockPart) else str(p) for p in parts]
 
 
 def run(vit: torch.nn.Module, backbone, images: torch.Tensor) -> torch.Tensor:
@@ -24,8 +30,8 @@ def test_a_shift_costs_nothing_and_changes_nothing(name: str):
     moments = Moments((span.start, span.end) for span in plan.spans)
     moments.update(latents(backbone, images))
     maps = {span: ShiftTranslator().fit(moments.pair(span.start, span.end)).to_module() for span in plan.spans}
-    made = fold(parts(backbone, plan, maps))
-    assert [name for name, _ in made] == [STEM, 0, 2]
+    made = fold(parts_of(backbone, plan, maps))
+    assert names(made) == [STEM, 0, 2]
     folded, plain = join(made), shorten(backbone, plan, maps, folded=False)
     assert torch.allclose(run(folded, backbone, images), run(plain, backbone, images), atol=1e-5)
     assert not torch.allclose(run(folded, backbone, images), run(backbone.vit, backbone, images), atol=1e-2)
@@ -47,10 +53,12 @@ def test_a_shift_is_the_difference_of_the_means():
 
 def test_a_shift_stays_where_nothing_can_take_it():
     shift, scaled = Shift(torch.ones(32)), tiny("vit_small_patch14_dinov2")
-    assert [name for name, _ in fold([("stem-0", shift), (1, tiny().blocks[1])])] == ["stem-0", 1]
+    assert names(fold([MapPart(("stem-0",), shift), BlockPart(1, tiny().blocks[1])])) == ["stem-0", 1]
     scaled.blocks[0].ls2.gamma[3] = 0
-    assert [name for name, _ in fold([(0, scaled.blocks[0]), ("0-1", shift)])] == [0, "0-1"]
-    assert len(fold([(0, torch.nn.Linear(4, 4)), ("0-1", Shift(torch.ones(4)))])) == 2, "a block of another kind"
+    assert names(fold([BlockPart(0, scaled.blocks[0]), MapPart(("0-1",), shift)])) == [0, "0-1"]
+    assert len(fold([BlockPart(0, torch.nn.Linear(4, 4)), MapPart(("0-1",), Shift(torch.ones(4)))])) == 2, (
+        "a block of another kind"
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -66,11 +74,11 @@ def test_a_map_behind_the_stem_costs_nothing_and_changes_nothing(family: str, ki
         else dense(torch.randn(32, 32, generator=generator), bias if kind == "affine" else None)
     )
     plan, maps = Plan.parse("stem-0"), {Span(STEM, 0): map_}
-    made = fold(parts(backbone, plan, maps))
+    made = fold(parts_of(backbone, plan, maps))
     if family == "norm before the blocks":
-        assert [name for name, _ in made] == [STEM, Span(STEM, 0), 1, 2], "a norm lies between"
+        assert names(made) == [STEM, "stem-0", 1, 2], "a norm lies between"
         return
-    assert [name for name, _ in made] == [STEM, 1, 2]
+    assert names(made) == [STEM, 1, 2]
     folded, plain = join(made), shorten(backbone, plan, maps, folded=False)
     wanted = run(plain, backbone, images)
     assert (run(folded, backbone, images) - wanted).norm() / wanted.norm() < 1e-5
@@ -96,10 +104,11 @@ def test_a_model_keeps_a_block():
 def test_maps_in_a_row_are_one_map():
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(8, 8, generator=generator) for _ in range(2)]
-    maps = [("0-1", dense(weights[0])), ("1-2", Shift(torch.arange(8.0))), ("2-4", dense(weights[1], torch.ones(8)))]
+    modules = [dense(weights[0]), Shift(torch.arange(8.0)), dense(weights[1], torch.ones(8))]
+    maps = [MapPart((name,), module) for name, module in zip(("0-1", "1-2", "2-4"), modules, strict=True)]
     x = torch.randn(3, 5, 8, generator=generator)
-    ((name, module),) = fold([*maps, ("4-5", torch.nn.Identity())])
-    assert name == "0-1 1-2 2-4"
-    assert torch.allclose(module(x), maps[2][1](maps[1][1](maps[0][1](x))), atol=1e-4)
-    ((_, plain),) = fold([maps[0], ("1-2", dense(weights[1]))])
-    assert plain.bias is None
+    (part,) = fold([*maps, MapPart(("4-5",), torch.nn.Identity())])
+    assert str(part) == "0-1 1-2 2-4"
+    assert torch.allclose(part.module(x), modules[2](modules[1](modules[0](x))), atol=1e-4)
+    (plain,) = fold([maps[0], MapPart(("1-2",), dense(weights[1]))])
+    assert plain.module.bias is None

@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from toast_cli.frontier import Predictor, best_first, possible, promising, shortest
 from toast_cli.plans import Plan, Span
+from toast_cli.search.paths import Predictor, best_first, possible, promising, shortest
 
 DEPTH = 6
 

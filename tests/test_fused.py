@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tests.conftest import pixels, tiny
-from toast_cli import fused
-from toast_cli.fused import Dense, FusedBlock
+from toast_cli.models import fused
+from toast_cli.models.backbone import _parts
+from toast_cli.models.fused import Dense
 
 KINDS = {
     "plain": ("vit_tiny_patch16_224", {}),
@@ -22,38 +23,38 @@ def test_block(kind: str, packed: bool, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(fused, "_packs", lambda weight: False)
     name, options = KINDS[kind]
     backbone = tiny(name, **options)
-    latent = backbone.stem(pixels(3))
+    latent, extras = backbone.stem(pixels(3))
     for module in backbone.blocks[1].modules():  # LayerScale and biases start out as constants that hide mistakes
         for parameter in module.parameters(recurse=False):
             parameter.add_(
                 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
             )
-    expected = backbone.block(1, latent)
+    expected = backbone.block(1, latent, extras)
     before = latent.clone()
     quick = backbone.fused_block(1)
-    assert isinstance(quick, FusedBlock)
-    assert relative(quick(latent, None), expected) < 1e-6
+    assert _parts(backbone.blocks[1]) is not None
+    assert relative(quick(latent, extras, None), expected) < 1e-6
     for rows in (1, 2):
-        assert quick(latent, rows).shape == (3, rows, 32)
-        assert relative(quick(latent, rows), expected[:, :rows]) < 2e-6
+        assert quick(latent, extras, rows).shape == (3, rows, 32)
+        assert relative(quick(latent, extras, rows), expected[:, :rows]) < 2e-6
     assert torch.equal(latent, before), "siblings in the trie start from the same latent"
 
 
 def test_bf16_keeps_the_residual_stream_in_fp32():
     backbone = tiny()
-    latent = backbone.stem(pixels(3))
-    exact = backbone.block(0, latent)
-    backbone.block_dtype = torch.bfloat16
+    latent, extras = backbone.stem(pixels(3))
+    exact = backbone.block(0, latent, extras)
+    backbone = backbone.on(latent.device, torch.bfloat16)
     for rows in (None, 1):
-        quick = backbone.fused_block(0)(latent, rows)
+        quick = backbone.fused_block(0)(latent, extras, rows)
         assert quick.dtype == torch.float32
         assert 0 < relative(quick, exact[:, :rows]) < 0.01
 
 
 def test_blocks_of_another_kind_are_computed_as_they_are():
     backbone = tiny(qk_norm=True)
-    latent = backbone.stem(pixels(2))
-    assert torch.equal(backbone.fused_block(0)(latent, 1), backbone.block(0, latent)[:, :1])
+    latent, extras = backbone.stem(pixels(2))
+    assert torch.equal(backbone.fused_block(0)(latent, extras, 1), backbone.block(0, latent, extras)[:, :1])
 
 
 def test_dense_without_bias():

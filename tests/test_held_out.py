@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from toast_cli.held_out import LeaveOneOut
+from toast_cli.search.held_out import LeaveOneOut
 
 
 def test_every_image_is_predicted_by_all_others():

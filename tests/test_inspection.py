@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import save_image_folder
-from toast_cli import data
-from toast_cli.inspection import oddities
-from toast_cli.sources import DIGITS
+from toast_cli.data import dataset as data
+from toast_cli.data.image_warnings import warnings_of
+from toast_cli.data.sources import DIGITS
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def look(root: Path, **settings: object) -> list[str]:
-    return oddities(data.load("folder", None, path=str(root), fit_images=4, **settings))
+    return warnings_of(data.load("folder", None, path=str(root), fit_images=4, **settings))
 
 
 def test_nothing_odd(root: Path):
@@ -42,7 +42,7 @@ def test_classes_without_images(root: Path):
 
 
 def test_the_embedded_set_has_none():
-    assert oddities(data.load("digits", DIGITS, fit_images=50)) == []
+    assert warnings_of(data.load("digits", DIGITS, fit_images=50)) == []
 
 
 def test_a_run_says_and_keeps_them(root: Path, toast, tmp_path: Path):

@@ -12,13 +12,13 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import pixels, tiny
-from toast_cli import models
-from toast_cli.encode import Encoder, latents
 from toast_cli.errors import ToastError
+from toast_cli.models import factory as models
 from toast_cli.moments import Moments
 from toast_cli.plans import Plan, parse_plans
+from toast_cli.stages.walk import Encoder, latents
 from toast_cli.surgery import shorten
-from toast_cli.translators import Linear
+from toast_cli.translators.closed_form import Linear
 
 FAMILIES = {
     "class token": ("vit_tiny_patch16_224", {}),
@@ -57,7 +57,7 @@ def test_family(family: str):
             short = features(shorten(backbone, plan, maps), backbone, images)
             assert relative(walked[:, number], short) < 1e-5
     assert walked.shape == (6, len(plans), backbone.feature_width)
-    assert backbone.tokens == backbone.stem(images).shape[1]
+    assert backbone.tokens == backbone.stem(images)[0].shape[1]
     assert (relative(walked[:, 1:], untouched[:, None]) > 1e-3).item(), "the plans must do something"
 
 
@@ -215,7 +215,7 @@ def test_options_that_timm_does_not_take():
 def test_the_papers_readout_is_a_random_dense_layer_and_tanh():
     backbone = models.Backbone(tiny().vit, "tiny", 32, readout="paper")
     plain = tiny()
-    latent = backbone.stem(pixels())
+    latent, _ = backbone.stem(pixels())
     expected = torch.tanh(backbone.pooler[0](plain.readout(latent)))
     assert torch.allclose(backbone.readout(latent), expected)
     assert backbone.pooler[0].weight.std().item() == pytest.approx(0.02, rel=0.1)

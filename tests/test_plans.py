@@ -1,8 +1,8 @@
 import pytest
 
-from toast_cli.encode import build_trie
 from toast_cli.errors import ToastError
 from toast_cli.plans import STEM, Plan, Span, every_span, parse_plans
+from toast_cli.stages.walk import build_trie
 
 
 def test_every_span_of_twelve_blocks_is_the_papers_66_and_12_from_the_stem():

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from toast_cli.errors import ToastError
-from toast_cli.probes import LinearProbe, MlpProbe
+from toast_cli.probes.batched import LinearProbe, MlpProbe
 
 
 @pytest.mark.parametrize(

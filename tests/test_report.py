@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from tests.conftest import SMALL
-from toast_cli import gallery, tables
 from toast_cli.errors import ToastError
-from toast_cli.findings import Finding, merge
-from toast_cli.predictions import add, read
-from toast_cli.results import read_csv, write_csv
-from toast_cli.rows import Row
-from toast_cli.runs import Run, find
-from toast_cli.statistics import bootstrap_interval
+from toast_cli.report import gallery, tables
+from toast_cli.report.findings import Finding, findings_of
+from toast_cli.report.statistics import bootstrap_interval
+from toast_cli.runs.archive import CompleteRun, find
+from toast_cli.runs.predictions import add, read
+from toast_cli.runs.results import read_csv, write_csv
+from toast_cli.runs.rows import Row
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def runs(tmp_path_factory) -> Path:
 
 
 def merged(root: Path) -> list[Finding]:
-    return merge([Run.read(path) for path in find([root], "results.csv")[0]])
+    return findings_of([CompleteRun.read(path) for path in find([root], "results.csv")[0]])
 
 
 def test_one_finding_a_plan_over_all_seeds_and_draws(runs):

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 
 from toast_cli.errors import ToastError
-from toast_cli.results import read_csv, summarise, write_csv
-from toast_cli.rows import Row, Summary
-from toast_cli.screen import print_table
+from toast_cli.report.screen import print_table
+from toast_cli.runs.results import read_csv, summarise, write_csv
+from toast_cli.runs.rows import Row, Summary
 
 COLUMNS = (
     "model, data, translator, plan, spans_start_end, blocks_removed, seed, fit_data, fit_images, data_seed, train_images, test_images, "

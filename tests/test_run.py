@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from tests.conftest import SMALL, save_image_folder
-from toast_cli import compute, encode, features, probes
-from toast_cli.images import Split
-from toast_cli.results import read_csv
-from toast_cli.rows import Row
+from toast_cli.data.images import Split
+from toast_cli.machine import device as compute
+from toast_cli.probes import batched as probes
+from toast_cli.runs import features
+from toast_cli.runs.results import read_csv
+from toast_cli.runs.rows import Row
+from toast_cli.stages import walk as encode
 
 
 def rows(path: Path) -> list[dict]:
@@ -67,7 +70,7 @@ class TestResults:
         assert "4 plans" in err
 
     def test_again_is_complete_at_once(self, done, toast, monkeypatch):
-        monkeypatch.setattr("toast_cli.run.run", lambda *_: pytest.fail("there is nothing left to do"))
+        monkeypatch.setattr("toast_cli.verbs.run.run", lambda *_: pytest.fail("there is nothing left to do"))
         before = (done[0] / "results.csv").read_bytes()
         status, out, _ = toast("run", *SMALL, "seeds=[0,1]", "hydra.run.dir=here")
         assert (status, out) == (0, done[1])
@@ -89,8 +92,7 @@ def test_every_image_is_decoded_once(toast, monkeypatch):
     original = Split.pixels
 
     def pixels(self, index, transform):
-        if index not in self.kept:
-            decoded.append((self.name, index))
+        decoded.append((self.name, index))
         return original(self, index, transform)
 
     monkeypatch.setattr(Split, "pixels", pixels)
@@ -216,7 +218,7 @@ class TestFaults:
             return call
 
         monkeypatch.setattr(encode.Encoder, "__call__", limited(walk))
-        monkeypatch.setattr("toast_cli.fitting.latents", limited(look))
+        monkeypatch.setattr("toast_cli.stages.fit.latents", limited(look))
         status, _, err = toast("run", *SMALL, "hydra.run.dir=here", "batch_size=64")
         assert status == 0
         assert "Memory ran out with 64 images at a time: going on with 32." in err
@@ -313,7 +315,7 @@ class TestFaults:
     def test_weights_that_are_not_finite(self, toast, tmp_path, value: float, sentence: str):
         from safetensors.torch import load_file, save_file
 
-        from toast_cli.models import checkpoint_path
+        from toast_cli.models.factory import checkpoint_path
 
         weights = load_file(checkpoint_path("pkg://toast_cli/weights/digits_vit.safetensors"))
         weights["blocks.5.mlp.fc2.bias"][:] = value
@@ -368,9 +370,9 @@ def test_real_weights_and_images(toast, assets, tmp_path):
 
 
 def test_auto_stands_for_the_same_precision_when_a_run_goes_on(toast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("toast_cli.compute._NARROW", 1)
-    monkeypatch.setattr("toast_cli.compute._faster_in_bf16", lambda device, width: True)
-    monkeypatch.setattr("toast_cli.run.score", lambda *_: 1 / 0)
+    monkeypatch.setattr("toast_cli.machine.device._NARROW", 1)
+    monkeypatch.setattr("toast_cli.machine.device._faster_in_bf16", lambda device, width: True)
+    monkeypatch.setattr("toast_cli.stages.probe.score", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         toast("run", *SMALL, "hydra.run.dir=here")
     monkeypatch.undo()

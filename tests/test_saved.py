@@ -13,10 +13,10 @@ from tests.test_models import FAMILIES
 from toast_cli import Plan, Span, compress, load
 from toast_cli.errors import ToastError
 from toast_cli.layers import ByPosition, Residual, Shift, build, describe
-from toast_cli.saved import RECIPE, WEIGHTS, recipe_of, write_weights
-from toast_cli.surgery import join, parts
-from toast_cli.timm_parts import attach_head
-from toast_cli.translators import Identity, Ridge
+from toast_cli.models.timm_parts import attach_head
+from toast_cli.surgery.parts import join, parts_of
+from toast_cli.surgery.saved import RECIPE, WEIGHTS, recipe_of, write_weights
+from toast_cli.translators.closed_form import Identity, Ridge
 
 
 def saved(tmp_path, backbone, plan: str = "0-1", dtype: torch.dtype = torch.float32):
@@ -24,11 +24,11 @@ def saved(tmp_path, backbone, plan: str = "0-1", dtype: torch.dtype = torch.floa
     import hashlib
 
     chosen = Plan.parse(plan)
-    made = parts(backbone, chosen, {span: torch.nn.Linear(32, 32) for span in chosen.spans})
+    made = parts_of(backbone, chosen, {span: torch.nn.Linear(32, 32) for span in chosen.spans})
     vit = join(made).eval()
     attach_head(vit, torch.nn.Linear(backbone.feature_width, 5), 5)
     write_weights(tmp_path, vit, dtype)
-    recipe = recipe_of(vit, backbone.recipe, [name for name, _ in made[1:]])
+    recipe = recipe_of(vit, backbone.recipe, made)
     recipe |= {"pretrained_cfg": {"num_classes": 5, "input_size": [3, 32, 32]}, "file": WEIGHTS}
     recipe["weights"] = hashlib.sha256((tmp_path / WEIGHTS).read_bytes()).hexdigest()
     (tmp_path / RECIPE).write_text(json.dumps(recipe))
@@ -193,7 +193,7 @@ def test_images_that_compress_cannot_take_are_named(images: object, sentence: st
 def test_compress_chooses_the_strength_of_a_ridge_on_images_held_out(monkeypatch: pytest.MonkeyPatch):
     kinds = []
     monkeypatch.setattr(
-        Ridge, "fit", lambda self, *pairs: kinds.append([p.count for p in pairs]) or Identity.fit(self, pairs[0])
+        Ridge, "fit", lambda self, pair: kinds.append((pair.count, pair.held_out.count)) or Identity.fit(self, pair)
     )
     monkeypatch.setattr(Ridge, "to_module", lambda self: torch.nn.Identity())
     compress(tiny().vit, "0-1", torch.randn(10, 3, 32, 32), "ridge")

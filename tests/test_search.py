@@ -3,10 +3,10 @@ import shutil
 
 import pytest
 
-from toast_cli import search as search_module
-from toast_cli import survey
-from toast_cli.results import read_csv
-from toast_cli.rows import Candidate, Found, Row
+from toast_cli.runs.results import read_csv
+from toast_cli.runs.rows import Candidate, Found, Row
+from toast_cli.search import measured as survey
+from toast_cli.stages import encode as encode_stage
 
 FEW = [
     "data.fit_images=60", "data.train_images=160", "data.test_images=60", "device=cpu",
@@ -63,7 +63,7 @@ def test_a_search_that_was_killed_ends_alike(found, toast, tmp_path, monkeypatch
     batches, calls = survey.encode, []
 
     def dying(job, maps, splits=("train", "test")):
-        calls.append(job.stage)
+        calls.append(job.feature_prefix)
         if len(calls) == killed_in:
             batches(job, maps, splits[:1])
             path = job.feature_file("train").path
@@ -74,10 +74,10 @@ def test_a_search_that_was_killed_ends_alike(found, toast, tmp_path, monkeypatch
 
     words = ["search", *FEW, "seeds=[0,1]", "hydra.run.dir=here"]
     monkeypatch.setattr(survey, "encode", dying)
-    monkeypatch.setattr(search_module, "encode", dying)
+    monkeypatch.setattr(encode_stage, "encode", dying)
     assert toast(*words)[0] == 130
     monkeypatch.setattr(survey, "encode", batches)
-    monkeypatch.setattr(search_module, "encode", batches)
+    monkeypatch.setattr(encode_stage, "encode", batches)
     assert toast(*words)[0] == 0
     for name in ("search.csv", "front.csv", "results.csv"):
         assert (tmp_path / "here" / name).read_text() == (found / name).read_text()
@@ -99,7 +99,7 @@ def test_killed_when_only_tidying_up_was_left(found, toast, tmp_path, monkeypatc
     (tmp_path / "here" / "run.json").write_text(json.dumps(record | {"complete": False}))
     for name in ("round0-train", "front-test"):
         (tmp_path / "here" / "features" / f"{name}.f32").touch()
-    monkeypatch.setattr(search_module, "encode", lambda *_: pytest.fail("all tables are there"))
+    monkeypatch.setattr(encode_stage, "encode", lambda *_: pytest.fail("all tables are there"))
     assert toast("search", *FEW, "seeds=[0,1]", "hydra.run.dir=here")[0] == 0
     assert not list((tmp_path / "here" / "features").iterdir())
 
@@ -120,7 +120,7 @@ def test_budgets_and_targets(found, toast, tmp_path):
 
 
 def test_latency_is_measured_where_it_is_asked_for(toast, tmp_path, monkeypatch):
-    from toast_cli import sizes
+    from toast_cli.search import sizes
 
     monkeypatch.setattr(sizes, "_SECONDS", 0.05)
     assert toast("search", *FEW, "budget.latency=0.95", "hydra.run.dir=here")[0] == 0
@@ -144,7 +144,7 @@ def test_latency_is_measured_where_it_is_asked_for(toast, tmp_path, monkeypatch)
         (["search.beside=identity"], "search.beside=identity is no list of translators"),
         (
             ["search.beside=[linar]"],
-            "A span is to have the translator 'linar', which is not known (did you mean linear",
+            "translator=linar is not known (did you mean linear",
         ),
         (
             ["data.fit_images=[20,40]"],
@@ -154,7 +154,7 @@ def test_latency_is_measured_where_it_is_asked_for(toast, tmp_path, monkeypatch)
         (["keep_features=true"], "keep_features and features_from are not for toast search"),
         (["data.fit_images=1437"], "measures plans on train images that no map is fitted on, and there are 0 of these"),
         (["budget.gflops=0.3"], "No plan that was measured meets gflops 0.3: the smallest"),
-        (["translator=mlp"], "beside translator=mlp: only closed forms can be mixed"),
+        (["translator=mlp"], "next to translator=mlp: only closed forms can be mixed"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(toast, words: list[str], sentence: str):

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from tests.conftest import SMALL
-from toast_cli.job import Job
 from toast_cli.plans import Map, Plan, Span, Variant, variants
-from toast_cli.results import read_csv
-from toast_cli.rows import Row
+from toast_cli.runs.results import read_csv
+from toast_cli.runs.rows import Row
+from toast_cli.stages import probe
+from toast_cli.stages.job import Job
 
 
 def test_variants_and_their_maps():
@@ -24,12 +25,10 @@ def test_variants_and_their_maps():
 
 
 def test_the_second_map_is_least_squares_on_what_the_first_produces(toast, monkeypatch):
-    from toast_cli import run as run_module
-
     kept = {}
-    score = run_module.score
+    score = probe.score
     monkeypatch.setattr(
-        run_module, "score", lambda job, fitted, maps: (kept.update(job=job, maps=maps), score(job, fitted, maps))
+        probe, "score", lambda job, fitted, maps: (kept.update(job=job, maps=maps), score(job, fitted, maps))
     )
     words = [word for word in SMALL if not word.startswith("spans")]
     assert toast("run", *words, "spans=[0-1+3-5]", "fit.sequential=true", "precision=fp32")[0] == 0
@@ -37,13 +36,13 @@ def test_the_second_map_is_least_squares_on_what_the_first_produces(toast, monke
     first, second = Map(Span(0, 1), 40), Map(Span(3, 5), 40, Plan.parse("0-1"))
     with torch.inference_mode():
         pixels = torch.cat([batch.pixels for batch in job.batches(job.data.fit[0], 64)])
-        whole = job.backbone.stem(pixels)
-        short = job.backbone.block(0, whole)
+        whole, extras = job.backbone.stem(pixels)
+        short = job.backbone.block(0, whole, extras)
         whole = short
         short = kept["maps"][first](short)
         for i in range(1, 6):
-            whole = job.backbone.block(i, whole)
-            short = job.backbone.block(i, short) if i in (2, 3) else short
+            whole = job.backbone.block(i, whole, extras)
+            short = job.backbone.block(i, short, extras) if i in (2, 3) else short
     x, y = short.flatten(0, 1).double(), whole.flatten(0, 1).double()
     best = x @ torch.linalg.lstsq(x, y, driver="gelsd").solution
     mapped = kept["maps"][second](short).flatten(0, 1).double()
@@ -82,4 +81,4 @@ def test_translators_by_span(toast, tmp_path):
     assert mixed[1].fit_r2 == pytest.approx(read_csv(tmp_path / "identity" / "results.csv", Row)[1].fit_r2, abs=1e-5)
     assert mixed[2].fit_r2 == mixed[3].fit_r2
     assert mixed[4].fit_r2 == pytest.approx(read_csv(tmp_path / "ridge" / "results.csv", Row)[1].fit_r2, abs=1e-5)
-    assert "which is not known (did you mean" in toast("run", *words[:-1], "spans=[0-1:identty]")[2]
+    assert "translator=identty is not known (did you mean" in toast("run", *words[:-1], "spans=[0-1:identty]")[2]

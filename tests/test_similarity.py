@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 
 from tests.conftest import SMALL, pixels, tiny
-from toast_cli.encode import Encoder, latents
 from toast_cli.plans import parse_plans
-from toast_cli.results import read_csv
-from toast_cli.rows import Similarity
-from toast_cli.similarity import Alike, of_blocks, of_plan
+from toast_cli.runs.results import read_csv
+from toast_cli.runs.rows import Similarity
+from toast_cli.stages.similarity import Alike, of_blocks, of_plan
+from toast_cli.stages.walk import Encoder, latents
 from toast_cli.surgery import shorten
-from toast_cli.translators import Linear
+from toast_cli.translators.closed_form import Linear
 
 
 @pytest.fixture
@@ -105,5 +105,5 @@ def test_plans_say_what_their_maps_come_from(toast, tmp_path):
 
 def test_again_is_done_at_once(toast, monkeypatch):
     toast("similarity", *SMALL, "spans=none", "hydra.run.dir=here")
-    monkeypatch.setattr("toast_cli.compare.compare", lambda *_: pytest.fail("there is nothing left to do"))
+    monkeypatch.setattr("toast_cli.verbs.similarity.similarity", lambda *_: pytest.fail("there is nothing left to do"))
     assert toast("similarity", *SMALL, "spans=none", "hydra.run.dir=here")[0] == 0

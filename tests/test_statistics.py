@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from toast_cli.statistics import bootstrap_interval, flip_rate, mcnemar
+from toast_cli.report.statistics import bootstrap_interval, flip_rate, mcnemar
 
 
 def test_the_interval_is_that_of_the_mean():

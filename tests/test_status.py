@@ -7,8 +7,8 @@ import pytest
 from filelock import FileLock
 
 from tests.conftest import SMALL
-from toast_cli.folders import RECORD
-from toast_cli.status import Standing, standing
+from toast_cli.runs.folder import RECORD
+from toast_cli.verbs.status import Standing, standing
 
 
 def begun(path: Path, **record: object) -> Path:
@@ -47,7 +47,7 @@ class TestStanding:
 
 def test_all_runs_below_a_folder(toast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert toast("run", *SMALL)[0] == 0
-    monkeypatch.setattr("toast_cli.run.score", lambda *_: 1 / 0)
+    monkeypatch.setattr("toast_cli.stages.probe.score", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         toast("run", *SMALL, "seeds=[1]")
     status, out, _ = toast("status")
@@ -60,5 +60,5 @@ def test_no_run_at_all(toast):
     status, _, err = toast("status", "nowhere")
     assert (status, err) == (
         1,
-        "toast: There is no run in nowhere: name the folders that runs lie in, such as outputs.\n",
+        "toast: There is no run in nowhere: name the folders that runs are in, such as outputs.\n",
     )

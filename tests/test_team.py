@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import SMALL
-from toast_cli.results import read_csv
-from toast_cli.rows import Row
-from toast_cli.team import Team
+from toast_cli.machine.team import Team
+from toast_cli.runs.results import read_csv
+from toast_cli.runs.rows import Row
 
 WORK = [
     *(setting for setting in SMALL if not setting.startswith("data.fit_images")),

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from toast_cli.errors import ToastError
-from toast_cli.moments import Moments
-from toast_cli.tokens import ByToken, groups_of
-from toast_cli.translators import Affine, Linear
+from toast_cli.moments import Moments, PairMoments
+from toast_cli.translators.by_token import groups_of, joined, restored
+from toast_cli.translators.closed_form import Affine, Linear
 
 
 def test_groups():
@@ -16,12 +16,12 @@ def test_groups():
         groups_of("splt", 1, 5)
 
 
-def parts(x: torch.Tensor, y: torch.Tensor, groups: list[slice]) -> list[tuple]:
+def moments_of(x: torch.Tensor, y: torch.Tensor, groups: list[slice]) -> list[PairMoments]:
     found = []
     for group in groups:
         moments = Moments([(0, 1)])
         moments.update({0: x[:, group], 1: y[:, group]})
-        found.append((moments.pair(0, 1),))
+        found.append(moments.pair(0, 1))
     return found
 
 
@@ -37,12 +37,11 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
 def test_each_group_has_its_own_map(pair):
     x, y = pair
     groups = groups_of("split", 1, 4)
-    split = ByToken(Linear(tokens="split"), groups).fit_parts(
-        parts(x, y, groups), (y - y.mean((0, 1))).square().sum().item()
-    )
+    fitted = [Linear(tokens="split").fit(moments) for moments in moments_of(x, y, groups)]
+    split = joined(fitted, groups, (y - y.mean((0, 1))).square().sum().item())
     assert torch.allclose(split.to_module()(x), y, atol=1e-9)
     assert split.r2_ == pytest.approx(1)
-    shared = Linear().fit(parts(x, y, [slice(None)])[0][0])
+    shared = Linear().fit(moments_of(x, y, [slice(None)])[0])
     assert shared.r2_ < 0.9
 
 
@@ -51,7 +50,7 @@ def test_r2_counts_all_tokens_together(pair):
     y = y + torch.randn(50, 4, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     groups = groups_of("per_position", 1, 4)
     variation = (y - y.mean((0, 1))).square().sum().item()
-    translator = ByToken(Affine(), groups).fit_parts(parts(x, y, groups), variation)
+    translator = joined([Affine().fit(moments) for moments in moments_of(x, y, groups)], groups, variation)
     error = (y - translator.to_module()(x)).square().sum().item()
     assert translator.r2_ == pytest.approx(1 - error / variation, abs=1e-9)
 
@@ -59,7 +58,7 @@ def test_r2_counts_all_tokens_together(pair):
 def test_the_module_takes_the_leading_tokens_alone(pair):
     x, y = pair
     groups = groups_of("split", 2, 4)
-    module = ByToken(Linear(), groups).fit_parts(parts(x, y, groups), 1.0).to_module()
+    module = joined([Linear().fit(moments) for moments in moments_of(x, y, groups)], groups, 1.0).to_module()
     for count in (1, 2, 3):
         assert torch.allclose(module(x[:, :count]), module(x)[:, :count])
 
@@ -67,7 +66,7 @@ def test_the_module_takes_the_leading_tokens_alone(pair):
 def test_saved_reads_back(pair):
     x, y = pair
     groups = groups_of("per_position", 1, 4)
-    fitted = ByToken(Affine(), groups).fit_parts(parts(x, y, groups), 1.0)
-    again = ByToken(Affine(), groups).restore(fitted.learned())
+    fitted = joined([Affine().fit(moments) for moments in moments_of(x, y, groups)], groups, 1.0)
+    again = restored(Affine(), groups, fitted.learned())
     assert torch.equal(again.to_module()(x), fitted.to_module()(x))
     assert (again.r2_, again.rank_, again.error_) == (fitted.r2_, fitted.rank_, fitted.error_)

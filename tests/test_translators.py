@@ -1,5 +1,6 @@
 """One suite over every translator that conf/translator lists, then what is particular to each."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,14 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from toast_cli import maps
 from toast_cli.moments import Moments, PairMoments
+from toast_cli.moments.solvers import least_squares
 from toast_cli.plans import Map, Span
 from toast_cli.registry import CONF
-from toast_cli.solvers import least_squares
-from toast_cli.tokens import example
-from toast_cli.trained import Latents, Trained
 from toast_cli.translators import Affine, Identity, Linear, LowRank, Orthogonal, Ridge, Translator
+from toast_cli.translators import stored as maps
+from toast_cli.translators.by_token import example
+from toast_cli.translators.trained import LatentFile, TrainedTranslator
 
 NAMES = sorted(path.stem for path in (CONF / "translator").glob("*.yaml"))
 
@@ -33,7 +34,7 @@ def pair(x: Tensor, y: Tensor) -> PairMoments:
 
 def fitted(name: str, x: Tensor, y: Tensor, folder: Path) -> Translator:
     """From moments, or for trained ones from latents on disk, in few steps."""
-    if issubclass(type(load(name)), Trained):
+    if issubclass(type(load(name)), TrainedTranslator):
         return fit_for((name, 20), x, y, folder)
     return load(name).fit(pair(x, y))
 
@@ -78,7 +79,7 @@ class TestContract:
         x, y = data()
         stored = {Map(Span(-1, 2), 40): fitted(name, x, y, tmp_path), Map(Span(4, 5), 40): fitted(name, y, x, tmp_path)}
         maps.save(tmp_path / "t.safetensors", stored)
-        again = maps.load(tmp_path / "t.safetensors", lambda key: load(name))
+        again = maps.load(tmp_path / "t.safetensors", lambda key, learned: load(name).restore(learned))
         assert set(again) == set(stored)
         for span, translator in stored.items():
             assert torch.equal(again[span].to_module()(x), translator.to_module()(x))
@@ -166,7 +167,7 @@ def test_ridge_is_scikit_learns_on_standardised_columns_and_its_strength_is_chos
     y = x[..., :2] @ torch.randn(2, 8, generator=generator, dtype=torch.float64)
     y = y + 3 * y.std() * torch.randn(60, 1, 8, generator=generator, dtype=torch.float64)
     strengths = [1e-6, 1e-2, 1.0, 1e4]
-    chosen = Ridge(strengths).fit(pair(x[:40], y[:40]), pair(x[40:], y[40:]))
+    chosen = Ridge(strengths).fit(replace(pair(x[:40], y[:40]), held_out=pair(x[40:], y[40:])))
     errors = []
     for strength in strengths:
         module = Ridge([strength]).fit(pair(x[:40], y[:40])).to_module()
@@ -245,14 +246,14 @@ def fit_for(name_steps: tuple[str, int], x: Tensor, y: Tensor, folder: Path, rat
     sides = []
     for side, latent in (("x", x), ("y", y)):
         (folder / side).write_bytes(latent.float().numpy().tobytes())
-        sides.append(Latents(folder / side, tuple(latent.shape), slice(None), torch.device("cpu")))
+        sides.append(LatentFile(folder / side, tuple(latent.shape), torch.device("cpu")))
     return translator.fit(*sides)
 
 
 def test_chunks_do_not_matter(tmp_path, monkeypatch):
     x, y = data()
     whole = fit_for(("deep_mlp", 10), x, y, tmp_path)
-    monkeypatch.setattr("toast_cli.trained._CHUNK", 9 * 8 * 7)
+    monkeypatch.setattr("toast_cli.translators.trained._CHUNK", 9 * 8 * 7)
     parts = fit_for(("deep_mlp", 10), x, y, tmp_path)
     assert torch.allclose(whole.to_module()(x), parts.to_module()(x), atol=1e-3)
     assert parts.error_ == pytest.approx(whole.error_, rel=1e-4)

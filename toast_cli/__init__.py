@@ -1,19 +1,20 @@
 """Replace spans of a vision transformer's blocks by closed-form maps, and measure what that costs and what it saves.
 
-``compress`` shortens a model in memory, ``load`` reads what ``toast export`` wrote; ``Plan`` and ``Span`` say what leaves.
+``compress`` shortens a model in memory, ``load`` reads what ``toast export`` wrote; ``Plan`` and ``Span`` say which blocks leave.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from toast_cli.version import __version__
+
 if TYPE_CHECKING:
     from toast_cli.in_memory import compress
     from toast_cli.plans import Plan, Span
-    from toast_cli.saved import load
+    from toast_cli.surgery.saved import load
 
 __all__ = ["Plan", "Span", "__version__", "compress", "load"]
-__version__ = "0.1.0"
-_HOMES = {"compress": "in_memory", "load": "saved", "Plan": "plans", "Span": "plans"}
+_HOMES = {"compress": "in_memory", "load": "surgery.saved", "Plan": "plans", "Span": "plans"}
 
 
 def __getattr__(name: str) -> Any:

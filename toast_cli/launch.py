@@ -1,4 +1,4 @@
-"""The rest of the command line, as Hydra takes it: configs composed, one job or many, failures told at the end."""
+"""Everything after the verb, as Hydra takes it: configs composed, one job or many, failures reported at the end."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,27 @@ from toast_cli.sentences import sentence
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from toast_cli.runs.folder import RunFolder
+
+Job = Callable[["DictConfig", Path], None]  # from settings, and the folder that they name
+
+
+@dataclass(frozen=True)
+class Help:
+    """What ``toast <verb> --help`` says before and after the settings; ``groups``: whether the verb has config groups."""
+
+    summary: str
+    examples: str
+    closing: str = ""
+    groups: bool = True
+
+    def template(self, verb: str) -> str:
+        """In the form that Hydra fills with the groups and the settings."""
+        examples = "".join(f"  {line}\n" for line in self.examples.splitlines())
+        closing = "".join(f"  {line}\n" for line in self.closing.splitlines())
+        groups = "Groups and their options (group=option)\n$APP_CONFIG_GROUPS\n" if self.groups else ""
+        return f"toast {verb}: {self.summary}\n\nExamples\n{examples}\n{groups}Settings and their defaults (key=value)\n\n$CONFIG\n{closing}"
 
 
 class _Stop(BaseException):
@@ -31,7 +52,7 @@ class _Task:
     What went wrong is kept beside the runs until all have ended: other runs of a multirun go on, and Hydra adds no words.
     """
 
-    job: "Callable[[DictConfig, Path], None]"
+    job: Job
     notes: Path  # a folder in which other processes say what went wrong, for the first one to read
     failures: list[tuple[Path, Exception]] = field(default_factory=list)
     elsewhere: bool = False  # in another process than the command line
@@ -60,6 +81,8 @@ class _Task:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, elsewhere=True)
+        from toast_cli.runs.naming import register_resolvers
+
         register_resolvers()  # Hydra names a run's folder before it calls anything of ours
 
     def collect(self) -> None:
@@ -70,18 +93,45 @@ class _Task:
         shutil.rmtree(self.notes, ignore_errors=True)
 
 
-def launch(config: str, argv: list[str], job: "Callable[[DictConfig, Path], None]") -> None:
-    """Hand the rest of the command line to Hydra, which composes ``conf/<config>.yaml`` and calls ``job`` with it and its folder."""
+def launch_in_folder(
+    verb: str,
+    argv: list[str],
+    help: Help,
+    outputs: Sequence[str],
+    work: "Callable[[DictConfig, RunFolder], None]",
+    show: Callable[[Path], None],
+) -> None:
+    """``launch`` for a verb that works in a run's folder, and only where its ``outputs`` are not complete yet; then ``show`` them."""
+
+    def job(cfg: "DictConfig", path: Path) -> None:
+        from toast_cli.runs.folder import open_folder
+
+        with open_folder(path, cfg, outputs) as folder:
+            if not folder.complete:
+                work(cfg, folder)
+        show(path)
+        print(path / outputs[0])
+
+    launch(verb, verb, argv, help, job)
+
+
+def launch(verb: str, config: str, argv: list[str], help: Help, job: Job) -> None:
+    """Hand the words after the ``verb`` to Hydra, which composes ``conf/<config>.yaml`` and calls ``job`` with it and its folder."""
     import hydra
+    from hydra.core.config_store import ConfigStore
+
+    from toast_cli.runs.naming import register_resolvers
 
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what goes wrong, and `main` prints the sentence
-    argv = [
-        re.sub(r"^fit_data=", "data@fit_data=", word) for word in argv
-    ]  # the group `data` once more, for fit images
+    argv = [re.sub(r"^fit_data=", "data@fit_data=", word) for word in argv]  # the group `data` again, for fit images
     argv = sorted(argv, key=lambda word: "=" in word and not word.startswith("-"))  # Hydra wants overrides in one piece
     _check_flags(argv)
     _check_processes(config, argv)
+    if {"--help", "-h"} & set(argv):
+        node = {"app_name": f"toast {verb}", "header": "", "footer": "", "template": help.template(verb)}
+        ConfigStore.instance().store(group="hydra/help", name="toast", node=node)
+        argv = [*argv, "hydra/help=toast"]
     task = _Task(job, Path.cwd() / f".toast-failures-{uuid.uuid4().hex[:8]}")
     program, sys.argv = sys.argv, ["toast", *argv]
     try:
@@ -122,16 +172,6 @@ def _check_processes(config: str, argv: list[str]) -> None:
         raise ToastError(
             "Several processes share one run, not a multirun: start them without -m, or the multirun without torchrun."
         )
-
-
-def register_resolvers() -> None:
-    """What ``conf/`` may interpolate: ``${toast_folder:}``, a run's folder name, and ``${toast_basename:path}``."""
-    from omegaconf import OmegaConf
-
-    from toast_cli.folders import folder_name
-
-    OmegaConf.register_new_resolver("toast_folder", lambda *, _root_: folder_name(_root_), replace=True)
-    OmegaConf.register_new_resolver("toast_basename", lambda path: Path(str(path or "")).name or "folder", replace=True)
 
 
 def _raise(failures: list[tuple[Path, Exception]]) -> None:

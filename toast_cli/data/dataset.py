@@ -1,0 +1,165 @@
+"""The images of one run: fit images estimate translators, train images train the probe, test images are only ever scored."""
+
+import hashlib
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+
+from toast_cli.data.draws import divide, draw, draw_fit
+from toast_cli.data.images import Images, Split
+from toast_cli.data.sources import columns_of, read
+from toast_cli.data.streamed import Rows, StreamedRows
+from toast_cli.errors import ToastError, require_flag
+
+_SAMPLED = 1000
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of one run. ``classes`` are the C class names; ``seed`` is that of the draws.
+
+    Fit images come in parts, each of which adds to those before it: ``fit_sizes`` are how many there are after each.
+    """
+
+    label: str
+    classes: tuple[str, ...]
+    fit: tuple[Images, ...]
+    train: Images
+    test: Images
+    seed: int
+    fit_label: str
+
+    @property
+    def fit_sizes(self) -> list[int]:
+        return list(itertools.accumulate(map(len, self.fit)))
+
+    def fingerprint(self) -> str:
+        """Hash of which images are used with which labels, and of up to 1 000 files of each kind, evenly spread."""
+        digest = hashlib.sha256()
+        for images in (*self.fit, self.train, self.test):
+            digest.update(images.indices.astype("<i8").tobytes() + images.labels.astype("<i8").tobytes())
+            for index in images.indices[:: -(-len(images) // _SAMPLED)]:
+                digest.update(images.split.signature(int(index)))
+        return digest.hexdigest()[:16]
+
+
+def load(
+    label: str,
+    source: str | None,
+    *,
+    config: str | None = None,
+    path: str | None = None,
+    train_split: str = "train",
+    test_split: str = "test",
+    image_column: str | None = None,
+    label_column: str | None = None,
+    one_split: Mapping[str, Any] | None = None,
+    splits: str = "standard",
+    fit_images: int | list[int] = 500,
+    train_images: int | None = None,
+    test_images: int | None = None,
+    fit_order: str = "random",
+    skip_bad_images: bool = False,
+    streaming: bool = False,
+    seed: int = 0,
+) -> Data:
+    """Fit, train and test images from ``path`` if given, else from ``source`` (a hub data set, or ``scikit-learn``).
+
+    Columns that are not named are read from the data set's own schema. ``train_images`` and ``test_images`` limit a
+    split to a stratified draw; smaller draws of one seed are part of larger ones. Fit images are drawn from the whole
+    train split (``random``: seeded, ``first``: stored order), so that they do not move with ``train_images``; several
+    numbers of them are nested draws.
+    ``streaming`` reads parquet files where they lie, on disk or on the hub. With ``splits="paper"`` a data set whose ``one_split`` says {"name", "test_images"}
+    is that split alone, divided at random with the ``seed``.
+
+    Raises ToastError for whatever is missing, unreachable, empty or too small.
+    """
+    require_flag(streaming, "data.streaming")
+    names, rows = (train_split, test_split), []
+    if _divided(splits, one_split):
+        name, count = one_split["name"], one_split["test_images"]  # type: ignore[index]
+        names, rows = (
+            (f"{name} (train part)", f"{name} (test part)"),
+            divide(read(source, config, path, [name], streaming)[0], count, seed),
+        )
+    rows = rows or read(source, config, path, names, streaming)
+    columns = [columns_of(split, image_column, label_column) for split in rows]
+    classes, (train_labels, test_labels) = _labels(names, rows, [column for _, column in columns])
+    skip = require_flag(skip_bad_images, "data.skip_bad_images")
+    train, test = (
+        Split(name, _encoded(split, image), image, skip)
+        for name, split, (image, _) in zip(names, rows, columns, strict=True)
+    )
+
+    def take(split: Split, labels: np.ndarray, indices: np.ndarray) -> Images:
+        return Images(split, np.sort(indices), labels[np.sort(indices)])
+
+    return Data(
+        label=label,
+        classes=classes,
+        fit=tuple(take(train, train_labels, part) for part in draw_fit(len(train_labels), fit_images, fit_order, seed)),
+        train=take(train, train_labels, draw(train_labels, train_images, "data.train_images", seed)),
+        test=take(test, test_labels, draw(test_labels, test_images, "data.test_images", seed)),
+        seed=seed,
+        fit_label=label,
+    )
+
+
+def _encoded(rows: Rows, image: str) -> Rows:
+    """Those that images are read from, not decoded."""
+    if isinstance(rows, StreamedRows):
+        return rows
+    return rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+
+
+def _divided(splits: str, one_split: Mapping[str, Any] | None) -> bool:
+    if splits not in ("standard", "paper"):
+        raise ToastError(f"data.splits={splits} is not known: use standard, or paper for the paper's own division.")
+    return splits == "paper" and one_split is not None
+
+
+def _labels(splits: tuple[str, str], rows: list[Rows], columns: list[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
+    """The class names, which the first split decides, and the labels of each split as class numbers (N,)."""
+    values = [_values(split, column) for split, column in zip(rows, columns, strict=True)]
+    feature = rows[0].features[columns[0]]
+    names = feature.names if isinstance(feature, datasets.ClassLabel) else np.unique(values[0]).tolist()
+    number = {name: i for i, name in enumerate(names)}
+    numbers = []
+    for split, stored, column, value in zip(splits, rows, columns, values, strict=True):
+        feature = stored.features[column]
+        kinds = feature.names if isinstance(feature, datasets.ClassLabel) else np.unique(value).tolist()
+        lookup = np.array([number.get(kind, -1) for kind in kinds] + [-1])  # the last is for −1, no label
+        place = value if isinstance(feature, datasets.ClassLabel) else np.searchsorted(kinds, value)
+        numbers.append(lookup[place])
+        foreign = np.flatnonzero(numbers[-1] < 0)
+        if len(foreign):
+            raise ToastError(
+                f"Split '{split}' has the label {([*kinds, -1])[place[foreign[0]]]} for {len(foreign)} of its {len(value)} images, outside "
+                f"the {len(names)} classes of split '{splits[0]}': choose a labelled split with data.train_split or data.test_split."
+            )
+    return tuple(map(str, names)), numbers
+
+
+def _values(rows: Rows, column: str) -> np.ndarray:
+    """The labels (N,) as stored. Raises ToastError where they are no classes."""
+    feature = rows.features[column]
+    stored: Any = []
+    if isinstance(feature, datasets.ClassLabel | datasets.Value):
+        stored = rows.column(column) if isinstance(rows, StreamedRows) else rows[column][:]
+    empty = sum(value is None for value in stored)
+    if empty and not isinstance(feature, datasets.ClassLabel):
+        raise ToastError(
+            f"data.label_column={column} is empty in {empty} of {len(stored)} rows: give these a label or leave them out."
+        )
+    values = np.asarray(
+        [-1 if value is None else value for value in stored] if isinstance(feature, datasets.ClassLabel) else stored
+    )
+    if values.dtype.kind not in "iuU":
+        raise ToastError(
+            f"data.label_column={column} holds {feature}, not classes: name a column of class labels, integers or strings."
+        )
+    return values

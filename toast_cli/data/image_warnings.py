@@ -1,0 +1,57 @@
+"""Image warnings: what may mislead the reader of a run but is no reason to stop."""
+
+import hashlib
+from collections import Counter
+
+import numpy as np
+
+from toast_cli.data.dataset import Data
+from toast_cli.data.images import Images
+from toast_cli.data.streamed import StreamedRows
+
+_MOST = 100_000  # files of each kind that are compared, evenly spread
+
+
+def warnings_of(data: Data) -> list[str]:
+    """A sentence for each: test images that are train images too, repeated images, classes without images.
+
+    Files are compared byte for byte; streamed images, which would all have to be read, are not.
+    """
+    return [*_missing(data), *_repeated(data)]
+
+
+def _missing(data: Data) -> list[str]:
+    told = []
+    for name, images in (("train", data.train), ("test", data.test)):
+        absent = np.setdiff1d(np.arange(len(data.classes)), images.labels)
+        if len(absent):
+            named = ", ".join(data.classes[i] for i in absent[:5]) + ", …" * (len(absent) > 5)
+            told.append(f"{len(absent)} of {len(data.classes)} classes have no {name} image: {named}")
+    return told
+
+
+def _repeated(data: Data) -> list[str]:
+    if isinstance(data.train.split.rows, StreamedRows) or isinstance(data.test.split.rows, StreamedRows):
+        return []
+    train, test = _files(data.train), _files(data.test)
+    shared, again = sum(test[file] for file in test if file in train), sum(train.values()) - len(train)
+    least = "at least " * (max(len(data.train), len(data.test)) > _MOST)
+    told = []
+    if shared:
+        told.append(
+            f"{least}{shared} of {len(data.test)} test images are train images too, byte for byte: accuracies flatter the model"
+        )
+    if again:
+        told.append(f"{least}{again} of {len(data.train)} train images repeat another one, byte for byte")
+    return told
+
+
+def _files(images: Images) -> Counter[bytes]:
+    """How often each of the images' files is there; unreadable ones are another matter."""
+    found: Counter[bytes] = Counter()
+    for index in images.indices[:: -(-len(images) // _MOST)]:
+        try:
+            found[hashlib.blake2b(images.split.encoded(int(index)), digest_size=16).digest()] += 1
+        except (OSError, ValueError):
+            continue
+    return found

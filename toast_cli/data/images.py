@@ -1,0 +1,204 @@
+"""Labelled images and how they become pixels: decoded once, in batches, a bad one named or left out."""
+
+import hashlib
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from toast_cli.data.streamed import Rows, StreamedRows
+from toast_cli.errors import ToastError
+
+Transform = Callable[[Image.Image], Tensor]
+UNDECODABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    Image.DecompressionBombError,
+)  # what Pillow raises for a file that is no image
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """What is wrong with an image that cannot be decoded."""
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The encoded images of one stored split."""
+
+    name: str
+    rows: Rows  # image_column holds {"bytes", "path"}, or in streamed rows bytes alone
+    image_column: str
+    skip_bad_images: bool = False
+
+    def encoded(self, index: int) -> bytes:
+        """The file of image ``index`` as it is stored. Raises OSError or ValueError where there is none."""
+        value = self._stored(index)
+        if value is None:
+            raise ValueError("there is no image in this row")
+        if isinstance(value, bytes):
+            return value
+        return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+
+    def _stored(self, index: int) -> Any:
+        if isinstance(self.rows, StreamedRows):
+            return self.rows.value(index, self.image_column)
+        return self.rows[index][self.image_column]
+
+    def signature(self, index: int) -> bytes:
+        """What tells image ``index`` from another: a hash of its file, or where it lies if it is streamed."""
+        if isinstance(self.rows, StreamedRows):
+            return self.rows.signature(index)
+        try:
+            return hashlib.sha256(self.encoded(index)).digest()
+        except (OSError, ValueError):
+            return b"no file"
+
+    def pixels(self, index: int, transform: Transform) -> Tensor | BadImage:
+        """Image ``index`` in RGB through ``transform``: uint8 (3, H, W)."""
+        try:
+            with Image.open(io.BytesIO(self.encoded(index))) as image:
+                return transform(to_rgb(image))
+        except UNDECODABLE as e:
+            stored = self._stored(index)
+            path = stored.get("path") if isinstance(stored, dict) else None
+            return BadImage(f"{self.name} image {index}{f' ({path})' if path else ''}", _reason(e))
+
+
+class PixelCache:
+    """The pixels of images that are needed twice, kept in memory from the first time: those of ``split`` numbered in ``wanted``."""
+
+    def __init__(self, split: Split, wanted: Iterable[int]) -> None:
+        self._split, self._wanted = split, frozenset(wanted)
+        self._kept: dict[int, Tensor | BadImage] = {}
+
+    def get(self, split: Split, index: int) -> Tensor | BadImage | None:
+        """uint8 (3, H, W) of image ``index``; None if it is not kept."""
+        return self._kept.get(index) if split is self._split else None
+
+    def keep(self, split: Split, index: int, pixels: Tensor | BadImage) -> None:
+        """Keep ``pixels`` (3, H, W) of image ``index`` if it is wanted."""
+        if split is self._split and index in self._wanted:
+            self._kept[index] = pixels.clone() if isinstance(pixels, Tensor) else pixels
+
+    def clear(self) -> None:
+        """Forget all pixels."""
+        self._kept.clear()
+
+
+def _reason(error: Exception) -> str:
+    """In one line, without the name of a buffer that nobody else knows."""
+    return re.sub(r" <_io\.BytesIO object at \w+>", "", " ".join(str(error).split()))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Upright, in three channels of 8 bits. 16-bit grey is scaled; raises ValueError for pixels without a fixed range."""
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels are of mode {image.mode}, whose range is not fixed")
+    if "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns of a palette that goes to RGB at once
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``size`` images in a row from number ``first`` on, of which those at ``positions`` (B,) could be decoded.
+
+    ``pixels`` are uint8 (B, 3, H, W).
+    """
+
+    first: int
+    size: int
+    positions: np.ndarray
+    pixels: Tensor
+
+
+@dataclass(frozen=True)
+class Images:
+    """N labelled images of a split, by their ``indices`` (N,) in it; ``labels`` (N,) are class numbers 0 … C−1."""
+
+    split: Split
+    indices: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def only(self, positions: np.ndarray) -> "Images":
+        """Those at ``positions`` (B,), in that order."""
+        return replace(self, indices=self.indices[positions], labels=self.labels[positions])
+
+    def batches(
+        self,
+        transform: Transform,
+        size: int,
+        workers: int = 0,
+        ranges: Sequence[range] | None = None,
+        cache: PixelCache | None = None,
+        keep: bool = False,
+        pin: bool = False,
+    ) -> Iterator[Batch]:
+        """The images in order, ``size`` at a time, or those of each of the ``ranges``, as uint8 (B, 3, H, W).
+
+        Pixels that ``cache`` holds are not decoded again; with ``keep`` it is filled too. ``pin`` puts batches where CUDA
+        copies them from while it computes.
+
+        Raises ToastError that names a bad image, unless ``skip_bad_images`` is set.
+        """
+        if ranges is None:
+            ranges = [range(first, min(first + size, len(self))) for first in range(0, len(self), size)]
+        loader = DataLoader(
+            _Decoder(self, transform, cache),
+            batch_sampler=map(list, ranges),
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=pin,
+        )
+        for which, (good, pixels, bad) in zip(ranges, loader, strict=True):
+            if bad and not self.split.skip_bad_images:
+                first = next(iter(bad.values()))
+                raise ToastError(
+                    f"{first.where} cannot be decoded ({first.reason}): mend or remove it, or set data.skip_bad_images=true to "
+                    "leave such images out."
+                )
+            if cache is not None and keep:
+                for position, item in [*zip(good, pixels, strict=True), *bad.items()]:
+                    cache.keep(self.split, int(self.indices[position]), item)
+            yield Batch(which.start, len(which), np.array(good, dtype=int), pixels)
+
+
+_Item = tuple[int, Tensor | BadImage]  # position, pixels
+
+
+class _Decoder(Dataset):
+    """What a DataLoader wants; a bad image is a value, because an exception would lose its words between processes."""
+
+    def __init__(self, images: Images, transform: Transform, cache: PixelCache | None) -> None:
+        self.images, self.transform, self.cache = images, transform, cache
+
+    def __getitem__(self, position: int) -> _Item:
+        split, index = self.images.split, int(self.images.indices[position])
+        kept = None if self.cache is None else self.cache.get(split, index)
+        return position, split.pixels(index, self.transform) if kept is None else kept
+
+
+def _collate(items: list[_Item]) -> tuple[list[int], Tensor, dict[int, BadImage]]:
+    """One tensor a batch: between processes each tensor takes a file descriptor."""
+    good = {position: item for position, item in items if isinstance(item, Tensor)}
+    bad = {position: item for position, item in items if isinstance(item, BadImage)}
+    return list(good), torch.stack(list(good.values())) if good else torch.empty(0), bad

@@ -1,0 +1,71 @@
+"""What a person sees while a run is on: a bar on a terminal, plain lines elsewhere. All on stderr; stdout is for results."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+_LINE_EVERY = 30.0  # seconds between plain log lines
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One line on stderr."""
+    console.print(text, markup=False)
+
+
+class _Rate(ProgressColumn):
+    """Images a second since the stage began, those that were ``done`` before not counted."""
+
+    def __init__(self, done: int, unit: str) -> None:
+        super().__init__()
+        self.done, self.unit = done, unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{(task.completed - self.done) / (task.elapsed or 1e9):.1f} {self.unit}/s")
+
+
+@contextmanager
+def progress(label: str, total: int, done: int = 0, unit: str = "images") -> Iterator[Callable[[int], None]]:
+    """A stage over ``total`` images (or another ``unit``), of which ``done`` are finished already; yields a function to call with the number just finished."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        _Rate(done, unit),
+        TimeRemainingColumn(),
+    )
+    if console.is_terminal:
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(label, total=total, completed=done)
+            yield lambda images: bar.advance(task, images)
+    else:
+        yield _lines(label, total, done, unit)
+
+
+def _lines(label: str, total: int, done: int, unit: str) -> Callable[[int], None]:
+    begun = last = time.monotonic()
+    start = done
+
+    def advance(images: int) -> None:
+        nonlocal done, last
+        done += images
+        now = time.monotonic()
+        if now - last >= _LINE_EVERY or done == total:
+            last = now
+            rate = (done - start) / max(now - begun, 1e-9)
+            say(f"{label}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {(total - done) / max(rate, 1e-9):.0f} s left")
+
+    return advance
+
+
+def duration(seconds: float) -> str:
+    """In the largest unit that it fills."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,89 @@
+"""The device and the precision that a run computes in."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from toast_cli.errors import ToastError
+from toast_cli.machine.team import expected, local_rank
+
+_PRECISIONS = ("auto", "fp32", "bf16")
+_NARROW = 192  # below this width the casts cost more than bf16's faster products save
+_WORTH_ROUNDING = 1.3  # how much faster bf16 must be for `auto` to take it
+_CPU_ELEMENTS = 2**21  # of one latent: small batches, which stay in the cache, are the faster ones on a CPU
+_GPU_ELEMENTS = 2**25
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and a precision, ``fp32`` or ``bf16``."""
+
+    device: torch.device
+    precision: str
+
+    @classmethod
+    def pick(cls, device: str, precision: str, width: int) -> "Compute":
+        """What ``auto`` stands for here, for a model of ``width`` D. Raises ToastError for what is not to be had."""
+        if precision not in _PRECISIONS:
+            raise ToastError(f"precision={precision} is not a precision: use {', '.join(_PRECISIONS)}.")
+        chosen = _pick_device(device)
+        torch.backends.cudnn.allow_tf32 = False  # the stem's convolution would take it for fp32 otherwise
+        if precision == "auto":
+            precision = "bf16" if width >= _NARROW and _faster_in_bf16(chosen, width) else "fp32"
+        return cls(chosen, precision)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    def batch_size(self, wanted: str | int, tokens: int, width: int) -> int:
+        """Images at a time: as ``wanted``, or for ``auto`` the power of two whose latents are of the size that suits the device."""
+        if wanted == "auto":
+            elements = _CPU_ELEMENTS if self.device.type == "cpu" else _GPU_ELEMENTS
+            return 2 ** min(max((elements // (tokens * width)).bit_length() - 1, 0), 9)
+        if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1:
+            raise ToastError(f"batch_size={wanted} is not a number of images: use auto or a whole number from 1.")
+        return wanted
+
+
+def _pick_device(text: str) -> torch.device:
+    """``auto`` and ``cuda`` are, of several processes on a machine, a GPU for each."""
+    available = ["cpu"]
+    if torch.cuda.is_available():
+        available += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        available.append("mps")
+    if text == "auto":
+        return _pick_device(next((name for name in ("cuda", "mps") if name in available), "cpu"))
+    if text == "cuda" and text in available and expected() > 1:
+        return torch.device("cuda", local_rank() % torch.cuda.device_count())
+    if text not in available:
+        raise ToastError(
+            f"device={text} is not to be had: this machine has {', '.join(available)}; use one of these or auto."
+        )
+    return torch.device(text)
+
+
+def _faster_in_bf16(device: torch.device, width: int) -> bool:
+    """CUDA from Ampere on; CPUs with AMX or AVX512-BF16 where a product as in a block's MLP shows it.
+
+    The instructions alone do not tell: AVX512-BF16 without AMX has measured 2.7 times as fast as fp32 on one processor (AMD
+    Zen 4) and 0.6 times on another (Intel, model 207).
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu" or not (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
+        return False
+    return matmul_seconds(width, torch.float32) > _WORTH_ROUNDING * matmul_seconds(width, torch.bfloat16)
+
+
+def matmul_seconds(width: int, dtype: torch.dtype, rows: int = 2048) -> float:
+    """The shortest of a few times that (rows, D) x (D, 4D) takes on the CPU."""
+    x, weight = torch.ones(rows, width, dtype=dtype), torch.ones(width, 4 * width, dtype=dtype)
+    times = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        torch.mm(x, weight)
+        times.append(time.perf_counter() - begun)
+    return min(times)

@@ -1,0 +1,135 @@
+"""Several processes of one run, as ``torchrun`` starts them: each takes its share of every batch, the first keeps the folder.
+
+All of them call the functions that exchange something at the same points and in the same order.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from toast_cli.errors import ToastError
+from toast_cli.machine.console import console
+
+_T = TypeVar("_T")
+_PATIENCE = timedelta(
+    days=7
+)  # the others wait while the first trains maps; who starts the processes ends those left over
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process is number ``rank`` of ``size``. A process alone exchanges nothing."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that keeps the folder, talks and writes."""
+        return self.rank == 0
+
+    def ranges(self, start: int, stop: int, size: int) -> list[range]:
+        """Which of the items from ``start`` to ``stop`` are this process's, ``size`` at a time; the last may be empty.
+
+        All processes have equally many: taken in turn, one of each process, they are all the items in order.
+        """
+        step = size * self.size
+        own = (first + size * self.rank for first in range(start, stop, step))
+        return [range(min(first, stop), min(first + size, stop)) for first in own]
+
+    def share(self, value: _T) -> _T:
+        """The first process's ``value``."""
+        if self.size == 1:
+            return value
+        box = [value]
+        with _together():
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def unite(self, entries: Mapping[Any, _T]) -> dict[Any, _T]:
+        """The entries of all processes."""
+        if self.size == 1:
+            return dict(entries)
+        boxes: list[Any] = [None] * self.size
+        with _together():
+            dist.all_gather_object(boxes, dict(entries))
+        return {key: value for box in boxes for key, value in box.items()}
+
+    def sum(self, number: int) -> int:
+        """Over all processes."""
+        return sum(self.unite({self.rank: number}).values())
+
+    def add_up(self, sums: _T) -> _T:
+        """A dataclass, each of its tensors summed over all processes and its ``count`` too."""
+        if self.size == 1:
+            return sums
+        totals: dict[str, Any] = {"count": self.sum(sums.count)}  # type: ignore[attr-defined]
+        for field in fields(sums):  # type: ignore[arg-type]
+            value = getattr(sums, field.name)
+            if isinstance(value, Tensor):
+                totals[field.name] = value.clone()
+                with _together():
+                    dist.all_reduce(totals[field.name])
+        return replace(sums, **totals)  # type: ignore[type-var]
+
+    def gather(self, rows: np.ndarray, most: int) -> list[np.ndarray]:
+        """float32 (B, ...) of every process, B at ``most``, in the order of the processes; nothing where this is not the first."""
+        if self.size == 1:
+            return [rows]
+        lengths = self.unite({self.rank: len(rows)})
+        own = torch.zeros(most, *rows.shape[1:])
+        own[: len(rows)] = torch.from_numpy(rows)
+        parts = [torch.empty_like(own) for _ in range(self.size)] if self.leads else None
+        with _together():
+            dist.gather(own, parts, dst=0)
+        return [part[: lengths[rank]].numpy() for rank, part in enumerate(parts or ())]
+
+
+ALONE = Team()
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Where another process is gone, this one ends too: in a sentence if it is the first, else without another word."""
+    try:
+        yield
+    except RuntimeError as e:
+        if dist.get_rank() != 0:
+            raise SystemExit(1) from e
+        raise ToastError(
+            "Another process of this run has ended, and says why where it ran; what is finished is kept, and the same command goes on from there."
+        ) from e
+
+
+def expected() -> int:
+    """How many processes this one was started with, itself among them."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def local_rank() -> int:
+    """This process's number on its machine, which is the GPU it takes."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if expected() > 1 else 0
+
+
+@contextmanager
+def join() -> Iterator[Team]:
+    """The team that this process was started in. What is exchanged lies on CPUs, whatever computes it, and goes by gloo."""
+    if expected() == 1:
+        yield ALONE
+        return
+    dist.init_process_group("gloo", timeout=_PATIENCE)
+    team = Team(dist.get_rank(), dist.get_world_size())
+    console.quiet = not team.leads
+    try:
+        yield team
+    finally:
+        console.quiet = False
+        dist.destroy_process_group()

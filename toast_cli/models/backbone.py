@@ -1,0 +1,220 @@
+"""A timm vision transformer as stem → blocks → readout. With timm_parts.py the only file that knows the names of timm's parts.
+
+Shapes: N images, T tokens, D width, F features (what a probe sees), C classes.
+"""
+
+import hashlib
+from collections.abc import Callable, Container, Mapping
+from typing import Any
+
+import torch
+from timm.layers import Mlp
+from timm.layers.attention import Attention
+from timm.models.eva import Eva
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.models.fused import BlockParts, FusedBlock
+from toast_cli.models.preprocessing import Transform, settings_of, to_pixels
+from toast_cli.models.timm_parts import Vit
+
+_ALWAYS_FP32 = (0, 1)  # blocks
+READOUTS = ("model", "paper")
+
+Extras = Mapping[str, Tensor | None]  # what every block takes as well as the latent: for Eva the rotary embedding
+
+
+class Backbone(nn.Module):
+    """A timm vision transformer, cut into the parts that plans are made of.
+
+    Attributes:
+        label: the name it goes by in tables.
+        blocks: L modules, each (N, T, D) -> (N, T, D).
+        depth, width, image_size: L, D and the side of its square input in pixels.
+        block_dtype: what blocks multiply in; the residual stream stays in fp32, and so do the stem, the first two blocks,
+            the translators and the readout: they cost little, and in bf16 they would fill directions in which early latents
+            hardly vary with rounding noise, which a least-squares map then amplifies.
+        preprocessing: the settings of timm's data config that decide what the model sees of an image.
+        transform: PIL image in RGB -> uint8 (3, H, W), as ``preprocessing`` says.
+        readout_tokens: how many leading tokens the readout looks at; None means all of them.
+        readout_kind: ``model`` (its own pooling), or ``paper``: after it a dense layer and tanh with random weights, which
+            is what the method's reference implementation puts before the probe for ViT and DeiT (the pooler that another
+            library adds where a checkpoint has none). DINOv2 has no such layer there.
+        head: the classifier that came with the weights, (N, F) -> (N, C), or None.
+        recipe: the name and the arguments with which timm builds the model again; empty if they are not known.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        vit: Vit,
+        label: str,
+        image_size: int,
+        head: nn.Linear | None = None,
+        readout: str = "model",
+        resize: int | None = None,
+        recipe: Mapping[str, Any] | None = None,
+        block_dtype: torch.dtype = torch.float32,
+        in_fp32: Container[int] = _ALWAYS_FP32,
+    ) -> None:
+        """``resize``: the short side of an image in pixels before the crop; None leaves it to the model's own config.
+
+        ``in_fp32``: the blocks that stay in fp32 whatever ``block_dtype`` is.
+
+        Raises ToastError for a model whose blocks cannot be removed one by one.
+        """
+        super().__init__()
+        if readout not in READOUTS:
+            raise ToastError(
+                f"readout={readout} is not known{did_you_mean(str(readout), READOUTS)}: use model (its own pooling), or paper (a random dense "
+                "layer and tanh behind it, for ViT and DeiT)."
+            )
+        if getattr(vit, "rope_mixed", False):
+            raise ToastError(
+                f"{label} has position embeddings of its own for every block, which a shortened model would mix up: such models cannot be used."
+            )
+        self.vit, self.label, self.image_size, self.head = vit, label, image_size, head
+        self.readout_kind, self.resize, self.recipe = readout, resize, dict(recipe or {})
+        self.block_dtype, self._in_fp32 = block_dtype, in_fp32
+        self.preprocessing = settings_of(vit, image_size, resize)
+        self.transform: Transform = to_pixels(self.preprocessing)
+        self.register_buffer("mean", torch.tensor(self.preprocessing["mean"]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self.preprocessing["std"]).view(3, 1, 1), persistent=False)
+        dinov2 = "dinov2" in str(vit.pretrained_cfg)
+        self.pooler: nn.Sequential | None = None if readout == "model" or dinov2 else _random_pooler(self.feature_width)
+        self.eval().requires_grad_(False)
+
+    def on(self, device: torch.device, block_dtype: torch.dtype) -> "Backbone":
+        """The same model on ``device``, its blocks multiplying in ``block_dtype``."""
+        return self.with_vit(self.vit, self.head, block_dtype).to(device)
+
+    def with_vit(
+        self, vit: Vit, head: nn.Linear | None, block_dtype: torch.dtype, in_fp32: Container[int] = _ALWAYS_FP32
+    ) -> "Backbone":
+        """Another model in the same setting: preprocessing, readout and label are those of this one."""
+        return Backbone(
+            vit, self.label, self.image_size, head, self.readout_kind, self.resize, self.recipe, block_dtype, in_fp32
+        )
+
+    @property
+    def blocks(self) -> nn.Sequential | nn.ModuleList:
+        return self.vit.blocks
+
+    @property
+    def depth(self) -> int:
+        """L."""
+        return len(self.vit.blocks)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.vit.embed_dim
+
+    @property
+    def tokens(self) -> int:
+        """T, prefix tokens and patches."""
+        return self.vit.num_prefix_tokens + self.vit.patch_embed.num_patches
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many tokens come before the patches: class and register tokens."""
+        return self.vit.num_prefix_tokens
+
+    @property
+    def feature_width(self) -> int:
+        """F."""
+        return self.vit.head_hidden_size
+
+    @property
+    def readout_tokens(self) -> int | None:
+        if self.vit.global_pool != "token" or getattr(self.vit, "attn_pool", None) is not None:
+            return None
+        return 2 if hasattr(self.vit, "dist_token") else 1
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) -> float (N, 3, H, W), scaled and shifted as the model was trained."""
+        return (pixels.float() / 255 - self.mean) / self.std
+
+    def stem(self, pixels: Tensor) -> tuple[Tensor, Extras]:
+        """uint8 (N, 3, H, W) -> X^(−1) (N, T, D), what enters block 0, and what all blocks take as well as the latent."""
+        return self.embed(self.normalise(pixels))
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Extras]:
+        """Normalised images (N, 3, H, W) -> X^(−1) (N, T, D), and what all blocks take as well as the latent."""
+        x = self.vit._pos_embed(self.vit.patch_embed(images))
+        if isinstance(self.vit, Eva):
+            x, rotation = x
+            return self.vit.norm_pre(x), {"rope": rotation}
+        return self.vit.norm_pre(self.vit.patch_drop(x)), {}
+
+    def block(self, i: int, latent: Tensor, extras: Extras) -> Tensor:
+        """X^(i−1) (N, T, D) -> X^(i) (N, T, D), by timm's own code."""
+        with torch.autocast(latent.device.type, torch.bfloat16, enabled=self.rounds(i)):
+            return self.vit.blocks[i](latent, **extras).to(latent.dtype)
+
+    def rounds(self, i: int) -> bool:
+        """Whether block i multiplies in bf16."""
+        return self.block_dtype == torch.bfloat16 and i not in self._in_fp32
+
+    def fused_block(self, i: int) -> Callable[[Tensor, Extras, int | None], Tensor]:
+        """``block(i, latent, extras)[:, :rows]`` as a function of all three, (N, T, D) -> (N, rows, D), faster and equal up to rounding.
+
+        It has its own copy of the weights. Blocks of another kind than timm's plain ``Block`` are computed as they are.
+        """
+        parts = _parts(self.vit.blocks[i])
+        if parts is None:
+            return lambda latent, extras, rows: self.block(i, latent, extras)[:, :rows]
+        fused = FusedBlock(parts, self.block_dtype)
+        return lambda latent, extras, rows: fused(latent, rows)
+
+    def readout(self, latent: Tensor) -> Tensor:
+        """Last latent (N, T, D), or its first ``readout_tokens`` tokens -> features (N, F): final norm, then pooling."""
+        features = self.vit.forward_head(self.vit.norm(latent), pre_logits=True)
+        return features if self.pooler is None else self.pooler(features)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) -> logits (N, C) of the head, or features (N, F) without one."""
+        latent, extras = self.stem(pixels)
+        for i in range(self.depth):
+            latent = self.block(i, latent, extras)
+        features = self.readout(latent)
+        return features if self.head is None else self.head(features)
+
+    def fingerprint(self) -> str:
+        """Hash of the names and values of all weights of the encoder."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.vit.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
+
+
+def _parts(block: nn.Module) -> BlockParts | None:
+    """The parts of timm's pre-norm ``Block``; None for a block of another kind."""
+    if type(block) is not Block or type(block.attn) is not Attention or type(block.mlp) is not Mlp:
+        return None
+    attention, mlp = block.attn, block.mlp
+    between = (attention.q_norm, attention.k_norm, attention.norm, mlp.norm)
+    if getattr(attention, "gate", None) is not None or not all(isinstance(module, nn.Identity) for module in between):
+        return None
+    norm1, norm2, fc1, fc2 = block.norm1, block.norm2, mlp.fc1, mlp.fc2
+    if not isinstance(norm1, nn.LayerNorm) or not isinstance(norm2, nn.LayerNorm):
+        return None
+    if not isinstance(fc1, nn.Linear) or not isinstance(fc2, nn.Linear):
+        return None
+    scale1, scale2 = (getattr(scale, "gamma", None) for scale in (block.ls1, block.ls2))
+    return BlockParts(
+        norm1, attention.qkv, attention.num_heads, attention.proj, scale1, norm2, fc1, mlp.act, fc2, scale2
+    )
+
+
+def _random_pooler(width: int) -> nn.Sequential:
+    """Dense and tanh, weights from N(0, 0.02²), the same in every run."""
+    dense = nn.Linear(width, width)
+    with torch.no_grad():
+        dense.weight.normal_(0, 0.02, generator=torch.Generator().manual_seed(0))
+        dense.bias.zero_()
+    return nn.Sequential(dense, nn.Tanh())

@@ -1,0 +1,206 @@
+"""Models by name: built by timm, weights from a file, the hub or at random."""
+
+import importlib.resources
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from safetensors import SafetensorError
+from timm.models import eva, load_state_dict, vision_transformer
+from torch import Tensor, nn
+
+from toast_cli.errors import ToastError, did_you_mean, require_flag, reraise_disk
+from toast_cli.models.backbone import Backbone
+from toast_cli.models.timm_parts import FAMILIES, Vit
+
+# A checkpoint may have these though the encoder has not.
+_HEADS = ("head.", "head_dist.")
+_PACKAGE = "pkg://"
+PREPROCESSING = ("timm", "paper")
+_UNREADABLE = (
+    OSError, EOFError, SafetensorError, pickle.UnpicklingError, RuntimeError, KeyError, AttributeError, TypeError,
+)  # fmt: skip
+
+
+def load(
+    label: str,
+    name: str,
+    checkpoint: str | None = None,
+    pretrained: bool = True,
+    image_size: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    readout: str = "model",
+    preprocessing: str = "timm",
+    paper_resize: int | None = None,
+) -> Backbone:
+    """A timm vision transformer by ``name``, with weights from ``checkpoint``, else the hub, else (``pretrained=False``) random.
+
+    Position embeddings are resized to ``image_size`` (default: the size of the model's own config). ``options`` go to
+    the constructor (``depth``, ``embed_dim``, …). A checkpoint is a safetensors file, or a torch file of plain tensors;
+    ``pkg://`` names one inside the package. ``readout`` is the Backbone's. With ``preprocessing="paper"`` a model that has a
+    ``paper_resize`` sees images whose short side was resized to that, and its position embeddings are resized without
+    antialiasing: the published preprocessing of DINOv2.
+
+    Raises ToastError for an unknown name, a model that is no vision transformer, or weights that are missing or do not fit.
+    """
+    if preprocessing not in PREPROCESSING:
+        raise ToastError(f"model.preprocessing={preprocessing} is not known: use timm, or paper for the paper's own.")
+    if image_size is not None and (type(image_size) is not int or image_size < 1):
+        raise ToastError(
+            f"model.image_size={image_size} is not a size: give a whole number of pixels, or null for the model's own."
+        )
+    if options is not None and not isinstance(options, Mapping):
+        raise ToastError(
+            f"model.options={options} are no arguments: write model.options={{depth:6}}, or {{}} for none."
+        )
+    resize = paper_resize if preprocessing == "paper" else None
+    size = {} if image_size is None else {"img_size": image_size}
+    fetched = require_flag(pretrained, "model.pretrained") and checkpoint is None
+    arguments = dict(options or {})
+    if not fetched:
+        arguments.setdefault("num_classes", 0)
+    vit = _create(str(name), fetched and resize is None, arguments | size)
+    head = _take_head(vit)
+    if checkpoint is not None:
+        head = _load_weights(vit, _read_checkpoint(str(checkpoint)), f"model.checkpoint={checkpoint}", resize is None)
+    elif fetched and resize is not None:
+        weights = _create(str(name), True, arguments).state_dict()  # with the position embeddings as published
+        head = _load_weights(vit, weights, f"model.name={name}", antialias=False)
+    _check_finite(vit, f"model.checkpoint={checkpoint}" if checkpoint is not None else f"model.name={name}")
+    recipe = {
+        "name": str(name).partition(".")[0],
+        "arguments": {**(options or {}), "img_size": vit.patch_embed.img_size[0]},
+    }
+    return Backbone(vit, label, image_size or vit.patch_embed.img_size[0], head, readout, resize, recipe)
+
+
+def _take_head(vit: Vit) -> nn.Linear | None:
+    """The model's classifier, which leaves it; None without one, or where two share the work (DeiT's distilled models)."""
+    head = vit.head if isinstance(vit.head, nn.Linear) and not hasattr(vit, "head_dist") else None
+    vit.reset_classifier(0)
+    return head
+
+
+def blank(name: object, arguments: Mapping[str, Any]) -> Vit:
+    """timm's architecture ``name``, without a head, its weights still to be loaded; nothing is fetched.
+
+    Raises ToastError where timm knows no such vision transformer, and what timm raises for ``arguments`` that do not fit.
+    """
+    if not isinstance(name, str) or not timm.is_model(name):
+        raise ToastError(
+            f"timm {timm.__version__} knows no architecture {name!r}{did_you_mean(str(name), timm.list_models())}: install a newer timm."
+        )
+    with torch.random.fork_rng(devices=[]):
+        vit = timm.create_model(name, pretrained=False, **{**arguments, "num_classes": 0})
+    if not isinstance(vit, FAMILIES):
+        raise ToastError(f"{name} is not a vision transformer: the recipe was not written by toast.")
+    return vit
+
+
+def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> Vit:
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise ToastError(
+            f"model.name={name} is not known to timm {timm.__version__}{did_you_mean(architecture, timm.list_models())}: "
+            "use a name that timm.list_models('*vit*') lists."
+        )
+    tags = timm.list_pretrained(architecture)
+    if tag and name not in tags:
+        raise ToastError(
+            f"model.name={name}: {architecture} has no weights tagged '{tag}'; it has {', '.join(tags) or 'none'}."
+        )
+    with torch.device("meta"):  # a look at what it is, before anything is fetched
+        kind = type(timm.create_model(architecture, pretrained=False))
+    if not issubclass(kind, FAMILIES):
+        raise ToastError(
+            f"model.name={name} is a {kind.__name__}: only models of timm's VisionTransformer and Eva classes can be used."
+        )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # random weights are the same in every run, so that a dry test can be resumed
+            return cast(Vit, timm.create_model(name, pretrained=pretrained, **arguments))
+    except Exception as e:
+        reraise_disk(e)
+        raise _cannot_create(name, pretrained, arguments, e) from e
+
+
+def _cannot_create(name: str, pretrained: bool, arguments: dict[str, Any], error: Exception) -> ToastError:
+    if isinstance(error, GatedRepoError | RepositoryNotFoundError):
+        return ToastError(
+            f"The hub does not give out the weights of {name} without permission: accept their terms on the hub and set HF_TOKEN, "
+            "or give model.checkpoint=<file>."
+        )
+    if pretrained and not isinstance(error, TypeError | AssertionError) and "size mismatch" not in str(error):
+        return ToastError(
+            f"The weights of {name} could not be fetched from the hub ({type(error).__name__}): give model.checkpoint=<file>, set HF_HOME "
+            "to a cache that holds them, or try the pipeline with model.pretrained=false."
+        )
+    reason = " ".join(str(error).split())[:200]
+    return ToastError(f"timm cannot build {name} with {arguments}: {reason}; check model.image_size and model.options.")
+
+
+def _read_checkpoint(checkpoint: str) -> dict[str, Tensor]:
+    path = checkpoint_path(checkpoint)
+    if not path.is_file():
+        raise ToastError(
+            f"model.checkpoint={checkpoint} is not a file: give the path of a safetensors or torch weights file."
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a pickle, which is refused anyway
+            return load_state_dict(str(path), weights_only=True)
+    except _UNREADABLE as e:
+        raise ToastError(
+            f"model.checkpoint={checkpoint} cannot be read as weights ({type(e).__name__}): it must be a safetensors file, or a torch "
+            "file that holds nothing but tensors (toast executes no pickle)."
+        ) from e
+
+
+def _load_weights(vit: Vit, weights: dict[str, Tensor], given: str, antialias: bool) -> nn.Linear | None:
+    """Put ``weights`` into the model, position embeddings resized; the classifier among them, if there is one."""
+    try:
+        family = eva if isinstance(vit, eva.Eva) else vision_transformer
+        fitting = family.checkpoint_filter_fn(weights, vit, antialias=antialias)
+        missing, unexpected = vit.load_state_dict(fitting, strict=False)
+    except (RuntimeError, KeyError, AttributeError, TypeError, ValueError) as e:
+        raise ToastError(f"{given} does not fit the model: {' '.join(str(e).split())[:300]}") from e
+    foreign = [key for key in unexpected if not key.startswith(_HEADS)]
+    if missing or foreign:
+        named = "; ".join(
+            f"{len(keys)} {what}, such as {keys[0]}"
+            for what, keys in (("weights are missing", missing), ("are unknown", foreign))
+            if keys
+        )
+        raise ToastError(f"{given} does not fit the model ({named}): choose the model it was saved from.")
+    if "head.weight" not in fitting or "head_dist.weight" in fitting:
+        return None
+    weight, bias = fitting["head.weight"], fitting.get("head.bias")
+    head = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    head.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+    return head if weight.shape[1] == vit.head_hidden_size else None
+
+
+def _check_finite(vit: Vit, given: str) -> None:
+    bad = [key for key, value in vit.named_parameters() if not torch.isfinite(value).all()]
+    if bad:
+        raise ToastError(
+            f"{given} has weights that are not finite numbers in {', '.join(bad[:3])}{', …' * (len(bad) > 3)}: fetch or copy it anew."
+        )
+
+
+def checkpoint_path(checkpoint: str) -> Path:
+    """The file that ``model.checkpoint`` names; ``pkg://toast_cli/…`` lies inside the installed package."""
+    if checkpoint.startswith(_PACKAGE):
+        package, _, inside = checkpoint.removeprefix(_PACKAGE).partition("/")
+        try:
+            return Path(str(importlib.resources.files(package))) / inside
+        except (ModuleNotFoundError, ValueError, TypeError) as e:
+            raise ToastError(
+                f"model.checkpoint={checkpoint} names no installed package: write pkg://<package>/<file>."
+            ) from e
+    return Path(checkpoint).expanduser()

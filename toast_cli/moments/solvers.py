@@ -1,0 +1,58 @@
+"""Least squares from moments: exact, with a penalty, and as LAPACK's truncating driver has it. All in float64.
+
+Shapes: D width of the source, E of the target.
+"""
+
+import torch
+from torch import Tensor
+
+from toast_cli.moments.pair import PairMoments
+
+SOLVERS = ("exact", "gelsy")
+
+
+def least_squares(xx: Tensor, xy: Tensor, dtype: torch.dtype) -> tuple[Tensor, int]:
+    """W (D, E) with xx W = xy, of smallest norm, and the rank that was used, for xx = XᵀX (D, D), xy = XᵀY (D, E) in float64.
+
+    Columns of X are first scaled to unit length, W = S (S xx S)⁺ S xy with S = diag(xx)^(−1/2), so that a few massive
+    activations do not hide the rest. Then Cholesky; where its pivots show that X is rank-deficient to within the
+    rounding of ``dtype``, the precision X was computed in, an eigendecomposition that keeps the eigenvalues above
+    D·max(eps², eps_64)·λ_max. Directions below are rounding noise: a map that used them would amplify it.
+    """
+    scale = torch.where(xx.diagonal() > 0, xx.diagonal(), 1.0).rsqrt()  # (D,)
+    correlation = scale[:, None] * xx * scale  # (D, D)
+    target = scale[:, None] * xy  # (D, E)
+    tolerance = len(xx) * max(torch.finfo(dtype).eps ** 2, torch.finfo(torch.float64).eps)
+    factor, failed = torch.linalg.cholesky_ex(correlation)
+    if not failed and factor.diagonal().square().min() > tolerance * len(xx):
+        return scale[:, None] * torch.cholesky_solve(target, factor), len(xx)
+    values, vectors = torch.linalg.eigh(correlation)
+    kept = values > tolerance * values[-1].clamp(min=0)
+    vectors = vectors[:, kept]
+    return scale[:, None] * (vectors @ ((vectors.T @ target) / values[kept, None])), int(kept.sum())
+
+
+def gelsy(moments: PairMoments) -> tuple[Tensor, int]:
+    """W (D, D) and its rank, as LAPACK's ``gelsy`` gives them with ``torch.linalg.lstsq``'s own cutoff, eps · n rows.
+
+    The routine sees the stacked tokens X only through XᵀX: it reduces X by a pivoted QR decomposition, stops where the
+    condition of the reduced part reaches 1/(eps·n), and solves there. So it is run on a square root of XᵀX in X's place.
+    """
+    values, vectors = torch.linalg.eigh(moments.xx)
+    root = values.clamp(min=0).sqrt()  # (D,)
+    kept = root > root[-1] * torch.finfo(torch.float64).eps ** 0.5
+    source = root[kept, None] * vectors[:, kept].T  # (K, D), sourceᵀ source = xx
+    target = (vectors[:, kept].T @ moments.xy) / root[kept, None]  # (K, D), sourceᵀ target = xy
+    cutoff = torch.finfo(moments.dtype).eps * max(moments.count, len(moments.xx))
+    found = torch.linalg.lstsq(source, target, rcond=cutoff, driver="gelsy")
+    return found.solution.clone(), int(found.rank)
+
+
+def ridge(moments: PairMoments, strengths: list[float]) -> list[Tensor]:
+    """W (D, D) for each λ, (S xx S + λ n 1) S⁻¹ W = S xy on centred sums, S = 1/σ: one eigendecomposition serves all."""
+    centred = moments.centred()
+    variance = centred.xx.diagonal() / moments.count
+    scale = torch.where(variance > 0, variance, 1.0).rsqrt()  # (D,)
+    values, vectors = torch.linalg.eigh(scale[:, None] * centred.xx * scale / moments.count)
+    target = vectors.T @ (scale[:, None] * centred.xy / moments.count)  # (D, D)
+    return [scale[:, None] * (vectors @ (target / (values.clamp(min=0) + strength)[:, None])) for strength in strengths]

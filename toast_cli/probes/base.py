@@ -1,0 +1,52 @@
+"""The contract of probes: what turns features into accuracy.
+
+Shapes: N images, P plans, F features, C classes.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Self
+
+import numpy as np
+import torch
+from torch import nn
+
+from toast_cli.errors import ToastError
+from toast_cli.runs.features import Features
+
+Advance = Callable[[int], None]
+
+
+class Probe:
+    """Base of all probes: ``fit`` on train features, then ``predict`` classes for others, for each of P plans.
+
+    ``device`` is where it computes, ``head`` the model's own classifier, if it has one: see ``on``.
+    """
+
+    name: str
+    epochs = 1
+    device = torch.device("cpu")
+    head: nn.Linear | None = None
+
+    def on(self, device: torch.device, head: nn.Linear | None) -> Self:
+        """The same probe for features on ``device`` of a model with this ``head``, (N, F) -> (N, C)."""
+        placed = copy.copy(self)
+        placed.device, placed.head = device, head
+        return placed
+
+    def check(self, model: str) -> None:
+        """Raises ToastError if it cannot be used with the model of that name, before anything is encoded."""
+
+    def fit(
+        self, features: Features, labels: np.ndarray, classes: int, seed: int, advance: Advance = lambda images: None
+    ) -> Self:
+        """``features`` float32 (N, P, F), ``labels`` (N,); ``advance`` is called with N images for each of ``epochs``."""
+        raise NotImplementedError
+
+    def predict(self, features: Features) -> np.ndarray:
+        """float32 (N, P, F) -> class numbers (P, N)."""
+        raise NotImplementedError
+
+    def to_module(self, plan: int) -> nn.Module:
+        """One plan's classifier as a deployed model holds it, (N, F) -> logits (N, C). Raises ToastError if it has no such form."""
+        raise ToastError(f"probe={self.name} cannot become a model's head: use another probe, or head=none.")

@@ -1,0 +1,156 @@
+"""Probes that are trained by steps, all plans together as one batched problem.
+
+Shapes: N images, P plans, B images of a minibatch, F features, H hidden units, C classes.
+"""
+
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from toast_cli.errors import ToastError, is_number
+from toast_cli.layers import dense
+from toast_cli.probes.base import Advance, Probe
+from toast_cli.runs.features import Features
+
+
+class BatchedProbe(Probe):
+    """Cross-entropy, Adam, minibatches, and whatever comes out of the last epoch.
+
+    ``seed`` decides initial weights, shuffling and dropout; every plan sees the same. Adam works element by element and
+    the loss is a sum over plans, so that training them together equals training one at a time.
+
+    Learned:
+        weights_: the parameters of all plans, P first.
+    """
+
+    def __init__(
+        self, learning_rate: float = 1e-2, epochs: int = 5, batch_size: int = 256, weight_decay: float = 0.0
+    ) -> None:
+        for key, value, kind in (
+            ("epochs", epochs, int),
+            ("batch_size", batch_size, int),
+            ("learning_rate", learning_rate, float),
+        ):
+            if (
+                not is_number(value) or not isinstance(value, kind | int) or value <= 0
+            ):  # now, not hours of encoding later
+                raise ToastError(
+                    f"probe.{key}={value} cannot be used: give a {'whole ' * (kind is int)}number above 0."
+                )
+        if not is_number(weight_decay) or weight_decay < 0:
+            raise ToastError(f"probe.weight_decay={weight_decay} cannot be used: give a number from 0.")
+        self.learning_rate, self.epochs, self.batch_size, self.weight_decay = (
+            learning_rate,
+            epochs,
+            batch_size,
+            weight_decay,
+        )
+
+    def fit(
+        self, features: Features, labels: np.ndarray, classes: int, seed: int, advance: Advance = lambda images: None
+    ) -> Self:
+        n, plans, width = features.shape
+        generator = torch.Generator().manual_seed(seed)
+        first = self.initial(width, classes, generator)
+        self.weights_ = [nn.Parameter(value.repeat(plans, 1, 1).to(self.device)) for value in first]
+        optimizer = torch.optim.Adam(self.weights_, lr=self.learning_rate, weight_decay=self.weight_decay)
+        for _ in range(self.epochs):
+            for batch in torch.randperm(n, generator=generator).split(self.batch_size):
+                logits = self.logits(self._input(features[batch.numpy()]), generator)  # (P, B, C)
+                target = torch.from_numpy(labels[batch.numpy()]).to(self.device).expand(plans, -1)  # (P, B)
+                loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum") / len(batch)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                advance(len(batch))
+        return self
+
+    @torch.no_grad()
+    def predict(self, features: Features) -> np.ndarray:
+        starts = range(0, len(features), 1024)
+        parts = [self.logits(self._input(features[i : i + 1024])).argmax(-1).cpu().numpy() for i in starts]
+        return np.concatenate(parts, axis=1)
+
+    def _input(self, features: np.ndarray) -> Tensor:
+        """(B, P, F) -> (P, B, F), on the device."""
+        return torch.from_numpy(np.ascontiguousarray(features.swapaxes(0, 1))).to(self.device)
+
+    def initial(self, width: int, classes: int, generator: torch.Generator) -> list[Tensor]:
+        """The parameters that every plan begins with, each (., .)."""
+        raise NotImplementedError
+
+    def logits(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(P, B, F) -> (P, B, C); with a ``generator`` as in training."""
+        raise NotImplementedError
+
+
+class LinearProbe(BatchedProbe):
+    """The paper's probe: logits = x W + b on raw features.
+
+    Learned:
+        weights_: W (P, F, C), b (P, 1, C).
+    """
+
+    name = "linear"
+
+    def initial(self, width: int, classes: int, generator: torch.Generator) -> list[Tensor]:
+        return _dense(width, classes, generator)
+
+    def logits(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        weight, bias = self.weights_
+        return torch.baddbmm(bias, x, weight)
+
+    def to_module(self, plan: int) -> nn.Linear:
+        return dense(*(value[plan].detach().cpu() for value in self.weights_))
+
+
+class MlpProbe(BatchedProbe):
+    """Linear F -> F, LayerNorm, SiLU, dropout, Linear F -> C.
+
+    Learned:
+        weights_: W₁ (P, F, H), b₁ (P, 1, H), LayerNorm's scale and shift (P, 1, H), W₂ (P, H, C), b₂ (P, 1, C); H = F.
+    """
+
+    name = "mlp"
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        epochs: int = 50,
+        batch_size: int = 256,
+        weight_decay: float = 1e-5,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(learning_rate, epochs, batch_size, weight_decay)
+        if not is_number(dropout) or not 0 <= dropout < 1:
+            raise ToastError(f"probe.dropout={dropout} cannot be used: give a share from 0 to below 1.")
+        self.dropout = dropout
+
+    def initial(self, width: int, classes: int, generator: torch.Generator) -> list[Tensor]:
+        norm = [torch.ones(1, width), torch.zeros(1, width)]
+        return [*_dense(width, width, generator), *norm, *_dense(width, classes, generator)]
+
+    def logits(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        weight1, bias1, scale, shift, weight2, bias2 = self.weights_
+        hidden = torch.baddbmm(bias1, x, weight1)  # (P, B, H)
+        hidden = F.silu(F.layer_norm(hidden, hidden.shape[-1:]) * scale + shift)
+        if generator is not None:
+            kept = torch.rand(hidden.shape[1:], generator=generator) >= self.dropout  # (B, H): the same for every plan
+            hidden = hidden * (kept.to(hidden) / (1 - self.dropout))
+        return torch.baddbmm(bias2, hidden, weight2)
+
+    def to_module(self, plan: int) -> nn.Module:
+        weight1, bias1, scale, shift, weight2, bias2 = (value[plan].detach().cpu() for value in self.weights_)
+        norm = nn.LayerNorm(scale.shape[-1])
+        norm.load_state_dict({"weight": scale[0], "bias": shift[0]})
+        return nn.Sequential(dense(weight1, bias1), norm, nn.SiLU(), dense(weight2, bias2))
+
+
+def _dense(width: int, out: int, generator: torch.Generator) -> list[Tensor]:
+    """Weight (width, out) and bias (1, out), as ``nn.Linear`` draws them: uniform in ±1/√width."""
+    bound = width**-0.5
+    weight = torch.empty(out, width).uniform_(-bound, bound, generator=generator).T
+    return [weight.contiguous(), torch.empty(1, out).uniform_(-bound, bound, generator=generator)]

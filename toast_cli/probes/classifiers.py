@@ -1,0 +1,168 @@
+"""Probes that take no steps: logistic regression to convergence, nearest neighbours, and the model's own head.
+
+Shapes: N images, P plans, F features, C classes.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from toast_cli.data.draws import stratified
+from toast_cli.errors import ToastError, is_number
+from toast_cli.layers import dense
+from toast_cli.probes.base import Advance, Probe
+from toast_cli.runs.features import Features
+
+
+class _PerPlan(Probe):
+    """A scikit-learn classifier for each plan.
+
+    Learned:
+        models_: P of them. classes_: C.
+    """
+
+    def fit(
+        self, features: Features, labels: np.ndarray, classes: int, seed: int, advance: Advance = lambda images: None
+    ) -> Self:
+        n, plans, _ = features.shape
+        self.models_, self.classes_ = [], classes
+        for plan in range(plans):
+            self.models_.append(self.fit_one(features.of_plan(plan), labels, seed))
+            advance(n * (plan + 1) // plans - n * plan // plans)
+        return self
+
+    def predict(self, features: Features) -> np.ndarray:
+        return np.stack([model.predict(features.of_plan(plan)) for plan, model in enumerate(self.models_)])
+
+    def fit_one(self, features: np.ndarray, labels: np.ndarray, seed: int) -> Pipeline | KNeighborsClassifier:
+        """(N, F), (N,) -> something that predicts."""
+        raise NotImplementedError
+
+
+class LogisticProbe(_PerPlan):
+    """Logistic regression on standardised features, run to convergence.
+
+    scikit-learn's inverse strength C is the one of ``strengths`` that is right most often on a stratified fifth of the train
+    images held out by ``seed`` (the stronger penalty where two tie); then all train images are used.
+    """
+
+    name = "logistic"
+
+    def __init__(self, strengths: list[float], iterations: int = 1000) -> None:
+        if (
+            not isinstance(strengths, Sequence)
+            or not strengths
+            or not all(is_number(value) and value > 0 for value in strengths)
+        ):
+            raise ToastError(
+                f"probe.strengths={strengths} cannot be used: give a list of numbers above 0, such as [1e-3,1e-2]."
+            )
+        if type(iterations) is not int or iterations < 1:
+            raise ToastError(f"probe.iterations={iterations} cannot be used: give a whole number from 1.")
+        self.strengths, self.iterations = sorted(strengths), iterations
+
+    def fit_one(self, features: np.ndarray, labels: np.ndarray, seed: int) -> Pipeline:
+        if len(np.unique(labels)) < 2:
+            raise ToastError(
+                "probe=logistic needs train images of two classes, and all are of one: use more of them, or probe=knn."
+            )
+        best = self.strengths[0]
+        if len(self.strengths) > 1:
+            order = stratified(labels, seed)
+            apart, rest = np.split(order, [max(len(order) // 5, 1)])
+            if len(np.unique(labels[rest])) == len(np.unique(labels)):
+                scores = [
+                    self._train(features[rest], labels[rest], strength).score(features[apart], labels[apart])
+                    for strength in self.strengths
+                ]
+                best = self.strengths[scores.index(max(scores))]
+        return self._train(features, labels, best)
+
+    def to_module(self, plan: int) -> nn.Linear:
+        """Standardisation folded into the weights: (x − μ)/σ Wᵀ + b. A class without train images is never chosen."""
+        scaler, regression = self.models_[plan][0], self.models_[plan][-1]
+        weight, bias = regression.coef_, regression.intercept_
+        if len(regression.classes_) == 2:  # of two classes scikit-learn keeps one row
+            weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
+        weight = weight / scaler.scale_  # (C', F) of the classes there are
+        all_weights, all_biases = np.zeros((self.classes_, weight.shape[1])), np.full(self.classes_, -1e9)
+        all_weights[regression.classes_], all_biases[regression.classes_] = weight, bias - weight @ scaler.mean_
+        return dense(torch.from_numpy(all_weights.T).float(), torch.from_numpy(all_biases).float())
+
+    def _train(self, features: np.ndarray, labels: np.ndarray, strength: float) -> Pipeline:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=self.iterations))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # weak penalties may need more steps; they rarely win
+            return model.fit(features, labels)
+
+
+class KnnProbe(_PerPlan):
+    """The ``neighbours`` nearest train images by cosine, each with the weight exp(cosine / ``temperature``) (Wu et al., 2018)."""
+
+    name = "knn"
+
+    def __init__(self, neighbours: int = 20, temperature: float = 0.07) -> None:
+        if type(neighbours) is not int or neighbours < 1 or not is_number(temperature) or temperature <= 0:
+            raise ToastError(
+                f"probe.neighbours={neighbours} with probe.temperature={temperature} cannot be used: give a whole number from 1 and a "
+                "number above 0."
+            )
+        self.neighbours, self.temperature = neighbours, temperature
+
+    def fit_one(self, features: np.ndarray, labels: np.ndarray, seed: int) -> KNeighborsClassifier:
+        count = min(self.neighbours, len(labels))
+        model = KNeighborsClassifier(count, weights=self._weights, metric="cosine", algorithm="brute")
+        return model.fit(features, labels)
+
+    def _weights(self, distances: np.ndarray) -> np.ndarray:
+        """exp(cosine / temperature), up to a factor."""
+        return np.exp(-distances / self.temperature)
+
+
+class PretrainedHead(Probe):
+    """The classifier that the model came with, untrained here: for data whose classes are its own, in its own order."""
+
+    name = "pretrained_head"
+
+    def check(self, model: str) -> None:
+        if self.head is None:
+            raise ToastError(
+                f"probe=pretrained_head needs a classifier, and {model} came without: use a model fine-tuned on ImageNet such as vit_b, "
+                "readout=model, or another probe."
+            )
+
+    def fit(
+        self, features: Features, labels: np.ndarray, classes: int, seed: int, advance: Advance = lambda images: None
+    ) -> Self:
+        if self.head is not None and self.head.out_features != classes:
+            raise ToastError(
+                f"probe=pretrained_head: the model's classifier knows {self.head.out_features} classes and the data set has {classes}: use "
+                "the data set it was trained for, or probe=linear."
+            )
+        advance(len(features))
+        return self
+
+    def to_module(self, plan: int) -> nn.Module:
+        if self.head is None:
+            raise TypeError("check() says that there is no head")
+        return self.head
+
+    @torch.inference_mode()
+    def predict(self, features: Features) -> np.ndarray:
+        starts = range(0, len(features), 1024)
+        return np.concatenate([self._classify(features[i : i + 1024]) for i in starts], axis=1)
+
+    def _classify(self, features: np.ndarray) -> np.ndarray:
+        """(B, P, F) -> (P, B)."""
+        if self.head is None:
+            raise TypeError("check() says that there is no head")
+        return self.head(torch.from_numpy(features).to(self.device)).argmax(-1).cpu().numpy().T

@@ -1,0 +1,51 @@
+"""How pictures and files of a report are named: what they show, with those settings that differ within it."""
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any, TypeVar
+
+from toast_cli.report.findings import Finding
+
+_T = TypeVar("_T")
+
+
+def name_of(*words: object) -> str:
+    """A file name without an ending."""
+    return "-".join(re.sub(r"[^\w.+-]+", "_", str(word)) for word in words if str(word))
+
+
+def grouped(findings: Iterable[_T], *names: str) -> list[tuple[tuple, list[_T]]]:
+    def key(f: _T) -> tuple:
+        return tuple(getattr(f, name) for name in names)
+
+    return [(values, list(group)) for values, group in groupby(sorted(findings, key=key), key)]
+
+
+def told_apart(findings: Sequence[Finding], key: tuple) -> str:
+    """Model and data, with those of the other settings that differ somewhere."""
+    model, data, *rest = key
+    names = {"probe": "{} probe", "readout": "{} readout", "protocol": "{} protocol", "precision": "{}"}
+    varied = [
+        text.format(value)
+        for (name, text), value in zip(names.items(), rest, strict=True)
+        if len({getattr(f, name) for f in findings}) > 1
+    ]
+    return ", ".join([f"{model} on {data}", *varied])
+
+
+def map_name(finding: Finding, group: Sequence[Finding]) -> str:
+    """The translator, with its tokens and solver where these differ within the group."""
+    fitted = [f for f in group if f.translator == finding.translator]
+    told = [str(getattr(finding, name)) for name in ("tokens", "solver") if len({getattr(f, name) for f in fitted}) > 1]
+    return " ".join([finding.translator, *told, *(["sequential"] if finding.sequential else [])])
+
+
+def with_differences(rows: Sequence[Any], names: Sequence[str], values: Sequence[object]) -> str:
+    """The first of ``values``, with those of the others that differ between ``rows``."""
+    varied = [
+        str(value)
+        for name, value in zip(names[1:], values[1:], strict=True)
+        if len({getattr(row, name) for row in rows}) > 1
+    ]
+    return ", ".join([str(values[0]), *varied])

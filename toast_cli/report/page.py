@@ -1,0 +1,55 @@
+"""The report as one HTML file that needs nothing beside it."""
+
+import base64
+from html import escape
+from pathlib import Path
+
+from toast_cli.report.tables import Table
+from toast_cli.version import __version__
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1a1a1a; background: #fff; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+.table { overflow-x: auto; max-height: 36rem; overflow-y: auto; border: 1px solid #ddd; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
+th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; }
+th { position: sticky; top: 0; background: #f2f2f2; } tr:nth-child(even) td { background: #fafafa; }
+td.text, th.text { text-align: left; } td.best { font-weight: 700; } td.second { text-decoration: underline; }
+figure { margin: 1.2rem 0; } figure img { max-width: 100%; height: auto; } figcaption, .note { color: #555; font-size: .85rem; }
+"""
+_CLASSES = {1: "best", 2: "second", None: ""}
+
+
+def render(sources: list[Path], tables: list[Table], pictures: dict[str, bytes]) -> str:
+    """``pictures`` are PNG files by name; ``sources`` the folders of the runs."""
+    parts = [f"<h1>toast report</h1><p class='note'>toast {__version__}; {len(sources)} runs</p>"]
+    parts += [_table(table) for table in tables]
+    parts += [_picture(name, content) for name, content in pictures.items()]
+    listed = "".join(f"<li><code>{escape(str(path))}</code></li>" for path in sources)
+    parts.append(f"<details><summary>Runs</summary><ul>{listed}</ul></details>")
+    head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>toast report</title><style>{_STYLE}</style>"
+    return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+
+
+def _table(table: Table) -> str:
+    texts = table.head.index("plan") + 1
+
+    def cell(tag: str, i: int, text: str, rank: int | None = None) -> str:
+        classes = " ".join(filter(None, ("text" if i < texts else "", _CLASSES[rank])))
+        return f"<{tag} class='{classes}'>{escape(text)}</{tag}>"
+
+    head = "".join(cell("th", i, text) for i, text in enumerate(table.head))
+    body = "".join(
+        f"<tr>{''.join(cell('td', i, text, rank) for i, (text, rank) in enumerate(zip(cells, ranks, strict=True)))}</tr>"
+        for cells, ranks in table.rows
+    )
+    return (
+        f"<h2>{escape(table.title)}</h2><div class='table'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<p class='note'>{escape(table.note)}</p>"
+    )
+
+
+def _picture(name: str, content: bytes) -> str:
+    data = base64.b64encode(content).decode()
+    return f"<figure><img alt='{escape(name)}' src='data:image/png;base64,{data}'><figcaption>figures/{escape(name)}.png, .pdf</figcaption></figure>"

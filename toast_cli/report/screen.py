@@ -1,0 +1,144 @@
+"""Results on stdout, as tables."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from toast_cli.runs.rows import Found, Summary, Timing, Tuned
+
+_WIDEST = 1000  # columns: tables take what they need, for a plan's name must not be cut; a terminal folds their lines
+_Line = TypeVar("_Line")
+_LEFT = ("plan", "fit", "")  # headings of words; numbers stand right
+
+
+def wide_console() -> Console:
+    """For results, whatever the width of the terminal."""
+    return Console(highlight=False, markup=False, width=_WIDEST)
+
+
+def print_table(lines: list[Summary]) -> None:
+    """The summary on stdout, the best trade-offs marked."""
+    head = lines[0]
+    several = len({line.fit_images for line in lines}) > 2  # numbers of fit images; the untouched model's 0 is one
+    _print(
+        f"{head.model} on {head.data}, {head.translator} translator, {head.seeds} seed{'s' * (head.seeds > 1)}",
+        lines,
+        [
+            ("plan", lambda line: line.plan),
+            ("refit", lambda line: "yes" * line.sequential),
+            ("fit images", lambda line: str(line.fit_images) if several and line.fit_images else ""),
+            ("blocks", lambda line: f"-{line.blocks_removed}" if line.blocks_removed else "0"),
+            ("accuracy", lambda line: f"{line.accuracy_mean:.4f}" + _number(line.accuracy_std, " ± {:.4f}")),
+            ("delta", lambda line: f"{line.accuracy_delta_mean:+.4f}"),
+            ("params", lambda line: f"{line.params_ratio:.3f}"),
+            ("GFLOPs", lambda line: f"{line.gflops_ratio:.3f}"),
+            ("R²", lambda line: _number(line.fit_r2)),
+            ("", lambda line: "*" * line.best_trade_off),
+        ],
+        lambda line: line.best_trade_off,
+    )
+    _say("* no other plan is as accurate on test for as few GFLOPs; params and GFLOPs are ratios to the original's")
+
+
+def print_tuned(rows: list[Tuned]) -> None:
+    """Accuracy before and after fine-tuning on stdout, a line for each seed."""
+    head = rows[0]
+    _print(
+        f"{head.model} on {head.data}, plan {head.plan}, maps {'trained' if head.train_maps else 'frozen'}",
+        rows,
+        [
+            ("seed", lambda row: str(row.seed)),
+            ("original", lambda row: f"{row.accuracy_original:.4f}"),
+            ("before", lambda row: f"{row.accuracy_before:.4f}"),
+            ("after", lambda row: f"{row.accuracy_after:.4f}"),
+            ("best epoch", lambda row: str(row.best_epoch)),
+            ("held out", lambda row: f"{row.held_out_accuracy:.4f}"),
+            ("params", lambda row: f"{row.params_ratio:.3f}"),
+            ("GFLOPs", lambda row: f"{row.gflops_ratio:.3f}"),
+        ],
+    )
+
+
+def print_front(found: list[Found]) -> None:
+    """The plans found on stdout, the answer to the budget or the target marked."""
+    head = found[0]
+    _print(
+        f"{head.model} on {head.data}: the best plans for each number of blocks removed",
+        found,
+        [
+            ("plan", lambda row: row.plan),
+            ("fit", lambda row: "refit" * row.sequential),
+            ("blocks", lambda row: f"-{row.blocks_removed}"),
+            ("predicted", lambda row: _number(row.loss_predicted)),
+            ("loss", lambda row: f"{row.loss:.3f}"),
+            ("accuracy", lambda row: f"{row.accuracy_mean:.4f}"),
+            ("delta", lambda row: f"{row.accuracy_delta_mean:+.4f}"),
+            ("one span", lambda row: f"{row.rival_accuracy:.4f}"),
+            ("params", lambda row: f"{row.params_ratio:.3f}"),
+            ("GFLOPs", lambda row: f"{row.gflops_ratio:.3f}"),
+            ("time", lambda row: _number(row.latency_ratio)),
+            ("", lambda row: "chosen" if row.chosen else "*" * row.best_trade_off),
+        ],
+        lambda row: row.chosen,
+    )
+    counts = {row.blocks_removed: (row.measured, row.possible) for row in found}
+    measured, possible = (sum(column) for column in zip(*counts.values(), strict=True))
+    _say(
+        f"* no other plan found has less loss for no more GFLOPs; loss on held-out train images, where the original has "
+        f"{head.loss_original:.3f}; accuracy on test images, for the first time, beside that of the single span of as many blocks that "
+        f"held-out images rank first; {measured} of {possible} plans of these sizes were measured"
+    )
+    for row in found:
+        if row.chosen:
+            _say(f"chosen: {row.plan}")
+
+
+def print_timings(rows: list[Timing]) -> None:
+    """Latency, throughput and memory on stdout."""
+    head = rows[0]
+    _print(
+        f"{head.model}, {head.translator} translator, {head.precision} on {head.device}, {head.threads} threads",
+        rows,
+        [
+            ("plan", lambda row: row.plan),
+            ("params", lambda row: f"{row.params_ratio:.3f}"),
+            ("GFLOPs", lambda row: f"{row.gflops_ratio:.3f}"),
+            ("ms", lambda row: f"{row.latency_ms:.2f}"),
+            ("ratio", lambda row: f"{row.latency_ratio:.2f}"),
+            ("images/s", lambda row: f"{row.images_per_s:.1f}"),
+            ("ratio", lambda row: f"{row.images_per_s_ratio:.2f}"),
+            ("peak MB", lambda row: _number(row.peak_memory_mb, "{:.0f}")),
+            ("ratio", lambda row: _number(row.peak_memory_ratio, "{:.2f}")),
+        ],
+    )
+    _say(
+        f"ms for one image; images/s and peak memory with {head.batch_size} at a time: medians, ratios to the original; "
+        "bench.csv has the quartiles"
+    )
+
+
+def _print(
+    title: str,
+    lines: Sequence[_Line],
+    columns: list[tuple[str, Callable[[_Line], str]]],
+    bold: Callable[[_Line], Any] = lambda line: False,
+) -> None:
+    """A table of ``columns``, a heading and what a line has under it each; those that no line has are left out."""
+    table = Table(title=title)
+    filled = [(heading, [cell(line) for line in lines]) for heading, cell in columns]
+    filled = [(heading, cells) for heading, cells in filled if any(cells)]
+    for heading, _ in filled:
+        table.add_column(heading, justify="left" if heading in _LEFT else "right", no_wrap=True)
+    for line, *cells in zip(lines, *(cells for _, cells in filled), strict=True):
+        table.add_row(*cells, style="bold" if bold(line) else None)
+    wide_console().print(table, crop=False)
+
+
+def _number(value: float | None, form: str = "{:.3f}") -> str:
+    return "" if value is None else form.format(value)
+
+
+def _say(sentence: str) -> None:
+    wide_console().print(sentence, soft_wrap=True)

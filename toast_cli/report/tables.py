@@ -1,0 +1,190 @@
+"""Findings as tables on paper: Markdown and LaTeX, plans down, data sets across."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toast_cli.report.findings import Finding
+from toast_cli.runs.rows import Tuned
+
+NOTE = (
+    "≈: the 95% paired bootstrap interval of the change over test images holds 0 (how far probe and data seeds spread is the ±). Bold and "
+    "underlined: best and second among plans that remove as many blocks."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text: ``rows`` of (cells, rank of each cell or None). Rank 1 is the best of its group, 2 the second."""
+
+    title: str
+    head: list[str]
+    rows: list[tuple[list[str], list[int | None]]]
+    note: str = NOTE
+
+
+def by_model(findings: Sequence[Finding]) -> list[Table]:
+    """A table for each model: accuracy of every plan on every data set, ranked among plans that remove as many blocks."""
+    return [
+        _table(model, [f for f in findings if f.model == model]) for model in dict.fromkeys(f.model for f in findings)
+    ]
+
+
+def _table(model: str, findings: list[Finding]) -> Table:
+    columns = list(dict.fromkeys(_column(f, findings) for f in findings))
+    extras = [name for name in ("tokens", "solver", "sequential", "fit_data", "fit_images") if _varies(findings, name)]
+    cells: dict[tuple, dict[str, Finding]] = {}
+    for finding in findings:
+        row = (finding.translator, *(getattr(finding, name) for name in extras), finding.plan)
+        cells.setdefault(row, {})[_column(finding, findings)] = finding
+    ordered = sorted(cells.items(), key=lambda item: _first(item[1]).blocks_removed)
+    rows = []
+    for row, found in ordered:
+        first = _first(found)
+        group = [other for _, other in ordered if _first(other).blocks_removed == first.blocks_removed]
+        texts = [row[-1], str(first.blocks_removed), f"{first.params_ratio:.3f}", f"{first.gflops_ratio:.3f}"]
+        texts = [str(cell) if cell else "–" for cell in row[:-1]] + texts
+        texts += [_cell(found[column]) if column in found else "" for column in columns]
+        ranks = [*[None] * (len(row) + 3), *(_rank(found, group, column) for column in columns)]
+        rows.append((texts, ranks))
+    head = [
+        "translator",
+        *(name.replace("_", " ") for name in extras),
+        "plan",
+        "blocks out",
+        "params",
+        "GFLOPs",
+        *columns,
+    ]
+    return Table(f"{model}: accuracy, {_over(findings)}", head, rows)
+
+
+# Of a fine-tuning's settings: what columns of their own or the means over seeds stand for, and what says where things are.
+_SHOWN = ("seeds", "spans", "data.seed", "data.label", "translator._target_", "data.path", "fit_data.path")
+_OF_MAPS = ("translator.", "fit.", "fit_data.", "data.fit_", "tune.train_maps")  # no matter without a map
+
+
+def of_tuned(entries: Sequence[tuple[Tuned, dict[str, Any]]]) -> list[Table]:
+    """A table for each model: accuracy before and after fine-tuning, means over seeds, a line for whatever settings differ.
+
+    Every row comes with the settings of its run by dotted key.
+    """
+    models = dict.fromkeys(row.model for row, _ in entries)
+    return [_of_tuned(model, [entry for entry in entries if entry[0].model == model]) for model in models]
+
+
+def _of_tuned(model: str, entries: list[tuple[Tuned, dict[str, Any]]]) -> Table:
+    keys = [key for key in dict.fromkeys(key for _, found in entries for key in found) if key not in _SHOWN]
+    keys = [key for key in keys if not key.startswith(("model.", "data.source", "data.config"))]
+    extras = [key for key in keys if len({str(found.get(key)) for row, found in entries if row.blocks_removed}) > 1]
+    groups: dict[tuple[str, ...], dict[tuple[int, int], Tuned]] = {}
+    for row, found in sorted(entries, key=lambda entry: entry[0].blocks_removed):
+        told = ["–" if not row.blocks_removed and key.startswith(_OF_MAPS) else str(found.get(key)) for key in extras]
+        seen = groups.setdefault((row.data, row.translator or "–", *told, row.plan), {})
+        seen.setdefault((row.data_seed, row.seed), row)  # the untouched model is tuned alike whatever the maps would be
+    head = ["data", "translator", *(key.removeprefix("tune.").replace("_", " ") for key in extras), "plan"]
+    head += ["params", "GFLOPs", "original", "before", "after", "seeds"]
+    lines = [_tuned(key, list(found.values())) for key, found in groups.items()]
+    no_ranks: list[int | None] = [None] * len(head)
+    return Table(f"{model}: accuracy before and after fine-tuning", head, [(line, no_ranks) for line in lines], note="")
+
+
+def _tuned(key: tuple[str, ...], group: list[Tuned]) -> list[str]:
+    def spread(values: list[float]) -> str:
+        deviation = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+        return f"{np.mean(values):.4f}{deviation}"
+
+    accuracies = [
+        spread([getattr(row, name) for row in group])
+        for name in ("accuracy_original", "accuracy_before", "accuracy_after")
+    ]
+    return [*key, f"{group[0].params_ratio:.3f}", f"{group[0].gflops_ratio:.3f}", *accuracies, str(len(group))]
+
+
+def _first(found: dict[str, Finding]) -> Finding:
+    return next(iter(found.values()))
+
+
+def _varies(findings: list[Finding], name: str) -> bool:
+    values = {getattr(f, name) for f in findings if f.plan != "none"}
+    return len(values) > 1 if name != "fit_data" else any(f.fit_data not in (f.data, "") for f in findings)
+
+
+def _column(finding: Finding, findings: list[Finding]) -> str:
+    """The data set, with what else tells its columns apart."""
+    names = ("probe", "readout", "protocol", "precision")
+    return " ".join([finding.data, *(str(getattr(finding, name)) for name in names if _varies_at_all(findings, name))])
+
+
+def _varies_at_all(findings: list[Finding], name: str) -> bool:
+    return len({getattr(f, name) for f in findings}) > 1
+
+
+def _over(findings: list[Finding]) -> str:
+    runs = sorted({f.runs for f in findings})
+    spread = "mean ± standard deviation over " if runs[-1] > 1 else ""
+    counted = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
+    return f"{spread}{counted} seed{'s' * (runs[-1] > 1)}"
+
+
+def _cell(finding: Finding) -> str:
+    spread = "" if finding.accuracy_std is None else f" ± {finding.accuracy_std:.4f}"
+    return f"{finding.accuracy_mean:.4f}{spread}{' ≈' if finding.within_noise else ''}"
+
+
+def _rank(found: dict[str, Finding], group: list[dict[str, Finding]], column: str) -> int | None:
+    """1 for the best of at least two, 2 for the second of at least three; never for the original."""
+    if column not in found or found[column].plan == "none":
+        return None
+    accuracies = sorted({other[column].accuracy_mean for other in group if column in other}, reverse=True)
+    place = accuracies.index(found[column].accuracy_mean) + 1
+    return place if place < len(accuracies) and place <= 2 else None
+
+
+def markdown(table: Table) -> str:
+    """GitHub's tables; bold is best, underlined second."""
+    marks = {1: "**{}**", 2: "<u>{}</u>", None: "{}"}
+    lines = [table.head, ["---"] * len(table.head)]
+    lines += [
+        [marks[rank].format(text) for text, rank in zip(texts, ranks, strict=True)] for texts, ranks in table.rows
+    ]
+    return (
+        f"### {table.title}\n\n"
+        + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        + f"\n\n{table.note}".rstrip()
+        + "\n"
+    )
+
+
+def latex(table: Table) -> str:
+    """For booktabs and longtable."""
+    marks = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}", None: "{}"}
+
+    def line(texts: Sequence[str], mark: Callable[[int, str], str] = lambda _, text: text) -> str:
+        return " & ".join(mark(i, _escape(text)) for i, text in enumerate(texts)) + r" \\"
+
+    body = [
+        line(texts, lambda i, text, ranks=ranks: marks[ranks[i]].format(text))  # type: ignore[misc]
+        for texts, ranks in table.rows
+    ]
+    texts = table.head.index("plan") + 1
+    columns = "l" * texts + "r" * (len(table.head) - texts)
+    caption = f"{table.title}. {table.note}".strip()
+    head = [
+        "% \\usepackage{booktabs,longtable}",
+        rf"\begin{{longtable}}{{{columns}}}",
+        rf"\caption{{{_escape(caption)}}}\\",
+    ]
+    return (
+        "\n".join(
+            [*head, r"\toprule", line(table.head), r"\midrule", r"\endhead", *body, r"\bottomrule", r"\end{longtable}"]
+        )
+        + "\n"
+    )
+
+
+def _escape(text: Any) -> str:
+    special = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "±": r"$\pm$", "≈": r"$\approx$", "–": "--"}
+    return "".join(special.get(letter, letter) for letter in str(text))

@@ -1,0 +1,67 @@
+"""The files of a run's folder, in one table."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+RECORD = "run.json"  # what is known of the run: versions, fingerprints, progress
+CONFIG = "config.yaml"  # its scientific settings
+RESULTS, SUMMARY = "results.csv", "summary.csv"
+SIMILARITY, FINETUNE, SEARCH, FRONT = "similarity.csv", "finetune.csv", "search.csv", "front.csv"
+TRANSLATORS = "translators.safetensors"
+PREDICTIONS, PROJECTION = "predictions.safetensors", "projection.safetensors"
+EPOCH = "epoch.pt"  # all that the next epoch of fine-tuning starts from
+_FEATURES = "features"
+
+
+def features(split: str, prefix: str = "") -> str:
+    """The features of all plans for the images of a ``split``; ``prefix`` tells one set of plans from another."""
+    return f"{_FEATURES}/{prefix}{split}.f32"
+
+
+def latents(layer: int) -> str:
+    """The latents X^(layer) of the fit images, while maps are trained on them."""
+    return f"{_FEATURES}/latent{layer}.f32"
+
+
+def weights(seed: int) -> str:
+    """The fine-tuned model of a probe seed."""
+    return f"model-seed{seed}.safetensors"
+
+
+def weights_of_epoch(seed: int, epoch: int) -> str:
+    """Those of its best epoch so far: under a name of their own, so that a kill never separates them from the record."""
+    return f"model-seed{seed}-epoch{epoch}.safetensors"
+
+
+# Every fixed name, the record last: a folder without one was never a run's.
+FIXED = (
+    features("train"), features("test"), TRANSLATORS, PREDICTIONS, PROJECTION, RESULTS, SUMMARY, SIMILARITY, FINETUNE,
+    SEARCH, FRONT, EPOCH, CONFIG, RECORD,
+)  # fmt: skip
+
+
+def features_in(folder: Path) -> Iterator[Path]:
+    """All files of features, and of latents, in a run's folder."""
+    return (folder / _FEATURES).glob("*.f32")
+
+
+def latents_in(folder: Path) -> Iterator[Path]:
+    return (folder / _FEATURES).glob("latent*.f32")
+
+
+def epochs_in(folder: Path) -> Iterator[Path]:
+    """What fine-tuning would resume from."""
+    yield folder / EPOCH
+    yield from folder.glob("model-seed*-epoch*.safetensors")
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run wrote, its record last, and nothing else."""
+    kinds = ("latent", "round", "front-")
+    numbered = [file for kind in kinds for file in (folder / _FEATURES).glob(f"{kind}*.f32")]
+    for file in [*numbered, *folder.glob("model-seed*.safetensors")]:
+        file.unlink()
+    for name in FIXED:
+        (folder / name).unlink(missing_ok=True)
+    if (folder / _FEATURES).is_dir() and not any((folder / _FEATURES).iterdir()):
+        (folder / _FEATURES).rmdir()

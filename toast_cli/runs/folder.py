@@ -1,0 +1,182 @@
+"""Run folders: locked while in use, every file written beside its name and renamed."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from toast_cli.errors import ToastError, require_flag
+from toast_cli.files import beside, read_json, write_atomically
+from toast_cli.runs.contents import CONFIG, FIXED, RECORD, RESULTS, SUMMARY, clear, features_in
+from toast_cli.runs.naming import differences, inputs, scientific
+from toast_cli.sentences import sentence
+
+_LOCK = ".lock"
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of the run at ``path``, empty where there is none. Raises ToastError where the file is damaged."""
+    return read_json(path / RECORD) if (path / RECORD).is_file() else {}
+
+
+class Folder:
+    """A folder that holds files of a run, see contents.py."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What ``run.json`` says."""
+        return read_record(self.path)
+
+    def note(self, **entries: Any) -> None:
+        """Add entries to the record."""
+        write_atomically(self.path / RECORD, json.dumps({**self.record, **entries}, indent=2) + "\n")
+
+    @property
+    def feature_bytes(self) -> int:
+        """The size of the features that are here so far."""
+        return sum(file.stat().st_size for file in features_in(self.path))
+
+
+class RunFolder(Folder):
+    """The folder of a run that this process holds. ``inputs`` is a hash of the files it reads, ``outputs`` the tables it ends with."""
+
+    def __init__(self, path: Path, inputs: str, outputs: Sequence[str]) -> None:
+        super().__init__(path)
+        self._inputs, self._outputs = inputs, outputs
+
+    def begin(self, **facts: Any) -> None:
+        """Record what the run is made of or, when it goes on, check that this has not changed. Raises ToastError if it has."""
+        for key, value in facts.items():
+            before = self.record.get(key, value)
+            if before != value:
+                raise ToastError(
+                    f"{self.path} was begun with {key} {before}, which is now {value}: restore it to go on, or start over with fresh=true."
+                )
+        self.note(**facts)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do: all tables are written, from files that have not changed since."""
+        record = self.record
+        written = all((self / name).is_file() for name in self._outputs)
+        return written and record.get("complete", False) and record.get("inputs") == self._inputs
+
+    def finish(self) -> None:
+        """Record that all tables are written."""
+        self.note(complete=True, inputs=self._inputs)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Record that a stage has begun, and at its end the seconds that it took."""
+        begun = time.perf_counter()
+        self.note(stage={"name": name, "begun": time.time(), "bytes": self.feature_bytes})
+        try:
+            yield
+        finally:
+            before = self.record.get("seconds", {})
+            self.note(seconds={**before, name: round(before.get(name, 0) + time.perf_counter() - begun, 3)})
+
+
+@contextmanager
+def open_folder(path: Path, cfg: DictConfig, outputs: Sequence[str] = (RESULTS, SUMMARY)) -> Iterator[RunFolder]:
+    """The run folder at ``path``, held by this process alone; emptied of results first if ``cfg.fresh``.
+
+    It is complete when its record says so and it holds the ``outputs``.
+
+    Raises ToastError where another process holds it or it belongs to a run with other settings.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as e:
+        raise ToastError(
+            f"{path} is in use by another toast process{_holder(path)}: wait until it has finished, or choose another hydra.run.dir=<dir>."
+        ) from e
+    try:
+        settings = scientific(cfg)
+        _claim(path, cfg, settings)
+        folder = RunFolder(path, inputs(settings), outputs)
+        if not folder.complete:
+            folder.note(process={"host": platform.node(), "pid": os.getpid()}, failed=None)
+        try:
+            yield folder
+        except Exception as e:
+            with suppress(OSError):  # a full disk has no room for this either
+                folder.note(failed=sentence(e) or repr(e))
+            raise
+    finally:
+        _leave(path, lock)
+
+
+def _leave(path: Path, lock: FileLock) -> None:
+    """Let go of the folder, and remove it if no run has begun in it: a mistyped setting should not leave one behind."""
+    try:
+        begun = _begun(path)
+    except ToastError:  # a damaged record is for a person to look at
+        begun = True
+    if not begun and (path / RECORD).is_file():
+        clear(path)
+    lock.release()
+    if not begun:
+        (path / _LOCK).unlink(missing_ok=True)
+        if not any(path.iterdir()):
+            path.rmdir()
+
+
+def _holder(path: Path) -> str:
+    """`` (process 123 on host)``, as the record says, or nothing."""
+    process = read_record(path).get("process")
+    return f" (process {process['pid']} on {process['host']})" if process else ""
+
+
+def held(path: Path) -> bool:
+    """Whether a process has the folder at ``path`` open."""
+    if not (path / _LOCK).is_file():
+        return False
+    lock = FileLock(path / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _begun(path: Path) -> bool:
+    """Whether a run has recorded what it is made of."""
+    return "weights" in read_record(path)
+
+
+def _claim(path: Path, cfg: DictConfig, settings: dict[str, Any]) -> None:
+    """Make a new folder this run's, or check that it is. Raises ToastError where it belongs to something else."""
+    foreign = [name for name in FIXED if (path / name).exists()] if not (path / RECORD).is_file() else []
+    if foreign:
+        raise ToastError(
+            f"{path} holds a {foreign[0]} that no toast run left there: choose another hydra.run.dir=<dir>."
+        )
+    if require_flag(cfg.fresh, "fresh") or not _begun(path):
+        clear(path)
+    for name in FIXED:
+        beside(path / name).unlink(missing_ok=True)
+    if not (path / CONFIG).is_file():
+        write_atomically(path / RECORD, "{}\n")
+        write_atomically(path / CONFIG, OmegaConf.to_yaml(OmegaConf.create(settings)))
+    different = sorted(differences(OmegaConf.to_container(OmegaConf.load(path / CONFIG)), settings))
+    if different:
+        raise ToastError(
+            f"{path} holds a run with another {', '.join(different)}: choose another hydra.run.dir=<dir>, or fresh=true to replace it."
+        )

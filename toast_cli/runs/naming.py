@@ -1,0 +1,116 @@
+"""What a run's folder is called: the settings that decide what it computes, and their hash.
+
+The same settings always name the same folder, across versions too: classes that have moved are stored and hashed under
+the names that they had first.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from toast_cli.errors import ToastError
+
+# How a run is carried out, not what it computes; and the name of an experiment, since its settings are there already.
+NOT_SCIENTIFIC = (
+    "device",
+    "batch_size",
+    "workers",
+    "fresh",
+    "fail_fast",
+    "dry",
+    "keep_features",
+    "features_from",
+    "experiment",
+    "hydra",
+)
+_PATHS = (("model", "checkpoint"), ("data", "path"), ("fit_data", "path"))
+_NAMING = (("model", "label"), ("data", "label"), ("translator", "_target_"))
+_FIRST_NAMES = {
+    "toast_cli.probes.KnnProbe": "toast_cli.classifiers.KnnProbe",
+    "toast_cli.probes.LogisticProbe": "toast_cli.classifiers.LogisticProbe",
+    "toast_cli.probes.PretrainedHead": "toast_cli.classifiers.PretrainedHead",
+    "toast_cli.translators.Mlp": "toast_cli.trained.Mlp",
+    "toast_cli.translators.DeepMlp": "toast_cli.trained.DeepMlp",
+}
+_TODAY = {first: name for name, first in _FIRST_NAMES.items()}
+
+
+def today(target: str) -> str:
+    """Where the class that a config names as ``_target_`` lies today."""
+    return _TODAY.get(target, target)
+
+
+def scientific(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved settings that decide what a run computes, with absolute paths."""
+    settings: dict[str, Any] = {}
+    for key in cfg:
+        if key not in NOT_SCIENTIFIC:
+            value = cfg[key]
+            settings[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    for group in settings.values():
+        if isinstance(group, dict) and isinstance(target := group.get("_target_"), str):
+            group["_target_"] = _FIRST_NAMES.get(target, target)
+    for group, key in _PATHS:
+        path = str(settings.get(group, {}).get(key) or "")
+        if path and not path.startswith("pkg://"):
+            settings[group][key] = str(Path(path).expanduser().resolve())
+    return settings
+
+
+def folder_name(cfg: DictConfig) -> str:
+    """``<model>-<data>-<translator>-<hash8>``: the same settings always name the same folder."""
+    settings = scientific(cfg)
+    words = [_word(settings, group, key) for group, key in _NAMING]
+    words[-1] = words[-1].rpartition(".")[2].lower()
+    name = "-".join(re.sub(r"[^\w.]+", "_", word) for word in words)
+    return f"{name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]}"
+
+
+def _word(settings: dict[str, Any], group: str, key: str) -> str:
+    """One of the settings that a folder is named by. Raises ToastError where it is no name."""
+    value = settings.get(group, {}).get(key)
+    if not isinstance(value, str if key == "_target_" else str | int | float) or value == "":
+        raise ToastError(
+            f"{group}.{key}={value} is not a name: choose {group}=<name>, see toast list, or give text that names yours."
+        )
+    return str(value)
+
+
+def inputs(settings: dict[str, Any]) -> str:
+    """Hash of the names, sizes and times of the local files that a run reads: a cheap sign that one of them changed."""
+    digest = hashlib.sha256()
+    for file in _input_files(settings):
+        digest.update(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _input_files(settings: dict[str, Any]) -> list[Path]:
+    """The checkpoint; the parquet files of a data folder, and all that lies in those named like its splits."""
+    checkpoint = settings["model"].get("checkpoint")
+    stored: list[Path] = []
+    for data in (settings["data"], settings["fit_data"]):
+        patterns = ("*.parquet", "*/*.parquet", *(f"{data.get(key)}/**/*" for key in ("train_split", "test_split")))
+        stored += (
+            [file for pattern in patterns for file in Path(data["path"]).glob(pattern)] if data.get("path") else []
+        )
+    return sorted(file for file in [*stored, *([Path(checkpoint)] if checkpoint else [])] if file.is_file())
+
+
+def differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys whose values differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in one.keys() | other.keys():
+            yield from differences(one.get(key), other.get(key), f"{prefix}.{key}" if prefix else str(key))
+    elif repr(one) != repr(other):  # nan is not equal to itself
+        yield prefix
+
+
+def register_resolvers() -> None:
+    """What ``conf/`` may interpolate: ``${toast_folder:}``, a run's folder name, and ``${toast_basename:path}``."""
+    OmegaConf.register_new_resolver("toast_folder", lambda *, _root_: folder_name(_root_), replace=True)
+    OmegaConf.register_new_resolver("toast_basename", lambda path: Path(str(path or "")).name or "folder", replace=True)

@@ -1,0 +1,35 @@
+"""What each probe predicted for each test image: one safetensors file a run, so that runs can be compared image by image."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from toast_cli.files import write_arrays
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Class numbers: ``truth`` (M,), ``by_seed`` (P, M) each, rows in the order of the run's plans.
+
+    ``images`` (M,) are the test images' numbers in their split.
+    """
+
+    truth: np.ndarray
+    images: np.ndarray
+    by_seed: dict[int, np.ndarray]
+
+
+def add(path: Path, seed: int, predicted: np.ndarray, truth: np.ndarray, images: np.ndarray) -> None:
+    """Add the predictions (P, M) of a seed."""
+    stored = load_file(path) if path.is_file() else {}
+    stored |= {f"seed{seed}": predicted.astype("<i4"), "truth": truth.astype("<i4"), "images": images.astype("<i8")}
+    write_arrays(path, stored)
+
+
+def read(path: Path) -> Predictions:
+    """The inverse of ``add``."""
+    stored = load_file(path)
+    by_seed = {int(key.removeprefix("seed")): value for key, value in stored.items() if key.startswith("seed")}
+    return Predictions(stored["truth"], stored["images"], by_seed)

@@ -1,0 +1,30 @@
+"""Where the test images lie in the plane of the original's two leading principal components, by the original and by each plan."""
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from toast_cli.files import write_arrays
+from toast_cli.runs.features import Features
+
+_IMAGES = 500
+
+
+def store(path: Path, features: Features, labels: np.ndarray) -> None:
+    """Project the features (N, P, F) of up to 500 test images: points (P, N, 2), explained variance (2,), labels (N,)."""
+    which = np.linspace(0, len(features) - 1, min(_IMAGES, len(features))).astype(int)
+    chosen = features[which].astype(np.float64)  # (N, P, F)
+    centre = chosen[:, 0].mean(0)
+    _, spread, directions = np.linalg.svd(chosen[:, 0] - centre, full_matrices=False)
+    points, shares = np.zeros((*chosen.shape[1::-1], 2)), np.zeros(2)
+    there = min(2, len(spread))  # a single image or feature has one direction
+    points[..., :there] = np.einsum("npf,kf->pnk", chosen - centre, directions[:there])
+    shares[:there] = spread[:there] ** 2 / max((spread**2).sum(), 1e-300)
+    arrays = {"points": points.astype("<f4"), "explained": shares.astype("<f4"), "labels": labels[which].astype("<i4")}
+    write_arrays(path, arrays)
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The inverse of ``store``: ``points``, ``explained``, ``labels``."""
+    return load_file(path)

@@ -1,0 +1,114 @@
+"""What a search has found: the best plans of what was measured, then each with its better fit and its test accuracy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from toast_cli.errors import ToastError
+from toast_cli.plans import Plan, Variant
+from toast_cli.runs.contents import SUMMARY
+from toast_cli.runs.results import read_csv
+from toast_cli.runs.rows import Candidate, Found, Summary
+from toast_cli.search.held_out import Score
+from toast_cli.search.measured import Survey, scored
+from toast_cli.search.paths import possible
+from toast_cli.search.sizes import Sizes
+from toast_cli.stages.job import Job
+
+# The columns that come from the summary; ``best_trade_off`` among them is then decided again among the plans found.
+_SHARED = [name for name in Found.__annotations__ if name in Summary.__annotations__]
+
+
+def best_measured(survey: Survey, sizes: Sizes) -> list[Plan]:
+    """The best of those measured for each number of blocks removed that meets the budget, and the answer to it or the target."""
+    measured = survey.measured
+    best: dict[int, Plan] = {}
+    for plan in sorted(measured, key=lambda plan: measured[plan].loss):
+        if sizes.budget.holds(plan, sizes(plan)):
+            best.setdefault(plan.blocks_removed, plan)
+    answer = sizes.budget.choose(measured, sizes, lambda p: measured[p].loss, lambda p: _drop(measured[p]))
+    if answer is None and sizes.budget.given:
+        smallest = min(measured, key=lambda plan: sizes(plan)["gflops"])
+        raise ToastError(
+            f"No plan that was measured meets {sizes.budget}: the smallest, {smallest}, has "
+            f"{', '.join(f'{key} {value:.3f}' for key, value in sizes(smallest).items())} and a held-out accuracy drop of "
+            f"{_drop(measured[smallest]):.3f}; ask for less, or let more blocks leave with search.blocks."
+        )
+    return sorted({*best.values(), *([answer] if answer else [])}, key=lambda plan: (plan.blocks_removed, plan))
+
+
+def _drop(row: Candidate) -> float:
+    return row.held_out_accuracy_original - row.held_out_accuracy
+
+
+def front_of(final: Job, best: list[Plan], survey: Survey, sizes: Sizes, translators: int) -> list[Found]:
+    """The plans found, each with the fit that is better on held-out images, and their test accuracies beside their rivals'."""
+    judged = _judged(final, best, survey)
+    sizes.time(list(judged.better))
+    chosen = sizes.budget.choose(
+        judged.better,
+        sizes,
+        lambda p: judged.held_out(p).loss,
+        lambda p: judged.original.accuracy - judged.held_out(p).accuracy,
+    )
+    tested = {(line.plan, line.sequential): line for line in read_csv(final.folder / SUMMARY, Summary)}
+    found = []
+    for plan in judged.better:
+        row = _row(plan, judged, tested, survey)
+        found.append(
+            replace(
+                row,
+                latency_ratio=sizes(plan).get("latency"),
+                possible=possible(final.backbone.depth, plan.blocks_removed, translators),
+                chosen=sizes.budget.given and plan == chosen,
+            )
+        )
+    return [
+        replace(row, best_trade_off=not any(other.gflops <= row.gflops and other.loss < row.loss for other in found))
+        for row in found
+    ]
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The held-out ``scores`` of all variants, the ``better`` of each plan's, and the original's."""
+
+    scores: Mapping[Variant, Score]
+    better: Mapping[Plan, Variant]
+    original: Score
+
+    def held_out(self, plan: Plan) -> Score:
+        return self.scores[self.better[plan]]
+
+
+def _judged(final: Job, best: list[Plan], survey: Survey) -> _Judged:
+    scores = dict(zip(final.variants, scored(final, survey.positions), strict=True))
+    better: dict[Plan, Variant] = {}
+    for variant in (variant for variant in final.variants if variant.plan in best):
+        before = better.setdefault(variant.plan, variant)
+        better[variant.plan] = min(before, variant, key=lambda each: scores[each].loss)
+    return _Judged(scores, better, scores[final.variants[0]])
+
+
+def _row(plan: Plan, judged: _Judged, tested: Mapping[tuple[str, bool], Summary], survey: Survey) -> Found:
+    """A plan's line, but for what only the whole front decides."""
+    variant, held_out = judged.better[plan], judged.held_out(plan)
+    line, sequential = tested[str(plan), variant.sequential], tested.get((str(plan), True))
+    rival = survey.rival(plan.blocks_removed)
+    return Found(
+        **{name: getattr(line, name) for name in _SHARED},
+        loss_predicted=survey.measured[plan].loss_predicted,
+        loss_independent=judged.scores[Variant(plan, variant.fit_images)].loss,
+        loss=held_out.loss,
+        loss_original=judged.original.loss,
+        held_out_accuracy=held_out.accuracy,
+        held_out_accuracy_delta=held_out.accuracy - judged.original.accuracy,
+        accuracy_independent=tested[str(plan), False].accuracy_mean,
+        accuracy_sequential=sequential.accuracy_mean if sequential else None,
+        rival=str(rival),
+        rival_loss=survey.measured[rival].loss,
+        rival_accuracy=tested[str(rival), False].accuracy_mean,
+        latency_ratio=None,
+        measured=sum(row.blocks_removed == plan.blocks_removed for row in survey.measured.values()),
+        possible=0,
+        chosen=False,
+    )

@@ -1,0 +1,67 @@
+"""The rounds of a search: every single span first, then the plans that look most promising, until nothing new does."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from toast_cli.errors import ToastError, require_group
+from toast_cli.plans import Plan, every_span
+from toast_cli.search.budget import Budget
+from toast_cli.search.measured import Survey
+from toast_cli.search.paths import POOL, promising, shortest
+from toast_cli.search.sizes import Sizes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``conf/search.yaml``'s group ``search``."""
+
+    beside: tuple[str, ...]
+    blocks: int | None
+    images: int
+    beam: int
+    rounds: int
+
+    @classmethod
+    def check(cls, given: Any) -> "Settings":
+        """Raises ToastError for a value that cannot be used."""
+        given = require_group(given, "search", cls.__dataclass_fields__)
+        for key in ("images", "beam", "rounds", "blocks"):
+            value = given[key]
+            if (key != "blocks" or value is not None) and (type(value) is not int or value < 1):
+                raise ToastError(f"search.{key}={value} cannot be used: give a whole number from 1.")
+        beside = given["beside"]
+        if not isinstance(beside, list) or not all(isinstance(name, str) for name in beside):
+            raise ToastError(
+                f"search.beside={beside} is no list of translators: write search.beside=[identity], or [] for none."
+            )
+        return cls(**{**given, "beside": tuple(dict.fromkeys(beside))})
+
+
+def single_spans(depth: int, names: tuple[str, ...], most: int | None = None) -> list[Plan]:
+    """Every span that removes up to ``most`` blocks, with each of the translators ``names``."""
+    spans = [plan.spans[0] for plan in every_span(depth) if plan.blocks_removed <= (most or depth)]
+    return [Plan((replace(span, translator=name),)) for span in spans for name in names]
+
+
+def measure_rounds(survey: Survey, settings: Settings, budget: Budget, names: tuple[str, ...]) -> Sizes:
+    """Measure round by round until nothing new is promising; returns what plans cost."""
+    depth, sizes = survey.job.backbone.depth, Sizes(survey, budget)
+    most = settings.blocks or _most(budget, depth, sizes)
+    if not survey.measured:
+        survey.measure(single_spans(depth, names, most), {})
+    original = next(iter(survey.measured.values())).loss_original
+    paths = shortest(survey.single, depth, most, POOL * settings.beam)
+    within = [[plan for plan in plans if sizes.budget.holds(plan, sizes(plan))] for plans in paths.values()]
+    # What the rounds before have found decides the next, so that a search that was killed goes on alike.
+    while survey.rounds <= settings.rounds:
+        losses = {plan: row.loss - original for plan, row in survey.measured.items()}
+        new = promising(within, survey.single, losses, settings.beam)
+        if not new:
+            break
+        survey.measure(new, {plan: original + loss for plan, loss in new.items()})
+    return sizes
+
+
+def _most(budget: Budget, depth: int, sizes: Sizes) -> int:
+    """How many blocks may leave where nobody has said so: any number where only accuracy is given."""
+    return depth - 1 if budget.accuracy_drop is not None else max(depth // 2, sizes.blocks_needed(depth))

@@ -1,0 +1,72 @@
+"""A plan's shares of the original: parameters, GFLOPs and, where a budget asks for it, time on this machine."""
+
+import numpy as np
+import torch
+
+from toast_cli.machine.timing import call, ratio, rounds
+from toast_cli.plans import Plan, Span
+from toast_cli.search.budget import Budget
+from toast_cli.search.measured import Survey
+from toast_cli.surgery.shortened import shorten
+
+_SECONDS = 2.0  # for each model that is timed
+
+
+class Sizes:
+    """``sizes(plan)`` is {"params": …, "gflops": …} and, if the budget has a latency, "latency": what ``time`` has measured,
+    or else foretold from a few shortened models, a block and a map of each kind taking the same time wherever they stand.
+    """
+
+    def __init__(self, survey: Survey, budget: Budget) -> None:
+        self.survey, self.budget = survey, budget
+        self.timed: dict[Plan, float] = {}
+        if budget.latency is not None:
+            self._calibrate()
+
+    def __call__(self, plan: Plan) -> dict[str, float]:
+        ratios = self.survey.ratios(plan)
+        if self.budget.latency is not None:
+            ratios["latency"] = self.timed.get(plan) or float(self._row(plan) @ self.seconds_)
+        return ratios
+
+    def blocks_needed(self, depth: int) -> int:
+        """How many blocks must leave at least, with a single span; 1 where no budget asks for more."""
+        for removed in range(1, depth):
+            plan = Plan((Span(depth - 1 - removed, depth - 1),))
+            if self.budget.holds(plan, self(plan)):
+                return removed
+        return depth - 1
+
+    def time(self, plans: list[Plan]) -> None:
+        """Measure one image's latency of every plan beside the original's, if the budget asks for it."""
+        if self.budget.latency is None:
+            return
+        job = self.survey.job
+        shape = (1, 3, job.backbone.image_size, job.backbone.image_size)
+        images = torch.zeros(shape, device=job.compute.device, dtype=job.compute.dtype)
+        maps = job.modules(self.survey.fitted)
+        models = [
+            shorten(job.backbone, self.survey.variant(plan), maps).to(job.compute.device, job.compute.dtype)
+            for plan in (Plan(), *plans)
+        ]
+        times = rounds([call(model, images) for model in models], _SECONDS)
+        for plan, taken in zip(plans, times[1:], strict=True):
+            self.timed[plan] = ratio(taken, times[0])
+
+    def _calibrate(self) -> None:
+        depth, folder = self.survey.job.backbone.depth, self.survey.job.folder
+        self._names = sorted({plan.spans[0].translator for plan in self.survey.job.plans if plan.spans})
+        if "latency" in folder.record:  # measured again it would choose other plans, beside features of those before
+            self.seconds_ = np.array(folder.record["latency"])
+            return
+        known = [Plan((Span(0, end, name),)) for name in self._names for end in (1, depth // 2)]
+        self.time(known)
+        rows, seen = np.array([self._row(plan) for plan in known]), np.array([self.timed[plan] for plan in known])
+        self.seconds_ = np.concatenate([[1.0], np.linalg.lstsq(rows[:, 1:], seen - 1, rcond=None)[0]])
+        self.timed.clear()
+        folder.note(latency=self.seconds_.tolist())
+
+    def _row(self, plan: Plan) -> np.ndarray:
+        """1, how many blocks leave, how many maps of each kind come."""
+        maps = [sum(span.translator == name for span in plan.spans) for name in self._names]
+        return np.array([1, plan.blocks_removed, *maps], dtype=float)

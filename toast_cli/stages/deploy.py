@@ -1,0 +1,65 @@
+"""The model of a reopened run as it is deployed: shortened, folded, with its classifier.
+
+Shapes: N images, F features, C classes.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import safetensors.torch
+from torch import Tensor, nn
+
+from toast_cli.models.timm_parts import Vit, attach_head
+from toast_cli.stages.encode import encode
+from toast_cli.stages.reopen import Reopened
+from toast_cli.surgery.folding import fold
+from toast_cli.surgery.parts import Part, join, parts_of, split
+
+
+def deployed(run: Reopened, with_head: bool, seed: int) -> tuple[Vit, list[Part]]:
+    """The shortened model on the CPU, (N, 3, H, W) -> logits (N, C), or features (N, F) without a head; and its parts.
+
+    The head is the probe's with this ``seed``, or the fine-tuned one.
+    """
+    job, classes = run.job, list(run.job.data.classes)
+    parts = parts_of(job.backbone, run.variant, job.modules(run.fitted))
+    tuned = None if run.tuned is None else safetensors.torch.load_file(run.tuned)
+    parts = fold(parts if tuned is None else _tuned(parts, tuned))
+    vit = join(parts).cpu()
+    if with_head:
+        head = _probe(run, seed) if tuned is None else _tuned_head(tuned)
+        pooler = job.backbone.pooler
+        attach_head(vit, head if pooler is None else nn.Sequential(*copy.deepcopy(pooler).cpu(), head), len(classes))
+    vit.pretrained_cfg = {  # type: ignore[assignment]  # a plain dict is one of the kinds that timm takes
+        "architecture": job.backbone.recipe["name"],
+        **{
+            key: list(value) if isinstance(value, tuple) else value for key, value in job.backbone.preprocessing.items()
+        },
+        "num_classes": vit.num_classes,
+        **({"label_names": classes} if with_head else {}),
+    }
+    return vit.eval(), parts
+
+
+def _tuned(parts: Sequence[Part], weights: Mapping[str, Tensor]) -> list[Part]:
+    """The same parts with the weights of a fine-tuned model."""
+    vit = join(parts)
+    vit.load_state_dict({key.removeprefix("vit."): value for key, value in weights.items() if key.startswith("vit.")})
+    return split(vit, parts)
+
+
+def _tuned_head(weights: Mapping[str, Tensor]) -> nn.Linear:
+    """(N, F) -> (N, C)."""
+    classes, width = weights["head.weight"].shape
+    head = nn.Linear(width, classes)
+    head.load_state_dict({key: weights[f"head.{key}"] for key in ("weight", "bias")})
+    return head
+
+
+def _probe(run: Reopened, seed: int) -> nn.Module:
+    """The plan's classifier (N, F) -> (N, C), trained again on the run's train images as the run has trained it."""
+    job = run.job
+    encode(job, job.modules(run.fitted), ["train"])
+    features = job.feature_file("train").read()
+    job.probe.fit(features, job.data.train.labels[features.positions], len(job.data.classes), seed)
+    return copy.deepcopy(job.probe.to_module(-1)).cpu()

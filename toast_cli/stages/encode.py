@@ -1,0 +1,43 @@
+"""The encode stage: the features of every variant, on disk; what was encoded before is not encoded again."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import nn
+
+from toast_cli.data.images import Images
+from toast_cli.machine.console import progress, say
+from toast_cli.machine.memory import Halving
+from toast_cli.plans import Map
+from toast_cli.stages.job import Job
+from toast_cli.stages.walk import Encoder
+
+
+def encode(job: Job, maps: Mapping[Map, nn.Module], splits: Sequence[str] = ("train", "test")) -> None:
+    """The features of every variant for all train and test images, on disk."""
+    encoder = Halving(Encoder(job.backbone, job.variants, maps), say)
+    for name in splits:
+        _encode_split(job, encoder, name, {"train": job.data.train, "test": job.data.test}[name])
+    job.pixels.clear()
+
+
+def _encode_split(job: Job, encoder: Halving, name: str, images: Images) -> None:
+    file, team = job.feature_file(name), job.team
+    done = team.share(file.finished(job.batch_size * team.size) if team.leads else 0)
+    if done == len(images):
+        return
+    with progress(f"encode {name}", len(images), done) as advance:
+        for batch in job.batches(images, job.batch_size, done):
+            features = np.full((batch.size, *file.shape[1:]), np.nan, np.float32)  # (B, P, F)
+            if len(batch.positions):
+                features[batch.positions - batch.first] = encoder(batch.pixels).cpu().numpy()
+                _check_finite(job, features[batch.positions - batch.first])
+            for part in team.gather(features, job.batch_size):
+                file.append(part)
+                advance(len(part))
+
+
+def _check_finite(job: Job, features: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=(0, 2)))
+    if len(bad):
+        raise job.not_finite(f"The features of plan {job.variants[bad[0]]}")

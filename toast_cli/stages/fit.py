@@ -1,0 +1,249 @@
+"""The fit stage: one pass over the fit images, then the translator of every span at every number of fit images.
+
+The fit images come in parts, each of which adds to those before it: sums are taken once, and at the end of each part the
+translators of that number of images are solved from what has been added up so far.
+"""
+
+import copy
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toast_cli.errors import ToastError
+from toast_cli.machine.console import progress, say
+from toast_cli.machine.memory import halve, out_of_memory
+from toast_cli.machine.team import ALONE
+from toast_cli.moments.streamed import ROWS_FOR_A_BASIS, Layer
+from toast_cli.plans import Map
+from toast_cli.runs import contents
+from toast_cli.runs.features import FeatureFile
+from toast_cli.stages.job import Fitted, Job
+from toast_cli.stages.walk import Encoder, latents
+from toast_cli.translators import stored
+from toast_cli.translators.base import FittedMap
+from toast_cli.translators.by_token import groups_of, joined, restored
+from toast_cli.translators.sums import Latents, Sums, fit_parts
+from toast_cli.translators.trained import Advance, LatentFile, TrainedTranslator
+
+_Maps = dict[Map, FittedMap]
+
+
+def fit(job: Job) -> Fitted:
+    """The translator of every map. Bad images that are left out are not counted.
+
+    Maps whose sources are latents of the untouched model come from one pass; those that follow n others in a sequential
+    fit need these first, and come from a pass of their own for each n and number of images.
+    """
+    path, team = job.folder / contents.TRANSLATORS, job.team
+    maps, used = team.share((load_maps(job, job.folder.path), _used(job)) if team.leads else ({}, {}))
+    passes: dict[tuple[int, int], list[Map]] = {}
+    for key in job.maps:
+        place = len(key.after.spans)
+        passes.setdefault((place, key.fit_images if place else 0), []).append(key)
+    for (place, _), wanted in sorted(passes.items()):
+        if not all(key in maps for key in wanted):
+            found, seen = _from_one_pass(job, wanted, maps, sequential=place > 0)
+            maps, used = {**maps, **found}, seen or used
+            if team.leads:
+                stored.save(path, maps)
+    if team.leads:
+        for file in contents.latents_in(job.folder.path):  # no map is left to train on them
+            file.unlink()
+    return Fitted({key: maps[key] for key in job.maps}, used)
+
+
+def load_maps(job: Job, folder: Path, wanted: Container[Map] | None = None) -> _Maps:
+    """The maps that a run has left in ``folder``, all or those ``wanted``; none where it has left none."""
+    path, groups = folder / contents.TRANSLATORS, _groups(job)
+    if not path.is_file():
+        return {}
+    return stored.load(
+        path, lambda key, learned: restored(job.translators[key.span.translator], groups, learned), wanted
+    )
+
+
+def _used(job: Job) -> dict[int, int]:
+    """How many fit images could be used, by how many were asked for, where the run has recorded it."""
+    return {int(asked): used for asked, used in job.folder.record.get("fit_images", {}).items()}
+
+
+def _from_one_pass(job: Job, wanted: list[Map], maps: _Maps, sequential: bool) -> tuple[_Maps, dict[int, int]]:
+    """The maps ``wanted``, and how many images could be used (nothing for a sequential pass, which uses the same)."""
+    size = max(job.batch_size, -(-ROWS_FOR_A_BASIS * job.backbone.width // job.backbone.tokens))
+    while True:  # the whole pass again when memory runs out: half a batch may have been added to the sums already
+        try:
+            if sequential:
+                return _solve_after(job, wanted, maps, size), {}
+            if isinstance(job.translator, TrainedTranslator):  # one map after the other: there is nothing to share out
+                alone = replace(job, team=ALONE)
+                return job.team.share(_train(alone, job.translator, wanted, maps, size) if job.team.leads else ({}, {}))
+            return _solve(job, wanted, size)
+        except Exception as e:
+            if not out_of_memory(e) or job.team.size > 1:  # the others have gone on
+                raise
+            size = halve(size, say, e)
+
+
+def _groups(job: Job) -> list[slice]:
+    return groups_of(job.translator.tokens, job.backbone.prefix_tokens, job.backbone.tokens)
+
+
+def _passes(
+    job: Job, batch_size: int, encode: Callable[[Tensor], Latents]
+) -> Iterator[tuple[np.ndarray, Latents] | int]:
+    """Each of this process's batches as (its images' numbers, its latents), and at the end of each part how many images of
+    all processes could be used so far."""
+    before = seen = used = 0
+    own = sum(len(which) for part in job.data.fit for which in job.team.ranges(0, len(part), batch_size))
+    with progress("fit", own) as advance:
+        for part in job.data.fit:
+            for batch in job.batches(part, batch_size, keep=True):
+                seen += len(batch.positions)
+                if len(batch.positions):
+                    yield before + batch.positions, encode(batch.pixels)
+                advance(batch.size)
+            before, used = before + len(part), used + job.team.sum(seen)
+            seen = 0
+            if used == 0:
+                raise ToastError("None of the fit images can be decoded: mend them, or draw others with data.seed.")
+            yield used
+
+
+def _new_sums(job: Job, pairs: list[tuple[Layer, Layer]], batch_size: int, encode: Callable[[Tensor], Latents]) -> Sums:
+    """Empty sums. All processes of a run use the bases of its first images, so that each batch adds the same whoever adds it."""
+    sums = Sums(pairs, _groups(job), max(translator.held_out for translator in job.closed_forms.values()))
+    if not job.team.leads:
+        first = job.data.fit[0].only(np.arange(min(batch_size, len(job.data.fit[0]))))
+        for batch in replace(job, team=ALONE).batches(first, batch_size):
+            if len(batch.positions):
+                sums.choose_bases(batch.positions, encode(batch.pixels))
+    return sums
+
+
+def _add(job: Job, sums: Sums, images: np.ndarray, found: Latents) -> None:
+    """Add the latents (N, T, D) of the images with these numbers (N,). Raises ToastError where they are not finite."""
+    try:
+        sums.update(images, found)
+    except FloatingPointError as e:
+        raise job.not_finite(str(e).capitalize()) from e
+
+
+def _solved(job: Job, sums: Sums, sources: Mapping[Map, Layer]) -> _Maps:
+    """The translator of every map from what has been added up so far of its source and of the latents after its span.
+
+    The processes add up what each has seen, and share out the maps.
+    """
+    team, found = job.team, {}
+    for number, (key, source) in enumerate(sources.items()):
+        parts = [
+            (team.add_up(kept), team.add_up(held_out))
+            for kept, held_out in sums.of(source, key.span.end, job.backbone.width)
+        ]
+        if number % team.size == team.rank:
+            found[key] = fit_parts(job.closed_forms[key.span.translator], parts, sums.groups)
+    found = team.unite(found)
+    return {key: found[key] for key in sources}
+
+
+def _solve(job: Job, wanted: list[Map], batch_size: int) -> tuple[_Maps, dict[int, int]]:
+    """Closed forms from latents of the untouched model. The sums, gigabytes for a large model, end with this function."""
+
+    def encode(pixels: Tensor) -> Latents:
+        return latents(job.backbone, pixels)
+
+    sums = _new_sums(job, [(key.span.start, key.span.end) for key in wanted], batch_size, encode)
+    maps: _Maps = {}
+    used: list[int] = []
+    for step in _passes(job, batch_size, encode):
+        if isinstance(step, int):
+            size = job.data.fit_sizes[len(used)]
+            maps |= _solved(job, sums, {key: key.span.start for key in wanted if key.fit_images == size})
+            used.append(step)
+        else:
+            _add(job, sums, *step)
+    return maps, _noted(job, used)
+
+
+def _solve_after(job: Job, wanted: list[Map], maps: _Maps, batch_size: int) -> _Maps:
+    """Closed forms from latents of models that have the maps before them already; targets are the untouched model's."""
+    sources = {key: key.source(job.backbone.depth) for key in wanted}
+    prefixes = list(dict.fromkeys(sources.values()))
+    modules = {
+        step: maps[step].to_module().to(job.compute.device)
+        for prefix in prefixes
+        for step in prefix.steps
+        if isinstance(step, Map)
+    }
+    encoder = Encoder(job.backbone, prefixes, modules, whole=True)
+
+    def encode(pixels: Tensor) -> Latents:
+        return {**latents(job.backbone, pixels), **dict(zip(prefixes, encoder(pixels).unbind(1), strict=True))}
+
+    sums = _new_sums(job, [(sources[key], key.span.end) for key in wanted], batch_size, encode)
+    sizes = iter(job.data.fit_sizes)
+    for step in _passes(job, batch_size, encode):
+        if not isinstance(step, int):
+            _add(job, sums, *step)
+        elif next(sizes) == wanted[0].fit_images:
+            return _solved(job, sums, sources)
+    raise ValueError(f"no part of the fit images ends at {wanted[0].fit_images}")
+
+
+def _train(
+    job: Job, translator: TrainedTranslator, wanted: list[Map], maps: _Maps, batch_size: int
+) -> tuple[_Maps, dict[int, int]]:
+    """Trained maps, one after the other, each on disk before the next begins; their latents wait on disk meanwhile."""
+    layers = sorted({layer for span in job.spans for layer in (span.start, span.end)})
+    shape = (sum(map(len, job.data.fit)), job.backbone.tokens, job.backbone.width)
+    files = {layer: FeatureFile(job.folder / contents.latents(layer), *shape) for layer in layers}
+    used = _write_latents(job, files, batch_size)
+    images, groups = dict(zip(job.data.fit_sizes, used, strict=True)), _groups(job)
+    result, todo = dict(maps), [key for key in wanted if key not in maps]
+    total = sum(translator.steps * len(groups) * images[key.fit_images] for key in todo)
+    with progress("train maps", total) as advance:
+        for key in todo:
+            source, target = (
+                LatentFile(files[layer].path, (images[key.fit_images], *shape[1:]), job.compute.device)
+                for layer in (key.span.start, key.span.end)
+            )
+            result[key] = _trained(translator, source, target, groups, advance)
+            stored.save(job.folder / contents.TRANSLATORS, result)
+    return result, images
+
+
+def _write_latents(job: Job, files: Mapping[int, FeatureFile], batch_size: int) -> list[int]:
+    """The latents (N, T, D) of the fit images, each layer into its file; how many images could be used after each part."""
+    for file in files.values():
+        file.path.unlink(missing_ok=True)
+    used: list[int] = []
+    for step in _passes(job, batch_size, lambda pixels: latents(job.backbone, pixels)):
+        if isinstance(step, int):
+            used.append(step)
+            continue
+        _, found = step
+        for layer, file in files.items():
+            if not torch.isfinite(found[layer].sum()):
+                raise job.not_finite(f"The latents after block {layer}")
+            file.append(found[layer].float().cpu().numpy())
+    _noted(job, used)
+    return used
+
+
+def _trained(
+    translator: TrainedTranslator, source: LatentFile, target: LatentFile, groups: list[slice], advance: Advance
+) -> FittedMap:
+    """A copy of ``translator`` trained on each group of tokens, as one map."""
+    parts = [copy.deepcopy(translator).fit(source.of(group), target.of(group), advance) for group in groups]
+    return parts[0] if len(groups) == 1 else joined(parts, groups, target.variation())
+
+
+def _noted(job: Job, used: list[int]) -> dict[int, int]:
+    """How many fit images could be used, by how many were asked for; recorded too."""
+    counts = dict(zip(job.data.fit_sizes, used, strict=True))
+    if job.team.leads:
+        job.folder.note(fit_images={str(asked): count for asked, count in counts.items()})
+    return counts

@@ -1,0 +1,174 @@
+"""What a run will take, said before it begins: memory and disk from its shapes, time from trying each stage for a few seconds."""
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from toast_cli.errors import ToastError
+from toast_cli.machine.console import duration, say
+from toast_cli.machine.memory import resident
+from toast_cli.moments.streamed import ROWS_FOR_A_BASIS, Moments
+from toast_cli.probes.batched import BatchedProbe
+from toast_cli.runs import contents
+from toast_cli.runs.features import Features
+from toast_cli.stages.job import Job
+from toast_cli.stages.probe import missing_seeds
+from toast_cli.stages.walk import Encoder, build_trie, latents
+from toast_cli.translators.by_token import example
+from toast_cli.translators.trained import TrainedTranslator
+
+_FP32, _FP64 = 4, 8  # bytes
+_BLOCK = 12  # latents that a block has in memory at once: queries, keys and values, the hidden layer twice, norms
+_PROBED = 512  # train images
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes: of all features, of those still to be written, free on the disk, of memory at most beyond what is mapped from disk."""
+
+    features: int
+    disk: int
+    free: int
+    memory: int
+
+    def check(self, job: Job) -> None:
+        """Raises ToastError where the disk has no room."""
+        if self.disk > self.free:
+            raise ToastError(
+                f"The features need {self.disk / 1e9:.1f} GB in {job.folder.path}, which has {self.free / 1e9:.1f} GB free: make room, ask for "
+                "fewer spans= or data.train_images=, or give another place with hydra.run.dir=<dir>."
+            )
+
+
+def forecast(job: Job) -> Forecast:
+    """From shapes alone."""
+    place = next(parent for parent in (job.folder.path, *job.folder.path.absolute().parents) if parent.is_dir())
+    files = [job.feature_file(name) for name in ("train", "test")]
+    disk = sum(file.bytes_missing for file in files) if missing_seeds(job) else 0
+    return Forecast(sum(file.bytes for file in files), disk, shutil.disk_usage(place).free, resident() + _peak(job))
+
+
+def _peak(job: Job) -> int:
+    """Bytes that the stages add to what the process holds once model and data are loaded: its maps and the largest of them."""
+    backbone, plans, features = job.backbone, len(job.variants), job.backbone.feature_width
+    matrix, latent = backbone.width**2, _FP32 * backbone.tokens * backbone.width
+    pairs = {(key.span.start, key.span.end) for key in job.maps}
+    layers = {layer for pair in pairs for layer in pair}
+    kinds = 2 if any(translator.held_out for translator in job.closed_forms.values()) else 1
+    groups = {"shared": 1, "split": 2}.get(job.translator.tokens, backbone.tokens)
+    modules = len(job.maps) * sum(_FP32 * p.numel() for p in _example(job).parameters())
+    again = {i for part in job.data.fit for i in part.indices} & set(job.data.train.indices)
+    pixels = len(again) * 3 * backbone.image_size**2
+    at_once = max(job.batch_size, -(-ROWS_FOR_A_BASIS * backbone.width // backbone.tokens))
+    sums = _FP64 * matrix * kinds * groups * (len(pairs) + 2 * len(layers)) + 8 * _FP64 * matrix
+    fit = sums + at_once * latent * (backbone.depth + 1 + len(layers) + _BLOCK) if pairs else 0
+    fit = max(fit + modules, 3 * modules)  # the translators, and twice what they are when they are written
+    tails = set(build_trie(job.variants, backbone.depth).tails())
+    converted = sum(p.numel() for i in tails for p in backbone.blocks[i].parameters()) * backbone.block_dtype.itemsize
+    encode = converted + job.batch_size * (latent * (backbone.depth + _BLOCK) + 2 * _FP32 * plans * features)
+    drawn = 3 * _FP64 * min(500, len(job.data.test)) * plans * features  # projection.py
+    learned = 5 * _FP32 * plans * features * len(job.data.classes) if isinstance(job.probe, BatchedProbe) else 0
+    rows = 1024 * plans * features if isinstance(job.probe, BatchedProbe) else 4 * len(job.data.train) * features
+    return pixels + max(fit, 2 * modules + max(encode, drawn, learned + 3 * _FP32 * rows))
+
+
+def seconds_left(job: Job, seconds: float = 10.0) -> dict[str, float]:
+    """Stage -> the seconds it will still take, from doing a little of each for ``seconds`` in all. Writes nothing."""
+    left = {"fit": 0.0, "encode": 0.0, "probe": 0.0}
+    encoder = Encoder(job.backbone, job.variants, dict.fromkeys(job.maps, _example(job).to(job.compute.device)))
+    if (
+        job.maps
+        and not (job.folder / contents.TRANSLATORS).is_file()
+        and not isinstance(job.translator, TrainedTranslator)
+    ):
+        moments = Moments((key.span.start, key.span.end) for key in job.maps)
+        each = _seconds_an_image(job, lambda pixels: moments.update(latents(job.backbone, pixels)), seconds / 4)
+        left["fit"] = each * sum(map(len, job.data.fit)) + _seconds_to_solve(job) * len(job.maps)
+    row = _FP32 * len(job.variants) * job.backbone.feature_width
+    images = sum(job.feature_file(name).bytes_missing for name in ("train", "test")) / row
+    seeds = missing_seeds(job)
+    if seeds:
+        left["encode"] = _seconds_an_image(job, encoder, seconds / 2) * images
+        left["probe"] = _seconds_to_probe(job) * len(seeds)
+    return left
+
+
+def _example(job: Job) -> torch.nn.Module:
+    return example(job.translator, job.backbone.width, job.backbone.prefix_tokens, job.backbone.tokens)
+
+
+def _seconds_an_image(job: Job, function: Callable[[torch.Tensor], object], seconds: float) -> float:
+    """Decoding included. The first batch warms up and is not counted, unless it takes all the time there is."""
+    begun = first = time.perf_counter()
+    done = 0
+    for number, batch in enumerate(job.batches(job.data.train, job.batch_size)):
+        if len(batch.positions):
+            function(batch.pixels)
+        if job.compute.device.type == "cuda":
+            torch.cuda.synchronize(job.compute.device)
+        done += batch.size
+        now = time.perf_counter()
+        if now - first > seconds:
+            break
+        if number == 0 and batch.size < len(job.data.train):
+            begun, done = now, 0
+    return (time.perf_counter() - begun) / done
+
+
+def _seconds_to_solve(job: Job) -> float:
+    """One map."""
+    begun = time.perf_counter()
+    _example(job)
+    return time.perf_counter() - begun
+
+
+def _seconds_to_probe(job: Job) -> float:
+    """One seed, from random features of a part of the images; a probe that runs to convergence may need more or less."""
+    train, plans = job.data.train, len(job.variants)
+    part = min(len(train), _PROBED)
+    shape = (part, plans, job.backbone.feature_width)
+    features = Features(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
+    labels = train.labels[np.linspace(0, len(train) - 1, part).astype(int)]
+    begun = time.perf_counter()
+    job.probe.fit(features, labels, len(job.data.classes), 0)
+    job.probe.predict(features)
+    return (time.perf_counter() - begun) * len(train) / part
+
+
+def announce(job: Job, memory: bool = True) -> Forecast:
+    """One line on what is about to be done; ``memory`` is foreseen for ``toast run`` alone.
+
+    Raises ToastError where the disk has no room for the features.
+    """
+    backbone, plans, expected = job.backbone, job.variants, forecast(job)
+    most = f", {expected.memory / 1e9:.2g} GB of memory at most" if memory else ""
+    say(
+        f"{backbone.label} ({backbone.depth} blocks of width {backbone.width}) on {job.data.label}: {len(plans)} plan{'s' * (len(plans) > 1)}, "
+        f"{build_trie(plans, backbone.depth).evaluations()} block evaluations an image, {job.compute.precision} on {job.compute.device}, "
+        f"{job.batch_size} images at a time, {expected.disk / 1e9:.2g} GB of features to write{most}"
+    )
+    expected.check(job)
+    return expected
+
+
+def tell(job: Job) -> None:
+    """``dry=true``: the plans, and what the run will take."""
+    expected = announce(job)
+    counts = [f"{len(job.data.train)} train", f"{len(job.data.test)} test"]
+    say(
+        f"images: {sum(map(len, job.data.fit))} fit, {', '.join(counts)}; {len(job.maps)} maps; {len(job.seeds)} probe seeds"
+    )
+    say(f"plans: {' '.join(map(str, job.plans))}")
+    seconds = seconds_left(job)
+    said = ", ".join(f"{stage} {duration(value)}" for stage, value in seconds.items())
+    if isinstance(job.translator, TrainedTranslator):
+        said = f"{said}, and training the maps, which is not rehearsed"
+    print(f"time {duration(sum(seconds.values()))} ({said})")
+    print(
+        f"memory {expected.memory / 1e9:.2g} GB at most, disk {expected.disk / 1e9:.2g} GB of {expected.free / 1e9:.3g} GB free"
+    )
+    print(f"folder {job.folder.path}")

@@ -1,0 +1,105 @@
+"""What a config stands for: everything the stages of one run share."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from toast_cli.data.dataset import Data
+from toast_cli.data.images import Batch, Images, PixelCache
+from toast_cli.errors import ToastError
+from toast_cli.machine.device import Compute
+from toast_cli.machine.team import ALONE, Team
+from toast_cli.models.backbone import Backbone
+from toast_cli.plans import Map, Plan, Span, Variant, variants
+from toast_cli.probes.base import Probe
+from toast_cli.runs import contents
+from toast_cli.runs.features import FeatureFile
+from toast_cli.runs.folder import Folder
+from toast_cli.translators.base import BaseTranslator, FittedMap, Translator
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The fitted maps of a job; ``images_used`` says how many fit images could be decoded, by how many were asked for."""
+
+    maps: Mapping[Map, FittedMap]
+    images_used: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run. ``plans`` are as asked for, the untouched model first.
+
+    ``translators`` are the run's own, under the empty name, and those that spans name; ``sequential`` are the kinds of fit
+    that plans of several spans get. ``feature_prefix`` tells the features of one set of plans in a folder from another's.
+    ``pixels`` keeps the fit images that are train images too.
+    """
+
+    folder: Folder
+    backbone: Backbone
+    data: Data
+    plans: list[Plan]
+    translators: Mapping[str, BaseTranslator]
+    probe: Probe
+    seeds: list[int]
+    protocol: str
+    compute: Compute
+    batch_size: int
+    workers: int
+    pixels: PixelCache
+    sequential: tuple[bool, ...] = (False,)
+    feature_prefix: str = ""
+    team: Team = ALONE
+
+    @property
+    def translator(self) -> BaseTranslator:
+        """The run's own."""
+        return self.translators[""]
+
+    @property
+    def closed_forms(self) -> dict[str, Translator]:
+        """The translators that are fitted from moments."""
+        return {name: each for name, each in self.translators.items() if isinstance(each, Translator)}
+
+    @property
+    def variants(self) -> list[Variant]:
+        """Every plan at every number of fit images: the order of features, rows and predictions."""
+        return variants(self.plans, self.data.fit_sizes, self.sequential)
+
+    @property
+    def spans(self) -> list[Span]:
+        """The spans of all plans, each once."""
+        return sorted({span for plan in self.plans for span in plan.spans})
+
+    @property
+    def maps(self) -> list[Map]:
+        """The maps of all variants, each once."""
+        return list(dict.fromkeys(key for variant in self.variants for key in variant.maps))
+
+    def modules(self, fitted: Fitted) -> dict[Map, nn.Module]:
+        """The fitted maps as modules (N, T, D) -> (N, T, D) on the run's device."""
+        return {key: each.to_module().to(self.compute.device) for key, each in fitted.maps.items()}
+
+    def batches(self, images: Images, size: int, start: int = 0, keep: bool = False) -> Iterator[Batch]:
+        """This process's share of the images from number ``start`` on, ``size`` at a time, on the run's device.
+
+        ``keep``: remember the pixels of those images that are needed again.
+        """
+        device = self.compute.device
+        pin = device.type == "cuda"
+        ranges = self.team.ranges(start, len(images), size)
+        transform, cache = self.backbone.transform, self.pixels
+        for batch in images.batches(transform, size, self.workers, ranges, cache, keep, pin):
+            yield replace(batch, pixels=batch.pixels.to(device, non_blocking=pin))
+
+    def feature_file(self, split: str) -> FeatureFile:
+        """The features of every variant for the images of a ``split``, ``train`` or ``test``."""
+        images = {"train": self.data.train, "test": self.data.test}[split]
+        path = self.folder / contents.features(split, self.feature_prefix)
+        return FeatureFile(path, len(images), len(self.variants), self.backbone.feature_width)
+
+    def not_finite(self, what: str) -> ToastError:
+        """The error for numbers that overflow."""
+        advice = "check the weights" if self.compute.precision == "fp32" else "use precision=fp32"
+        return ToastError(f"{what} are not finite in {self.compute.precision}: {advice}.")

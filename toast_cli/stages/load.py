@@ -1,0 +1,212 @@
+"""A config becomes a job: the model is loaded, the settings are checked against it, then the data is loaded."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from toast_cli.data.dataset import Data
+from toast_cli.data.image_warnings import warnings_of
+from toast_cli.data.images import PixelCache
+from toast_cli.errors import ToastError, require_flag, require_group
+from toast_cli.machine.console import say
+from toast_cli.machine.device import Compute
+from toast_cli.machine.team import ALONE, Team
+from toast_cli.models.backbone import Backbone
+from toast_cli.plans import Plan, parse_plans
+from toast_cli.probes.base import Probe
+from toast_cli.registry import CONF, options
+from toast_cli.runs.folder import Folder, RunFolder
+from toast_cli.runs.naming import today
+from toast_cli.stages.job import Job
+from toast_cli.translators.base import BaseTranslator, Translator
+from toast_cli.translators.named import by_name
+from toast_cli.translators.trained import TrainedTranslator
+from toast_cli.version import __version__
+
+PlansOf = Callable[[int], list[Plan]]  # the plans for a model of so many blocks
+
+
+def begin(cfg: DictConfig, folder: RunFolder, plans_of: PlansOf | None = None, team: Team = ALONE) -> Job:
+    """``load``, and record what the run is made of. Raises ToastError for invalid settings."""
+    begun_with = folder.record.get("precision", "auto")  # what `auto` stood for when the run began
+    job = load(cfg, folder, plans_of, begun_with if cfg.precision == "auto" else cfg.precision, team)
+    folder.begin(
+        weights=job.backbone.fingerprint(),
+        data=job.data.fingerprint(),
+        device=job.compute.device.type,
+        precision=job.compute.precision,
+    )
+    warnings = warnings_of(job.data)
+    for warning in warnings:
+        say(f"note: {warning}")
+    folder.note(depth=job.backbone.depth, oddities=warnings)
+    _note_versions(folder)
+    return job
+
+
+def load(
+    cfg: DictConfig, folder: Folder, plans_of: PlansOf | None = None, precision: str | None = None, team: Team = ALONE
+) -> Job:
+    """The job that the config describes, with the plans of ``plans_of`` or else of ``spans``. Raises ToastError for invalid settings."""
+    seeds, translator, probe = _seeds(cfg.seeds), make_translator(cfg), make_probe(cfg)
+    sequential = require_flag(require_group(cfg.fit, "fit", ["sequential"])["sequential"], "fit.sequential")
+    backbone: Backbone = make(cfg.model, _convert_="all")
+    plans = plans_of(backbone.depth) if plans_of else parse_plans(plain(cfg.spans), backbone.depth)
+    translators = {"": translator} | of_spans(plans, translator)
+    if sequential and isinstance(translator, TrainedTranslator):
+        raise ToastError(
+            f"fit.sequential=true needs a translator in closed form, and {translator.name} is trained: use translator=linear."
+        )
+    compute = Compute.pick(cfg.device, cfg.precision if precision is None else precision, backbone.width)
+    batch_size = compute.batch_size(cfg.batch_size, backbone.tokens, backbone.width)
+    workers = _workers(cfg.workers, compute)
+    chosen, batch_size = team.share((compute.precision, batch_size))
+    compute = replace(compute, precision=chosen)
+    backbone = backbone.on(compute.device, compute.dtype)
+    probe = probe.on(compute.device, backbone.head if backbone.pooler is None else None)
+    probe.check(backbone.label)
+    data = load_data(cfg)
+    return Job(
+        folder=folder,
+        backbone=backbone,
+        data=data,
+        plans=plans,
+        translators=translators,
+        probe=probe,
+        seeds=seeds,
+        protocol=_protocol(cfg),
+        compute=compute,
+        batch_size=batch_size,
+        workers=workers,
+        pixels=_needed_twice(data),
+        sequential=(sequential,),
+        team=team,
+    )
+
+
+def make(group: DictConfig, **settings: Any) -> Any:
+    """What a group of settings describes: its ``_target_``, called with the group's other settings and these."""
+    if OmegaConf.is_config(group) and isinstance(target := group.get("_target_"), str):
+        settings["_target_"] = today(target)
+    return instantiate(group, **settings)
+
+
+def make_translator(cfg: DictConfig) -> BaseTranslator:
+    """The run's own translator. Raises ToastError where ``translator`` describes something else."""
+    translator = make(cfg.translator)
+    if not isinstance(translator, BaseTranslator):
+        raise ToastError(
+            f"translator={type(translator).__name__} is not a translator: derive it from toast_cli.translators.Translator."
+        )
+    return translator
+
+
+def make_probe(cfg: DictConfig) -> Probe:
+    """Raises ToastError where ``probe`` describes something else."""
+    probe = make(cfg.probe)
+    if not isinstance(probe, Probe):
+        raise ToastError(f"probe={type(probe).__name__} is not a probe: derive it from toast_cli.probes.Probe.")
+    return probe
+
+
+def of_spans(plans: list[Plan], own: BaseTranslator) -> dict[str, BaseTranslator]:
+    """The translators that spans name. Raises ToastError for one that is unknown or cannot be mixed with the run's ``own``."""
+    found: dict[str, BaseTranslator] = {}
+    for name in sorted({span.translator for plan in plans for span in plan.spans} - {""}):
+        found[name] = by_name(name, tokens=own.tokens)
+        if not isinstance(found[name], Translator) or not isinstance(own, Translator):
+            raise ToastError(
+                f"A plan names the translator '{name}' next to translator={own.name}: only closed forms can be mixed, such as linear and identity."
+            )
+    return found
+
+
+def _needed_twice(data: Data) -> PixelCache:
+    """Fit images that are train images too: they are encoded again, and need no second decoding."""
+    split = data.train.split
+    fit = {index for part in data.fit if part.split is split for index in part.indices.tolist()}
+    return PixelCache(split, fit & set(data.train.indices.tolist()))
+
+
+def _protocol(cfg: DictConfig) -> str:
+    """The protocol's name, with those of its choices that were made otherwise: ``clean+splits=paper``."""
+    known = options("protocol", [CONF])
+    if cfg.protocol not in known:
+        return str(cfg.protocol)
+    usual: Any = OmegaConf.load(known[cfg.protocol])
+    choices = [("data", "fit_order")]
+    choices += [("data", "splits")] if cfg.data.get("one_split") else []  # other data sets have one way to be split
+    choices += [("model", "preprocessing")] if cfg.model.get("paper_resize") else []
+    other = [f"+{key}={cfg[group][key]}" for group, key in choices if cfg[group][key] != usual[group][key]]
+    return f"{cfg.protocol}{''.join(other)}"
+
+
+def load_data(cfg: DictConfig) -> Data:
+    """The data set, its fit images from ``fit_data`` where that is given."""
+    data = make(cfg.data, _convert_="all")
+    if "_target_" not in cfg.fit_data:
+        if cfg.fit_data.get("path") is not None:
+            raise ToastError(f"fit_data.path={cfg.fit_data.path} needs a data set: add fit_data=folder or another.")
+        return data
+    asked = {
+        key: cfg.data[key] for key in ("fit_images", "fit_order", "seed", "skip_bad_images", "splits", "streaming")
+    }
+    other = make(cfg.fit_data, **asked, _convert_="all")
+    return replace(data, fit=other.fit, fit_label=other.label)
+
+
+def _note_versions(folder: RunFolder) -> None:
+    """A run that went on under other versions lists both."""
+    before, now = folder.record.get("versions", []), _versions()
+    folder.note(versions=[*before, now] if now not in before else before)
+
+
+def _seeds(seeds: Any) -> list[int]:
+    values = plain(seeds) if OmegaConf.is_config(seeds) else [seeds]
+    if (
+        not isinstance(values, list)
+        or not values
+        or not all(type(seed) is int and 0 <= seed < 2**63 for seed in values)
+    ):
+        raise ToastError(f"seeds={values} is not a list of seeds: use whole numbers from 0, such as seeds=[0,1,2].")
+    return list(dict.fromkeys(values))
+
+
+def plain(value: Any) -> Any:
+    """A config node as Python's own lists and dicts."""
+    return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+
+
+def _workers(workers: Any, compute: Compute) -> int:
+    """On a CPU the model takes so much longer than decoding that a process for it would only be in its way."""
+    if workers == "auto":
+        return 0 if compute.device.type == "cpu" else min(8, (os.cpu_count() or 1) - 1)
+    if type(workers) is not int or workers < 0:
+        raise ToastError(f"workers={workers} is not a number of processes: use auto or a whole number from 0.")
+    return workers
+
+
+def _versions() -> dict[str, str | None]:
+    packages = ("torch", "timm", "datasets", "numpy", "pillow")
+    ours = {"toast": __version__, "commit": _commit(), "python": platform.python_version()}
+    return ours | {name: version(name) for name in packages}
+
+
+def _commit() -> str | None:
+    """The checkout's commit; None for an installed package."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,87 @@
+"""The probe stage: probes of every variant and their rows, seed by seed; a finished seed is not done again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from toast_cli.errors import ToastError
+from toast_cli.machine.console import progress, say
+from toast_cli.plans import Map, Plan, Variant
+from toast_cli.runs import contents, predictions, projection
+from toast_cli.runs.results import read_csv, write_csv
+from toast_cli.runs.rows import Row
+from toast_cli.stages.job import Fitted, Job
+from toast_cli.surgery.costs import Costs
+
+
+def score(job: Job, fitted: Fitted, maps: Mapping[Map, nn.Module]) -> None:
+    """Train and test the probes of all variants, seed by seed; a finished seed's rows are on disk before the next begins."""
+    train, test = (job.feature_file(name).read() for name in ("train", "test"))
+    if len(train) == 0 or len(test) == 0:
+        raise ToastError(
+            "None of the train or none of the test images can be decoded: mend them or name another data.path."
+        )
+    left_out = len(job.data.train) + len(job.data.test) - len(train) - len(test)
+    if left_out:
+        say(f"{left_out} train and test images could not be decoded and were left out")
+    rows: list[Row] = read_csv(job.folder / contents.RESULTS, Row)
+    costs = Costs(job.backbone, maps)
+    columns = [_variant_columns(job, fitted, variant, costs) for variant in job.variants]
+    labels, truth = job.data.train.labels[train.positions], job.data.test.labels[test.positions]  # (N,), (M,)
+    projection.store(job.folder / contents.PROJECTION, test, truth)
+    for seed in missing_seeds(job):
+        with progress(f"probe seed {seed}", len(train) * job.probe.epochs) as advance:
+            job.probe.fit(train, labels, len(job.data.classes), seed, advance)
+        predicted = job.probe.predict(test)  # (P, M)
+        predictions.add(
+            job.folder / contents.PREDICTIONS, seed, predicted, truth, job.data.test.indices[test.positions]
+        )
+        accuracies = (predicted == truth).mean(axis=1).tolist()
+        shared = {
+            "seed": seed,
+            "train_images": len(train),
+            "test_images": len(test),
+            "accuracy_original": accuracies[0],
+        }
+        rows += [
+            Row(**variant, **shared, accuracy=accuracy, accuracy_delta=accuracy - accuracies[0])
+            for variant, accuracy in zip(columns, accuracies, strict=True)
+        ]
+        write_csv(job.folder / contents.RESULTS, rows, Row)
+
+
+def missing_seeds(job: Job) -> list[int]:
+    """The seeds that have no rows yet."""
+    finished = {row.seed for row in read_csv(job.folder / contents.RESULTS, Row)}
+    return [seed for seed in job.seeds if seed not in finished]
+
+
+def _variant_columns(job: Job, fitted: Fitted, variant: Variant, costs: Costs) -> dict[str, Any]:
+    """The columns of a variant's rows that are the same for every seed."""
+    original, plan = costs.of(Plan()), variant.plan
+    maps = [fitted.maps[key] for key in variant.maps]
+    return {
+        "model": job.backbone.label,
+        "data": job.data.label,
+        "translator": job.translator.name,
+        "plan": str(plan),
+        "spans_start_end": str([[span.start, span.end] for span in plan.spans]),
+        "blocks_removed": plan.blocks_removed,
+        "fit_data": job.data.fit_label,
+        "fit_images": fitted.images_used[variant.fit_images] if maps else 0,
+        "data_seed": job.data.seed,
+        "probe": job.probe.name,
+        **costs.columns(variant),
+        "params_original": original.params,
+        "gflops_original": original.gflops,
+        "fit_r2": min((translator.r2_ for translator in maps), default=None),
+        "fit_rank": min((translator.rank_ for translator in maps), default=None),
+        "sequential": variant.sequential,
+        "tokens": job.translator.tokens,
+        "solver": job.translator.solver,
+        "readout": job.backbone.readout_kind,
+        "protocol": job.protocol,
+        "precision": job.compute.precision,
+        "device": job.compute.device.type,
+    }

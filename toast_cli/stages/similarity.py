@@ -1,0 +1,123 @@
+"""How alike the latents of a model's blocks are, and its last latent and those of its shortened versions.
+
+The rows of all measures are tokens: a latent of N images and T tokens is n = N·T rows of width D.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from toast_cli.machine.console import progress
+from toast_cli.moments import Moments, PairMoments
+from toast_cli.plans import STEM
+from toast_cli.runs.rows import MEASURES
+from toast_cli.stages.fit import fit
+from toast_cli.stages.job import Job
+from toast_cli.stages.walk import Encoder, latents
+from toast_cli.translators.closed_form import Linear
+
+
+class Alike:
+    """Moments and cosines of pairs of latents, added up batch by batch."""
+
+    def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
+        self.moments = Moments(pairs)
+        self._cosine = torch.zeros(len(self.moments.pairs), dtype=torch.float64)
+
+    def update(self, latents: Mapping[int, Tensor]) -> None:
+        """Add the latents (N, T, D) of one batch, by layer."""
+        self.moments.update(latents)
+        unit = {layer: F.normalize(latents[layer].flatten(0, 1), dim=1) for layer in self.moments.layers}  # (n, D)
+        sums = [(unit[i] * unit[j]).sum() for i, j in self.moments.pairs]
+        self._cosine += torch.stack(sums).cpu().double()
+
+    def pairs(self) -> Iterator[tuple[int, int, PairMoments, float]]:
+        """Source, target, their moments and their mean cosine."""
+        for (i, j), cosine in zip(self.moments.pairs, self._cosine.tolist(), strict=True):
+            yield i, j, self.moments.pair(i, j), cosine / self.moments.count
+
+
+def of_blocks(alike: Alike) -> Iterator[tuple[str, int, int, float]]:
+    """(measure, source, target, value) for all ordered pairs of layers, each with itself too."""
+    for layer in alike.moments.layers:
+        for measure in MEASURES:
+            yield measure, layer, layer, 0.0 if measure == "mse" else 1.0
+    for i, j, pair, cosine in alike.pairs():
+        shared = {"cka": pair.cka(), "cosine": cosine, "mse": mse(pair)}
+        for source, target, way in ((i, j, pair), (j, i, pair.swapped)):
+            for measure, value in {**shared, "r2": Linear().fit(way).r2_}.items():
+                yield measure, source, target, value
+
+
+def of_plan(pair: PairMoments, cosine: float) -> dict[str, float]:
+    """Every measure between the untouched model's last latent (x) and a plan's (y)."""
+    width = len(pair.sum_x)
+    r2 = pair.swapped.r2(torch.eye(width))
+    return {"cka": pair.cka(), "cosine": cosine, "mse": mse(pair), "r2": r2}
+
+
+def mse(pair: PairMoments) -> float:
+    """(tr xx + tr yy − 2 tr xy) / (n D)."""
+    width = len(pair.sum_x)
+    return pair.residual(torch.eye(width)) / (pair.count * width)
+
+
+def between_blocks(job: Job) -> Iterator[dict[str, Any]]:
+    """The columns of every pair of blocks, over the fit images."""
+    layers = range(STEM, job.backbone.depth)
+    alike = Alike((i, j) for i in layers for j in layers if i < j)
+    used = _over_fit_images(job, job.batch_size, lambda pixels: alike.update(latents(job.backbone, pixels)))
+    job.folder.note(fit_images={**job.folder.record.get("fit_images", {}), str(job.data.fit_sizes[-1]): used})
+    plain = {"fit_images": used, "kind": "blocks", "translator": "", "sequential": False, "tokens": "", "solver": ""}
+    for measure, source, target, value in of_blocks(alike):
+        yield plain | {"measure": measure, "source": _name(source), "target": _name(target), "value": value}
+
+
+def _over_fit_images(job: Job, batch_size: int, look: Callable[[Tensor], None]) -> int:
+    """Show every batch of fit images; returns how many could be decoded."""
+    used = 0
+    with progress("similarity", sum(map(len, job.data.fit))) as advance:
+        for part in job.data.fit:
+            for batch in job.batches(part, batch_size):
+                if len(batch.positions):
+                    look(batch.pixels)
+                used += len(batch.positions)
+                advance(batch.size)
+    return used
+
+
+def _name(layer: int) -> str:
+    return "stem" if layer == STEM else str(layer)
+
+
+def between_plans(job: Job) -> Iterator[dict[str, Any]]:
+    """The columns of every plan's last latent and the untouched model's, over the fit images; all plans are walked together."""
+    if len(job.variants) == 1:
+        return
+    fitted = fit(job)
+    encoder = Encoder(job.backbone, job.variants, job.modules(fitted), whole=True)
+    alike = Alike((0, plan) for plan in range(1, len(job.variants)))
+
+    def look(pixels: Tensor) -> None:
+        last = encoder(pixels)  # (N, P, T, D)
+        alike.update({plan: last[:, plan] for plan in range(last.shape[1])})
+
+    at_once = max(job.batch_size // len(job.variants), 1)  # the latents of all plans are in memory together
+    _over_fit_images(job, at_once, look)
+    for _, plan, pair, cosine in alike.pairs():
+        variant = job.variants[plan]
+        settings = {
+            "fit_images": fitted.images_used[variant.fit_images],
+            "kind": "plans",
+            "source": "none",
+            "target": str(variant),
+            "translator": job.translator.name,
+            "sequential": variant.sequential,
+            "tokens": job.translator.tokens,
+            "solver": job.translator.solver,
+        }
+        for measure, value in of_plan(pair, cosine).items():
+            yield settings | {"measure": measure, "value": value}

@@ -1,0 +1,206 @@
+"""Training a shortened model: its settings, the model with its head, the epochs.
+
+Kept blocks, the final norm and the head are trained, the stem is not; the maps are frozen or trained by choice. After every
+epoch all state is on disk, and a run goes on from its last epoch to the same end.
+"""
+
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from toast_cli.data.images import Images
+from toast_cli.errors import ToastError, is_number, require_flag, require_group
+from toast_cli.files import write_atomically
+from toast_cli.machine.console import progress, say
+from toast_cli.models.backbone import Backbone
+from toast_cli.plans import Map, Variant
+from toast_cli.runs import contents
+from toast_cli.runs.folder import Folder
+from toast_cli.stages.job import Job
+from toast_cli.surgery.shortened import shorten
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``conf/finetune.yaml``'s group ``tune``."""
+
+    epochs: int
+    learning_rate: float
+    encoder_learning_rate: float | None
+    weight_decay: float
+    warmup_epochs: float
+    label_smoothing: float
+    clip_norm: float
+    batch_size: int
+    held_out: float
+    train_maps: bool
+    flip: bool
+
+    @property
+    def encoder_rate(self) -> float:
+        """The learning rate of everything but the head."""
+        return self.learning_rate if self.encoder_learning_rate is None else self.encoder_learning_rate
+
+    @classmethod
+    def check(cls, given: Any) -> "Settings":
+        """Raises ToastError for a value that cannot be used."""
+        given = require_group(given, "tune", cls.__dataclass_fields__)
+        rules = {
+            "epochs": (int, lambda v: v >= 1, "a whole number from 1"),
+            "learning_rate": (float, lambda v: v > 0, "a number above 0"),
+            "weight_decay": (float, lambda v: v >= 0, "a number from 0"),
+            "warmup_epochs": (float, lambda v: v >= 0, "a number from 0"),
+            "label_smoothing": (float, lambda v: 0 <= v < 1, "a share from 0 to below 1"),
+            "clip_norm": (float, lambda v: v > 0, "a number above 0"),
+            "batch_size": (int, lambda v: v >= 1, "a whole number from 1"),
+            "held_out": (float, lambda v: 0 < v < 1, "a share between 0 and 1"),
+        }
+        rate = given.get("encoder_learning_rate")
+        rules |= {"encoder_learning_rate": rules["learning_rate"]} if rate is not None else {}
+        for key, (kind, holds, allowed) in rules.items():
+            value = given[key]
+            if not is_number(value) or not isinstance(value, kind | int) or not holds(value):
+                raise ToastError(f"tune.{key}={value} cannot be used: give {allowed}.")
+        for key in ("train_maps", "flip"):
+            require_flag(given[key], f"tune.{key}")
+        return cls(**given)
+
+
+class Student:
+    """A shortened model with a head, to be trained: the blocks that stay, the final norm and the head, maps if ``train_maps``.
+
+    Attributes:
+        model: uint8 (N, 3, H, W) -> logits (N, C). In bf16 it rounds the same blocks as when it was encoded.
+        encoder, head: the parameters that are trained.
+    """
+
+    def __init__(
+        self, backbone: Backbone, variant: Variant, maps: Mapping[Map, nn.Module], head: nn.Linear, train_maps: bool
+    ) -> None:
+        steps = variant.operations(backbone.depth)
+        vit = shorten(backbone, variant, maps, folded=False)
+        in_fp32 = {i for i, step in enumerate(steps) if not isinstance(step, int) or not backbone.rounds(step)}
+        self.model = backbone.with_vit(vit, head, backbone.block_dtype, in_fp32).to(backbone.mean.device)
+        kept = [block for block, step in zip(vit.blocks, steps, strict=True) if train_maps or isinstance(step, int)]
+        self.encoder = [p for module in (*kept, vit.norm, vit.fc_norm) for p in module.parameters()]
+        self.head = list(head.parameters())
+        for parameter in (*self.encoder, *self.head):
+            parameter.requires_grad_(True)
+
+
+class Training:
+    """The epochs of one seed: AdamW, a cosine after a linear warm-up, label smoothing, clipped gradients."""
+
+    def __init__(self, job: Job, student: Student, settings: Settings, seed: int) -> None:
+        self.job, self.student, self.settings, self.seed = job, student, settings, seed
+        groups = [
+            {"params": student.encoder, "lr": settings.encoder_rate},
+            {"params": student.head, "lr": settings.learning_rate},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+        self.rates = [settings.encoder_rate, settings.learning_rate]
+        self.weights = job.folder / contents.weights(seed)
+
+    def _of_epoch(self, epoch: int) -> Path:
+        return self.job.folder / contents.weights_of_epoch(self.seed, epoch)
+
+    def run(self, train: Images, held_out: Images) -> dict[str, Any]:
+        """Train on ``train``; leaves the student with the weights of the epoch that is best on ``held_out``."""
+        state = self._resume()
+        for epoch in range(state["epoch"], self.settings.epochs):
+            loss = self._epoch(train, epoch)
+            score = accuracy(self.job, self.student, held_out, f"held out, epoch {epoch + 1}")
+            say(
+                f"seed {self.seed}, epoch {epoch + 1} of {self.settings.epochs}: loss {loss:.4f}, held-out accuracy {score:.4f}"
+            )
+            if score > state["score"]:
+                state |= {"score": score, "best": epoch + 1}
+                write_atomically(self._of_epoch(epoch + 1), safetensors.torch.save(self._state_dict()))
+            state["epoch"] = epoch + 1
+            self._keep(state)
+        self.student.model.load_state_dict(safetensors.torch.load_file(self._of_epoch(state["best"])))
+        write_atomically(self.weights, safetensors.torch.save(self._state_dict()))
+        return {"best_epoch": state["best"], "held_out_accuracy": state["score"]}
+
+    def _state_dict(self) -> dict[str, Tensor]:
+        return {name: value.detach().cpu().contiguous() for name, value in self.student.model.state_dict().items()}
+
+    def _keep(self, state: dict[str, Any]) -> None:
+        """All that the next epoch needs, in a file of plain tensors and numbers."""
+        buffer = io.BytesIO()
+        torch.save(
+            state | {"seed": self.seed, "student": self._state_dict(), "optimizer": self.optimizer.state_dict()}, buffer
+        )
+        write_atomically(self.job.folder / contents.EPOCH, buffer.getvalue())
+
+    def _resume(self) -> dict[str, Any]:
+        path = self.job.folder / contents.EPOCH
+        fresh = {"epoch": 0, "best": 0, "score": -1.0}
+        if not path.is_file():
+            return fresh
+        stored = torch.load(path, map_location=self.job.compute.device, weights_only=True)
+        if stored["seed"] != self.seed:
+            return fresh
+        self.student.model.load_state_dict(stored["student"])
+        self.optimizer.load_state_dict(stored["optimizer"])
+        return {key: stored[key] for key in fresh}
+
+    def _epoch(self, images: Images, epoch: int) -> float:
+        """One pass over the images in an order of its own; returns the mean loss."""
+        settings, generator = self.settings, np.random.default_rng([self.seed, epoch])
+        order = generator.permutation(len(images))
+        shuffled, steps, total = images.only(order), -(-len(images) // settings.batch_size), 0.0
+        with progress(f"epoch {epoch + 1}", len(images)) as advance:
+            for step, batch in enumerate(self.job.batches(shuffled, settings.batch_size)):
+                for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                    group["lr"] = rate * self._factor(epoch + step / steps)
+                mirrored = torch.from_numpy(settings.flip & (generator.random(batch.size) < 0.5))[:, None, None, None]
+                pixels = torch.where(mirrored.to(batch.pixels.device), batch.pixels.flip(-1), batch.pixels)
+                target = torch.from_numpy(shuffled.labels[batch.positions]).to(pixels.device)
+                loss = F.cross_entropy(self.student.model(pixels), target, label_smoothing=settings.label_smoothing)
+                self.optimizer.zero_grad()
+                loss.backward()
+                clipped = [p for group in self.optimizer.param_groups for p in group["params"]]
+                nn.utils.clip_grad_norm_(clipped, settings.clip_norm)
+                self.optimizer.step()
+                total += loss.item() * batch.size
+                advance(batch.size)
+        if not math.isfinite(total):
+            raise ToastError(
+                f"The loss of epoch {epoch + 1} is not finite: use a smaller tune.learning_rate or precision=fp32."
+            )
+        return total / len(images)
+
+    def _factor(self, epoch: float) -> float:
+        """Of the learning rate, at a fraction of an epoch: linear to 1 in the warm-up, then half a cosine to 0."""
+        warmup, epochs = min(self.settings.warmup_epochs, self.settings.epochs), self.settings.epochs
+        if epoch < warmup:
+            return (epoch + 1e-3) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(epochs - warmup, 1e-9)))
+
+
+def forget(folder: Folder) -> None:
+    """Remove what a resumed run would start from; no seed is in training."""
+    for file in contents.epochs_in(folder.path):
+        file.unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def accuracy(job: Job, student: Student, images: Images, label: str) -> float:
+    """Share of the images whose class the student predicts correctly."""
+    right = 0
+    with progress(label, len(images)) as advance:
+        for batch in job.batches(images, job.batch_size):
+            named = student.model(batch.pixels).argmax(-1).cpu().numpy()
+            right += int((named == images.labels[batch.positions]).sum())
+            advance(batch.size)
+    return right / len(images)

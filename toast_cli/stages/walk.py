@@ -1,0 +1,101 @@
+"""The trie walk: features of every plan in one pass over the images, each shared prefix computed once.
+
+A plan is a sequence of operations from the stem to the readout. All plans of a run form a trie; for each batch it is
+walked depth-first, so memory is one path of activations. What comes before the first translator of a plan is the untouched
+model, and computed by timm's own code; what comes after it is a tail, computed by fused blocks. Where the readout looks at
+the leading tokens only, the last operation of a tail is computed for these alone.
+"""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from toast_cli.models.backbone import Backbone, Extras
+from toast_cli.plans import STEM, Shortened
+
+
+@dataclass
+class Node:
+    """A prefix of operations: which plans end with it, and by which operation each longer prefix goes on."""
+
+    plans: list[int] = field(default_factory=list)
+    children: dict[Hashable, "Node"] = field(default_factory=dict)
+
+    def evaluations(self) -> int:
+        """How many blocks are evaluated for one image."""
+        return sum(isinstance(operation, int) + child.evaluations() for operation, child in self.children.items())
+
+    def tails(self, shortened: bool = False) -> Iterator[int]:
+        """The blocks that come after a translator, each as often as it does."""
+        for operation, child in self.children.items():
+            if shortened and isinstance(operation, int):
+                yield operation
+            yield from child.tails(shortened or not isinstance(operation, int))
+
+
+def build_trie(plans: Sequence[Shortened], depth: int) -> Node:
+    """The trie of all ``plans``; a node's ``plans`` are their positions in the sequence."""
+    root = Node()
+    for number, plan in enumerate(plans):
+        node = root
+        for operation in plan.operations(depth):
+            node = node.children.setdefault(operation, Node())
+        node.plans.append(number)
+    return root
+
+
+class Encoder:
+    """Pixels -> the features of P plans. ``maps`` holds the module of every operation in ``plans`` that is no block.
+
+    The untouched model is computed whole, so that its features are bit for bit those of timm's own forward pass. With
+    ``whole`` the result is X^(L−1), all tokens of the last latent, in the place of the readout's features.
+    """
+
+    def __init__(
+        self, backbone: Backbone, plans: Sequence[Shortened], maps: Mapping[Any, nn.Module], whole: bool = False
+    ) -> None:
+        self.backbone = backbone
+        self.maps = maps
+        self.read = (lambda latent: latent) if whole else backbone.readout
+        self.rows = None if whole else backbone.readout_tokens
+        self.trie = build_trie(plans, backbone.depth)
+        self.fused = {i: backbone.fused_block(i) for i in set(self.trie.tails())}
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) -> float32 (N, P, F), or (N, P, T, D) if ``whole``."""
+        features: dict[int, Tensor] = {}
+        self._walk(self.trie, *self.backbone.stem(pixels), features)
+        return torch.stack([features[plan] for plan in range(len(features))], dim=1)
+
+    def _walk(
+        self, node: Node, latent: Tensor, extras: Extras, features: dict[int, Tensor], shortened: bool = False
+    ) -> None:
+        """``latent`` (N, T, D) is where ``node``'s prefix leads; ``shortened`` says whether a translator is in it."""
+        for plan in node.plans:
+            features[plan] = self.read(latent)
+        for operation, child in node.children.items():
+            rows = None if child.children else self.rows
+            if not isinstance(operation, int):
+                self._walk(child, self.maps[operation](latent[:, :rows]), extras, features, shortened=True)
+            elif shortened:
+                self._walk(child, self.fused[operation](latent, extras, rows), extras, features, shortened=True)
+            else:
+                self._walk(child, self.backbone.block(operation, latent, extras), extras, features)
+
+
+@torch.inference_mode()
+def latents(backbone: Backbone, pixels: Tensor) -> dict[int, Tensor]:
+    """uint8 (N, 3, H, W) -> X^(i) (N, T, D) for i = −1 … L−1, of the untouched model."""
+    return latents_of(backbone, *backbone.stem(pixels))
+
+
+def latents_of(backbone: Backbone, stem: Tensor, extras: Extras) -> dict[int, Tensor]:
+    """X^(−1) (N, T, D) and what blocks take beside it -> X^(i) (N, T, D) for i = −1 … L−1."""
+    result = {STEM: stem}
+    for i in range(backbone.depth):
+        result[i] = backbone.block(i, result[i - 1], extras)
+    return result

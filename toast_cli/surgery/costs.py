@@ -1,0 +1,78 @@
+"""Parameters and FLOPs of a shortened model as it would be deployed: the encoder, without a probe or a head."""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from toast_cli.models.backbone import Backbone
+from toast_cli.plans import Plan, Shortened
+from toast_cli.surgery.folding import fold, merge
+from toast_cli.surgery.parts import BlockPart, MapPart, StemPart, parts_of
+
+
+@dataclass(frozen=True)
+class Cost:
+    """``params`` is a count; ``gflops`` is 1e9 floating point operations an image, a multiply-add being two."""
+
+    params: int
+    gflops: float
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.params + other.params, self.gflops + other.gflops)
+
+
+class Costs:
+    """Costs of any plan of one backbone, as the sum over its operations, each counted once on one image."""
+
+    def __init__(self, backbone: Backbone, maps: Mapping[Any, nn.Module]) -> None:
+        device = backbone.mean.device
+        pixels = torch.zeros(1, 3, backbone.image_size, backbone.image_size, dtype=torch.uint8, device=device)
+        with torch.inference_mode():
+            latent, _ = backbone.stem(pixels)  # (1, T, D)
+        everything = sum(p.numel() for p in backbone.vit.parameters())
+        inside = sum(p.numel() for p in backbone.blocks.parameters())
+        ends = _gflops(lambda x: backbone.readout(latent).sum() + backbone.stem(x)[0].sum(), pixels)
+        self.backbone, self.maps, self.latent = backbone, maps, latent
+        self.ends = Cost(everything - inside, ends)
+        self.operations: dict[Hashable, Cost] = {
+            **{i: _cost(block, latent) for i, block in enumerate(backbone.blocks)},
+            **{key: _cost(module, latent) for key, module in maps.items()},
+        }
+        self._merge = cache(merge)  # for thousands of plans that share what folds
+
+    def of(self, plan: Shortened) -> Cost:
+        """Parameters and operations of the shortened model of ``plan``; maps that fold into other weights cost nothing."""
+        folded = fold(parts_of(self.backbone, plan, self.maps), self._merge)
+        return sum((self._of_part(part) for part in folded if not isinstance(part, StemPart)), start=self.ends)
+
+    def _of_part(self, part: BlockPart | MapPart) -> Cost:
+        if isinstance(part, BlockPart):
+            return self.operations[part.index]
+        return self.operations[part.keys[0]] if len(part.keys) == 1 else _cost(part.module, self.latent)
+
+    def columns(self, plan: Shortened) -> dict[str, Any]:
+        """The same as the columns ``params``, ``params_ratio``, ``gflops`` and ``gflops_ratio``, ratios to the original."""
+        cost, original = self.of(plan), self.of(Plan())
+        return {
+            "params": cost.params,
+            "params_ratio": cost.params / original.params,
+            "gflops": cost.gflops,
+            "gflops_ratio": cost.gflops / original.gflops,
+        }
+
+
+def _cost(module: nn.Module, latent: Tensor) -> Cost:
+    return Cost(sum(p.numel() for p in module.parameters()), _gflops(module, latent))
+
+
+def _gflops(function: Callable[[Tensor], object], argument: Tensor) -> float:
+    """Counted on attention written out as two products: fused kernels have been counted as nothing."""
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        function(argument)
+    return counter.get_total_flops() / 1e9

@@ -1,0 +1,114 @@
+"""The forms a model is written in, and what reads each of them back: the runtime that will use it.
+
+Each format is a pair of functions: ``write(folder, model, dtype)`` and ``read(folder)``, the latter giving a function from
+normalised images (N, 3, H, W), float32, to outputs (N, C or F), float32.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from toast_cli.errors import ToastError
+from toast_cli.surgery import saved
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+Run = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Format:
+    """``file``: what it writes. ``dtypes``: those its runtime can compute in. ``executes``: a file can hold code that reading runs."""
+
+    file: str
+    dtypes: tuple[str, ...]
+    write: Callable[[Path, nn.Module, torch.dtype], None]
+    read: Callable[[Path], Run]
+    executes: bool = False
+
+
+def _write_safetensors(folder: Path, model: nn.Module, dtype: torch.dtype) -> None:
+    saved.write_weights(folder, model, dtype)
+
+
+def _read_safetensors(folder: Path) -> Run:
+    return _call(saved.load(folder), torch.float32)
+
+
+def _call(model: nn.Module, dtype: torch.dtype) -> Run:
+    @torch.inference_mode()
+    def run(images: Tensor) -> Tensor:
+        return model(images.to(dtype)).float()
+
+    return run
+
+
+def _example(model: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
+    """The model in ``dtype`` and two images: with one, exporters take the batch for a constant."""
+    size = model.pretrained_cfg["input_size"]  # type: ignore[index]
+    return model.to(dtype), torch.zeros(2, *size, dtype=dtype)
+
+
+def _any_batch() -> tuple[dict[int, torch.export.Dim], ...]:
+    """Older versions of torch cannot tell an unlimited batch from the largest number there is."""
+    return ({0: torch.export.Dim("batch", min=1, max=2**20)},)
+
+
+def _write_torch_export(folder: Path, model: nn.Module, dtype: torch.dtype) -> None:
+    model, images = _example(model, dtype)
+    program = torch.export.export(model, (images,), dynamic_shapes=_any_batch())
+    torch.export.save(program, folder / "model.pt2")
+
+
+def _read_torch_export(folder: Path) -> Run:
+    program = torch.export.load(folder / "model.pt2")
+    dtype = next(iter(program.state_dict.values())).dtype
+    return _call(program.module(), dtype)
+
+
+def _write_onnx(folder: Path, model: nn.Module, dtype: torch.dtype) -> None:
+    _need("onnx", "onnxscript", "onnxruntime")
+    model, images = _example(model, dtype)
+    torch.onnx.export(
+        model,
+        (images,),
+        folder / "model.onnx",
+        input_names=["images"],
+        output_names=["outputs"],
+        dynamic_shapes=_any_batch(),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+
+
+def _read_onnx(folder: Path) -> Run:
+    _need("onnxruntime")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    half = session.get_inputs()[0].type == "tensor(float16)"
+
+    def run(images: Tensor) -> Tensor:
+        values = images.numpy().astype(np.float16 if half else np.float32)
+        return torch.from_numpy(np.asarray(session.run(None, {"images": values})[0])).float()
+
+    return run
+
+
+def _need(*packages: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ToastError(f"format=onnx needs {', '.join(missing)}: pip install 'toast-cli[onnx]'.")
+
+
+FORMATS = {
+    "safetensors": Format(saved.WEIGHTS, tuple(DTYPES), _write_safetensors, _read_safetensors),
+    "onnx": Format("model.onnx", ("fp32", "fp16"), _write_onnx, _read_onnx),
+    "torch_export": Format("model.pt2", tuple(DTYPES), _write_torch_export, _read_torch_export, executes=True),
+}

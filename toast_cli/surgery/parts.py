@@ -1,0 +1,74 @@
+"""The parts of a shortened model: a stem, then blocks that stay and maps in the place of the others.
+
+Shapes: N images, T tokens, D width.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from toast_cli.layers import MapBlock
+from toast_cli.models.backbone import Backbone
+from toast_cli.models.timm_parts import Vit, with_blocks
+from toast_cli.plans import Shortened
+
+
+@dataclass(frozen=True)
+class StemPart:
+    """The whole timm model, for all of it but its blocks."""
+
+    vit: Vit
+
+
+@dataclass(frozen=True)
+class BlockPart:
+    """The original's block ``index``, (N, T, D) -> (N, T, D)."""
+
+    index: int
+    module: nn.Module
+
+
+@dataclass(frozen=True)
+class MapPart:
+    """A map (N, T, D) -> (N, T, D) that does what those with the ``keys`` do, one after the other."""
+
+    keys: tuple[Hashable, ...]
+    module: nn.Module
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.keys))
+
+
+Part: TypeAlias = StemPart | BlockPart | MapPart
+
+
+def parts_of(backbone: Backbone, plan: Shortened, maps: Mapping[Any, nn.Module]) -> list[Part]:
+    """What the shortened model of ``plan`` is made of, in order; ``maps`` by what stands for them in the plan's operations."""
+    return [
+        StemPart(backbone.vit),
+        *(
+            BlockPart(step, backbone.blocks[step]) if isinstance(step, int) else MapPart((step,), maps[step])
+            for step in plan.operations(backbone.depth)
+        ),
+    ]
+
+
+def join(parts: Sequence[Part]) -> Vit:
+    """A timm model of copies of the ``parts``, a stem first."""
+    stem, *rest = parts
+    if not isinstance(stem, StemPart):
+        raise ValueError(f"a model begins with its stem, not with {stem}")
+    modules = [
+        part.module if isinstance(part, BlockPart) else MapBlock(part.module)
+        for part in rest
+        if not isinstance(part, StemPart)
+    ]
+    return with_blocks(stem.vit, modules)
+
+
+def split(vit: Vit, parts: Sequence[Part]) -> list[Part]:
+    """The parts of ``vit``, which was joined from ``parts`` and has other weights since."""
+    blocks = iter(block.map if isinstance(block, MapBlock) else block for block in vit.blocks)
+    return [StemPart(vit) if isinstance(part, StemPart) else replace(part, module=next(blocks)) for part in parts]

@@ -1,0 +1,103 @@
+"""What every translator X^(e) ≈ T(X^(s)) has in common, and the contract of those in closed form.
+
+There are two contracts. A ``Translator`` is fitted in closed form, ``fit(moments) -> self``; a ``TrainedTranslator``
+(trained.py) is fitted by gradient steps on latents. Both follow scikit-learn's habits: the constructor only stores its
+arguments, ``fit`` sets every learned name, and each learned name ends in ``_``.
+
+Shapes: D width; x is a row of X^(s), y of X^(e); sums Σ are over the tokens of the fit images.
+"""
+
+from typing import Any, Protocol, Self
+
+import torch
+from torch import nn
+
+from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.moments.pair import PairMoments, r2
+
+TOKEN_GROUPS = ("shared", "split", "per_position")
+
+
+def check_tokens(kind: object) -> None:
+    """Raises ToastError unless ``kind`` is a known way to share maps among tokens."""
+    if kind not in TOKEN_GROUPS:
+        raise ToastError(
+            f"translator.tokens={kind} is not known{did_you_mean(kind, TOKEN_GROUPS)}: use shared (one map for all tokens), split (one for "
+            "class and register tokens, one for patches) or per_position."
+        )
+
+
+class FittedMap(Protocol):
+    """A map after its fit: a fitted translator, or several of them, one for each group of tokens."""
+
+    error_: float
+    r2_: float
+    rank_: int
+
+    def to_module(self) -> nn.Module:
+        """The map as a deployed model holds it, (…, D) -> (…, D)."""
+
+    def learned(self) -> dict[str, Any]:
+        """Everything that the fit has set: tensors and plain numbers by name."""
+
+
+class BaseTranslator:
+    """Base of all translators. ``tokens`` says which tokens share a map, see by_token.py; ``solver`` how the map is found.
+
+    Learned:
+        error_: Σ ‖y − T(x)‖².
+        r2_: share of the target's variation that the map explains, see ``PairMoments.r2``.
+        rank_: number of directions of the source that the map uses; D where nothing had to be cut off.
+    """
+
+    name: str
+    solver = "exact"
+    tokens = "shared"
+    error_: float
+    r2_: float
+    rank_: int
+
+    def __init__(self, tokens: str = "shared") -> None:
+        check_tokens(tokens)
+        self.tokens = tokens
+
+    def scored(self, error: float, variation: float, rank: int) -> Self:
+        """Keep the error Σ ‖y − T(x)‖², its share of the target's ``variation`` as R², and the rank."""
+        self.error_, self.r2_, self.rank_ = error, r2(error, variation), rank
+        return self
+
+    def to_module(self) -> nn.Module:
+        """The map as a deployed model holds it, (…, D) -> (…, D)."""
+        raise NotImplementedError
+
+    def example(self, width: int) -> nn.Module:
+        """A map of width D = ``width`` whose numbers mean nothing: for its size and its time."""
+        raise NotImplementedError
+
+    def learned(self) -> dict[str, Any]:
+        """Everything that ``fit`` has set: tensors and plain numbers by name."""
+        return {name: value for name, value in vars(self).items() if name.endswith("_")}
+
+    def restore(self, learned: dict[str, Any]) -> Self:
+        """The inverse of ``learned``."""
+        vars(self).update(learned)
+        return self
+
+
+class Translator(BaseTranslator):
+    """A translator in closed form. A new one is a subclass with a ``name``, ``fit`` and ``to_module``, and one YAML file.
+
+    One with ``held_out`` above 0 asks for that share of the fit images to be kept apart: it finds their sums in
+    ``moments.held_out``.
+    """
+
+    held_out = 0.0
+
+    def fit(self, moments: PairMoments) -> Self:
+        """Learn the map from the sums over all tokens, then end with ``return self.scored(...)``."""
+        raise NotImplementedError
+
+    def example(self, width: int) -> nn.Module:
+        """Fitted to latents whose dimensions are uncorrelated: (…, D) -> (…, D)."""
+        zero, one = torch.zeros(width, dtype=torch.float64), torch.eye(width, dtype=torch.float64)
+        return self.fit(PairMoments(width, zero, zero, one, one, one)).to_module()

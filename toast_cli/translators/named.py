@@ -1,0 +1,25 @@
+"""A translator by its name, set as its file in conf/translator says."""
+
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.registry import CONF, options
+from toast_cli.translators.base import BaseTranslator
+from toast_cli.translators.closed_form import Affine, Identity, Linear, LowRank, Orthogonal, Ridge, Shift
+from toast_cli.translators.trained import DeepMlp, Mlp
+
+_KINDS: dict[str, type[BaseTranslator]] = {
+    kind.name: kind for kind in (Identity, Linear, Affine, Ridge, Orthogonal, LowRank, Shift, Mlp, DeepMlp)
+}
+
+
+def by_name(name: str, **settings: Any) -> BaseTranslator:
+    """The translator that ``translator=<name>`` chooses, with ``settings`` in the place of its file's. Raises ToastError for an unknown name."""
+    known = options("translator", [CONF])
+    if name not in known:
+        raise ToastError(f"translator={name} is not known{did_you_mean(name, known)}: use one of {', '.join(known)}.")
+    stored: Any = OmegaConf.to_container(OmegaConf.load(known[name]))
+    del stored["_target_"]
+    return _KINDS[name](**{**stored, **settings})

@@ -1,0 +1,37 @@
+"""Fitted translators on disk: one safetensors file a run."""
+
+import json
+from collections.abc import Callable, Container, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import safe_open
+from torch import Tensor
+
+from toast_cli.files import write_atomically
+from toast_cli.plans import Map
+from toast_cli.translators.base import FittedMap
+
+
+def save(path: Path, fitted: Mapping[Map, FittedMap]) -> None:
+    """Write what the maps have learned, by map and name; plain numbers go into the file's metadata."""
+    learned = {f"{key}/{name}": value for key, fit in fitted.items() for name, value in fit.learned().items()}
+    tensors = {key: value for key, value in learned.items() if isinstance(value, Tensor)}
+    numbers = {key: value for key, value in learned.items() if key not in tensors}
+    write_atomically(path, safetensors.torch.save(tensors, metadata={"learned": json.dumps(numbers)}))
+
+
+def load(
+    path: Path, restore: Callable[[Map, dict[str, Any]], FittedMap], wanted: Container[Map] | None = None
+) -> dict[Map, FittedMap]:
+    """The inverse of ``save``, for all maps or those ``wanted``; ``restore`` makes a fitted map of what it has learned."""
+    maps: dict[Map, dict[str, Any]] = {}
+    with safe_open(path, framework="pt") as file:
+        numbers = json.loads(file.metadata()["learned"])
+        for name in [*numbers, *file.keys()]:
+            key, _, inside = name.partition("/")
+            parsed = Map.parse(key)
+            if wanted is None or parsed in wanted:
+                maps.setdefault(parsed, {})[inside] = numbers[name] if name in numbers else file.get_tensor(name)
+    return {key: restore(key, values) for key, values in maps.items()}

@@ -1,0 +1,33 @@
+"""The verbs of ``toast``, one file each: how it is called, its help, its work.
+
+A verb's module is light to import, so that ``toast --help`` answers at once; what is heavy is imported where the work is done.
+"""
+
+from typing import Protocol
+
+from toast_cli.verbs import bench, doctor, export, finetune, list, predict, report, run, search, similarity, status
+
+
+class Verb(Protocol):
+    """``USAGE`` and ``SUMMARY`` are its line in ``toast --help``."""
+
+    USAGE: str
+    SUMMARY: str
+
+    def main(self, argv: "list[str]") -> None:  # type: ignore[valid-type]  # ``list`` is a verb here
+        """Do what the words after the verb ask for."""
+
+
+VERBS: dict[str, Verb] = {
+    "run": run,
+    "search": search,
+    "similarity": similarity,
+    "finetune": finetune,
+    "export": export,
+    "predict": predict,
+    "bench": bench,
+    "report": report,
+    "status": status,
+    "doctor": doctor,
+    "list": list,
+}

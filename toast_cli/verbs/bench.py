@@ -1,0 +1,140 @@
+"""``toast bench``: latency, throughput and peak memory of a model and of its shortened versions. Config in, bench.csv out.
+
+Nothing is fitted: how long a map takes does not depend on the numbers in it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toast_cli.errors import ToastError, is_number
+from toast_cli.launch import Help, launch
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from torch import Tensor, nn
+
+    from toast_cli.machine.device import Compute
+
+USAGE = "bench [key=value ...]"
+SUMMARY = "latency, throughput, peak memory of shortened models"
+HELP = Help(
+    "latency (one image), throughput (each model's best batch) and peak memory of a model and of its shortened versions.",
+    """\
+toast bench                                            the embedded model without its last two blocks
+toast bench model=dinov2_s spans=[9-11,7-11]           a model from the hub, two plans
+toast bench model=vit_b model.pretrained=false         random weights are as fast as any
+toast bench translator=identity precision=fp32 seconds=20""",
+    "Results are in outputs/bench/<model>/bench.csv; hydra.run.dir=<dir> puts them elsewhere.",
+)
+
+
+def main(argv: list[str]) -> None:
+    """Measure, print the table and write ``bench.csv`` into the folder that the settings name."""
+    launch("bench", "bench", argv, HELP, bench)
+
+
+def bench(cfg: "DictConfig", path: Path) -> None:
+    """Measure, print the table and write ``bench.csv`` into ``path``. Raises ToastError for invalid settings."""
+    import torch
+
+    from toast_cli.machine.console import say
+    from toast_cli.machine.device import Compute
+    from toast_cli.plans import parse_plans
+    from toast_cli.report.screen import print_timings
+    from toast_cli.runs.results import write_csv
+    from toast_cli.runs.rows import Timing
+    from toast_cli.stages.load import make, make_translator, of_spans, plain
+    from toast_cli.surgery.costs import Costs
+    from toast_cli.surgery.shortened import shorten
+    from toast_cli.translators.by_token import example
+
+    seconds = cfg.seconds
+    if not is_number(seconds) or seconds <= 0:
+        raise ToastError(f"seconds={seconds} is not a time to measure for: use a number above 0, such as seconds=5.")
+    backbone, translator = make(cfg.model, _convert_="all"), make_translator(cfg)
+    plans = parse_plans(plain(cfg.spans), backbone.depth)
+    compute = Compute.pick(cfg.device, cfg.precision, backbone.width)
+    examples = {
+        name: example(each, backbone.width, backbone.prefix_tokens, backbone.tokens)
+        for name, each in ({"": translator} | of_spans(plans, translator)).items()
+    }
+    maps = {span: examples[span.translator] for plan in plans for span in plan.spans}
+    models = [shorten(backbone, plan, maps).to(compute.device, compute.dtype) for plan in plans]
+    say(f"{backbone.label}: {len(plans)} models, {compute.precision} on {compute.device}")
+    measured = _measure(models, backbone.image_size, compute, seconds)
+    costs = Costs(backbone, maps)
+    same = {
+        "model": backbone.label,
+        "translator": translator.name,
+        "precision": compute.precision,
+        "device": compute.device.type,
+        "threads": torch.get_num_threads(),
+    }
+    rows = [
+        Timing(**same, plan=str(plan), blocks_removed=plan.blocks_removed, **costs.columns(plan), **columns)
+        for plan, columns in zip(plans, measured, strict=True)
+    ]
+    path.mkdir(parents=True, exist_ok=True)
+    write_csv(path / "bench.csv", rows, Timing)
+    print_timings(rows)
+    print(path / "bench.csv")
+
+
+def _measure(
+    models: "Sequence[nn.Module]", image_size: int, compute: "Compute", seconds: float
+) -> list[dict[str, Any]]:
+    """The measured columns of each model, the original first."""
+    import torch
+
+    from toast_cli.machine.console import say
+    from toast_cli.machine.memory import peak_memory
+    from toast_cli.machine.timing import best_batch, call, rounds
+
+    shape = (3, image_size, image_size)
+
+    def images(count: int) -> "Tensor":
+        return torch.zeros(count, *shape, device=compute.device, dtype=compute.dtype)
+
+    latency = rounds([call(model, images(1)) for model in models], seconds)
+    say("latency is measured; looking for the best batch of the original")
+    size = best_batch(models[0], images)
+    throughput = rounds([call(model, images(size)) for model in models], seconds)
+    say(f"throughput is measured with {size} images at a time; looking at memory")
+    memory = [peak_memory(model.cpu(), (size, *shape), compute.device) for model in models]
+    return [
+        {
+            **_latency_columns(alone, latency[0]),
+            **_throughput_columns(together, throughput[0], size),
+            "peak_memory_mb": peak,
+            "peak_memory_ratio": peak / memory[0] if peak and memory[0] else None,
+        }
+        for alone, together, peak in zip(latency, throughput, memory, strict=True)
+    ]
+
+
+def _latency_columns(times: list[float], original: list[float]) -> dict[str, Any]:
+    from toast_cli.machine.timing import quartiles, ratio
+
+    low, middle, high = quartiles(times)
+    return {
+        "latency_ms": 1e3 * middle,
+        "latency_ms_low": 1e3 * low,
+        "latency_ms_high": 1e3 * high,
+        "latency_ratio": ratio(times, original),
+        "latency_rounds": len(times),
+    }
+
+
+def _throughput_columns(times: list[float], original: list[float], size: int) -> dict[str, Any]:
+    from toast_cli.machine.timing import quartiles, ratio
+
+    fast, usual, slow = quartiles(times)
+    return {
+        "batch_size": size,
+        "images_per_s": size / usual,
+        "images_per_s_low": size / slow,
+        "images_per_s_high": size / fast,
+        "images_per_s_ratio": 1 / ratio(times, original),
+        "throughput_rounds": len(times),
+    }

@@ -1,0 +1,207 @@
+"""``toast export``: a shortened model as files that load anywhere.
+
+What is written is read back by the runtime that will use it and compared with the model in memory on real images, before it
+gets its name: a mismatch leaves nothing behind.
+"""
+
+import copy
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toast_cli.errors import ToastError, did_you_mean, require_flag
+from toast_cli.launch import Help, launch
+from toast_cli.version import __version__
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from torch import Tensor
+
+    from toast_cli.models.timm_parts import Vit
+    from toast_cli.stages.job import Job
+    from toast_cli.stages.reopen import Reopened
+    from toast_cli.surgery.parts import Part
+
+USAGE = "export <run> [key=value ...]"
+SUMMARY = "a shortened model as files that load anywhere"
+HELP = Help(
+    "a shortened model as files that load anywhere, checked against the model in memory on real images.",
+    """\
+toast export outputs/search/<run>                          what the search has chosen, as safetensors and a recipe
+toast export outputs/run/<run> plan=9-11 dtype=fp16        a plan of a run, at half the size
+toast export outputs/run/<run> plan=9-11 format=onnx       for onnxruntime (pip install toast-cli[onnx])
+toast export outputs/finetune/<run>                        the fine-tuned model""",
+    groups=False,
+)
+_SCRATCH = ".export-"
+# How far another runtime may be off, as a share of the largest output; a file that timm reads back must be exact in fp32.
+_TOLERANCES = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}
+
+
+def main(argv: list[str]) -> None:
+    """Export, and print the folder. The first word is the run's folder, short for ``run=``."""
+    if argv and not argv[0].startswith("-") and "=" not in argv[0]:
+        quoted = argv[0].replace("'", "\\'")
+        argv = [f"run='{quoted}'", *argv[1:]]
+    launch("export", "export", argv, HELP, _job)
+
+
+def _job(cfg: "DictConfig", path: Path) -> None:
+    from omegaconf import OmegaConf
+
+    if OmegaConf.is_missing(cfg, "run"):
+        raise ToastError("toast export needs the folder of a finished run: toast export outputs/run/<run> plan=9-11.")
+    print(export(cfg))
+
+
+@dataclass(frozen=True)
+class _Settings:
+    plan: str | None
+    format: str
+    dtype: str
+    head: str
+    seed: int
+    images: int
+
+    @classmethod
+    def check(cls, cfg: "DictConfig") -> "_Settings":
+        """Raises ToastError for a value that cannot be used."""
+        from toast_cli.surgery.formats import DTYPES, FORMATS
+
+        given = {key: str(cfg[key]).lower() for key in ("format", "dtype", "head")}
+        for key, allowed in (("format", tuple(FORMATS)), ("dtype", tuple(DTYPES)), ("head", ("probe", "none"))):
+            if given[key] not in allowed:
+                raise ToastError(
+                    f"{key}={cfg[key]} is not known{did_you_mean(given[key], allowed)}: use {', '.join(allowed)}."
+                )
+        runs_in = FORMATS[given["format"]].dtypes
+        if given["dtype"] not in runs_in:
+            raise ToastError(
+                f"format={given['format']} has no runtime for dtype={given['dtype']}: use {', '.join(runs_in)}."
+            )
+        for key, least in (("seed", 0), ("images", 1)):
+            if type(cfg[key]) is not int or cfg[key] < least:
+                raise ToastError(f"{key}={cfg[key]} cannot be used: give a whole number from {least}.")
+        return cls(cfg.plan, **given, seed=cfg.seed, images=cfg.images)
+
+
+def export(cfg: "DictConfig") -> Path:
+    """Write, check, name; returns the folder. Raises ToastError for invalid settings, and for a mismatch."""
+    from toast_cli.files import write_atomically
+    from toast_cli.machine.console import say
+    from toast_cli.stages.deploy import deployed
+    from toast_cli.stages.reopen import reopen
+    from toast_cli.surgery.formats import DTYPES, FORMATS
+    from toast_cli.surgery.saved import RECIPE
+
+    settings, fresh = _Settings.check(cfg), require_flag(cfg.fresh, "fresh")
+    source = Path(str(cfg.run)).expanduser()
+    parent = Path(str(cfg.out)).expanduser().parent if cfg.out else Path("outputs/export")
+    parent.mkdir(parents=True, exist_ok=True)
+    with _scratch(parent) as scratch:
+        run = reopen(source, settings.plan, settings.seed, cfg, scratch / "run")
+        out = Path(str(cfg.out)).expanduser() if cfg.out else parent / _name(run, settings)
+        if out.exists() and not (fresh and (out / RECIPE).is_file()):
+            raise ToastError(f"{out} exists: give another out=, or replace an export with fresh=true.")
+        model, parts = deployed(run, settings.head == "probe", settings.seed)
+        folder = scratch / "export"
+        folder.mkdir()
+        FORMATS[settings.format].write(folder, copy.deepcopy(model), DTYPES[settings.dtype])
+        write_atomically(folder / RECIPE, json.dumps(_recipe(model, parts, run, settings, folder), indent=2) + "\n")
+        say(_compare(model, run.job, settings, folder))
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+    size = (out / FORMATS[settings.format].file).stat().st_size
+    say(f"{out / FORMATS[settings.format].file}: {size / 1e6:.1f} MB")
+    return out
+
+
+@contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    """A folder in ``parent`` for the time of this export; those that killed exports left are removed."""
+    from filelock import FileLock
+
+    from toast_cli.runs.folder import held
+
+    for left in parent.glob(f"{_SCRATCH}*"):
+        if (left / ".lock").is_file() and not held(left):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=parent) as scratch, FileLock(Path(scratch) / ".lock"):
+        yield Path(scratch)
+
+
+def _name(run: "Reopened", settings: _Settings) -> str:
+    job = run.job
+    words = (
+        job.backbone.label,
+        job.data.label,
+        run.variant,
+        settings.format,
+        *([settings.dtype] if settings.dtype != "fp32" else []),
+        *(["no_head"] if settings.head == "none" else [f"seed{settings.seed}"] if settings.seed else []),
+    )
+    return "-".join(str(word).replace(":", "_").replace("/", "_") for word in words)
+
+
+def _recipe(model: "Vit", parts: "list[Part]", run: "Reopened", settings: _Settings, folder: Path) -> dict[str, Any]:
+    """All that ``toast_cli.load`` and ``toast predict`` need, and where the model comes from."""
+    from toast_cli.surgery.formats import FORMATS
+    from toast_cli.surgery.saved import WEIGHTS, recipe_of
+
+    job, weights = run.job, folder / WEIGHTS
+    return {
+        **recipe_of(model, job.backbone.recipe, parts),
+        "params": sum(p.numel() for p in model.parameters()),
+        "pretrained_cfg": model.pretrained_cfg,
+        "file": FORMATS[settings.format].file,
+        "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,
+        "dtype": settings.dtype,
+        "plan": str(run.variant.plan),
+        "sequential": run.variant.sequential,
+        "probe_seed": settings.seed if settings.head == "probe" else None,
+        "translators": {name or "own": translator.name for name, translator in job.translators.items()},
+        "fine_tuned": run.tuned is not None,
+        "source": {"weights": job.backbone.fingerprint(), "data": job.data.fingerprint(), "model": job.backbone.label},
+        "row": run.row,
+        "versions": {"toast": __version__, **{name: version(name) for name in ("torch", "timm")}},
+    }
+
+
+def _compare(model: "Vit", job: "Job", settings: _Settings, folder: Path) -> str:
+    """Compare what was written with the model in memory, on test images. Raises ToastError where they are not the same model."""
+    import torch
+
+    from toast_cli.surgery.formats import FORMATS
+
+    runs = FORMATS[settings.format].read(folder)
+    with torch.inference_mode():
+        pairs = [(model(images), runs(images)) for images in _images(job, settings.images)]
+    mine, theirs = (torch.cat(outputs) for outputs in zip(*pairs, strict=True))
+    off = ((mine - theirs).abs().max() / mine.abs().max()).item()
+    agree = int((mine.argmax(1) == theirs.argmax(1)).sum())
+    what = "class" if settings.head == "probe" else "largest feature"
+    told = f"largest difference {off:.1e} of the largest output; the same {what} for {agree} of {len(mine)} images"
+    allowed = 1e-6 if (settings.format, settings.dtype) == ("safetensors", "fp32") else _TOLERANCES[settings.dtype]
+    if not off <= allowed:
+        raise ToastError(
+            f"The {settings.format} file in {settings.dtype} does not do what the model does ({told}; up to {allowed:.0e} is allowed): nothing was "
+            "written; use another dtype= or format=."
+        )
+    return f"{settings.format} {settings.dtype} read back: {told}"
+
+
+def _images(job: "Job", count: int) -> "Iterator[Tensor]":
+    """Normalised test images (N, 3, H, W) on the CPU."""
+    import numpy as np
+
+    for batch in job.batches(job.data.test.only(np.arange(min(count, len(job.data.test)))), job.batch_size):
+        if len(batch.positions):
+            yield job.backbone.normalise(batch.pixels).cpu()

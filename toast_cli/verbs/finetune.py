@@ -1,0 +1,70 @@
+"""``toast finetune``: what training gives back to a shortened model. Config in, finetune.csv and the weights out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toast_cli.launch import Help, launch_in_folder
+from toast_cli.runs import contents
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from toast_cli.runs.folder import RunFolder
+
+USAGE = "finetune [key=value ...]"
+SUMMARY = "train a shortened model: accuracy before and after"
+HELP = Help(
+    "remove a span, put the closed-form map in its place, then train what is left; accuracy before and after.",
+    """\
+toast finetune                                             the embedded model without its last two blocks
+toast finetune spans=[7-11] tune.train_maps=false          the map stays as fitted
+toast finetune spans=none                                  the untouched model, to compare with
+toast finetune model=vit_s data=cifar10 tune.encoder_learning_rate=1e-5 seeds=[0,1,2]""",
+    """\
+The same command again goes on from the last epoch. Results are in outputs/finetune/<model>-<data>-<translator>-<hash>/finetune.csv,
+with the weights in the same folder.""",
+)
+
+
+def main(argv: list[str]) -> None:
+    """Fine-tune in the folder that the settings name, and print the rows."""
+    launch_in_folder("finetune", argv, HELP, [contents.FINETUNE], finetune, _show)
+
+
+def _show(path: Path) -> None:
+    from toast_cli.report.screen import print_tuned
+    from toast_cli.runs.results import read_csv
+    from toast_cli.runs.rows import Tuned
+
+    print_tuned(read_csv(path / contents.FINETUNE, Tuned))
+
+
+def finetune(cfg: "DictConfig", folder: "RunFolder") -> None:
+    """Fit, train, choose, test. Raises ToastError for invalid settings."""
+    from toast_cli.plans import Plan
+    from toast_cli.runs.results import read_csv
+    from toast_cli.runs.rows import Tuned
+    from toast_cli.stages.finetune import held_out, one_plan, tune_seeds
+    from toast_cli.stages.fit import fit
+    from toast_cli.stages.forecast import announce
+    from toast_cli.stages.load import begin, make_probe, plain
+    from toast_cli.stages.tune import Settings, forget
+
+    settings = Settings.check(plain(cfg.tune))
+
+    def plans_of(depth: int) -> list[Plan]:  # before the folder records that a run has begun
+        return one_plan(plain(cfg.spans), plain(cfg.data.fit_images), make_probe(cfg), depth)
+
+    with folder.stage("load"):
+        job = begin(cfg, folder, plans_of)
+        held_out(job.data.train.labels, settings.held_out, job.data.seed)  # so that one image is refused now
+        announce(job, memory=False)
+    with folder.stage("fit"):
+        fitted = fit(job)
+    rows: list[Tuned] = read_csv(folder / contents.FINETUNE, Tuned)
+    if seeds := [seed for seed in job.seeds if seed not in {row.seed for row in rows}]:
+        tune_seeds(job, folder, fitted, settings, seeds, rows)
+    forget(folder)
+    for split in ("train", "test"):
+        job.feature_file(split).path.unlink(missing_ok=True)
+    folder.finish()

@@ -1,0 +1,132 @@
+"""``toast predict``: the classes that an exported model sees in image files."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toast_cli.errors import Parser, ToastError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from toast_cli.models.preprocessing import Transform
+    from toast_cli.surgery.formats import Format
+
+USAGE = "predict <export> <images>"
+SUMMARY = "the classes that an exported model sees in files"
+_BATCH = 16
+
+
+def main(argv: list[str]) -> None:
+    """Print the classes of the images that are named."""
+    parser = Parser(
+        prog="toast predict",
+        description="The classes that an exported model sees in image files.",
+        epilog="example: toast predict outputs/export/<model> photo.jpg holidays/ --top 3",
+    )
+    parser.add_argument("export", type=Path, help="the folder that toast export wrote")
+    parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of images")
+    parser.add_argument("--top", type=int, default=5, help="how many classes (default: %(default)s)")
+    args = parser.parse_args(argv)
+    predict(args.export, args.images, args.top)
+
+
+def predict(export: Path, paths: Iterable[Path], top: int) -> None:
+    """Print the ``top`` classes of every image with their probabilities. Raises ToastError for an export without classes, or no image.
+
+    A file that is no image is named and left out; if all are, that is an error.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from toast_cli.report.screen import wide_console
+    from toast_cli.surgery.saved import read_recipe
+
+    recipe = read_recipe(export)
+    config, names = _classes(recipe, export)
+    if top < 1:
+        raise ToastError(f"--top {top} cannot be used: give a whole number from 1.")
+    form, transform = _format(recipe, export), _transform(config, export)
+    runs = form.read(export)
+    table = Table("image", *(f"{place}." for place in range(1, min(top, len(names)) + 1)))
+    bad: list[str] = []
+    for files, images in _batches(_files(paths), transform, bad):
+        for file, chances in zip(files, runs(images).softmax(-1), strict=True):
+            values, classes = chances.topk(min(top, len(names)))
+            best = zip(classes.tolist(), values.tolist(), strict=True)
+            table.add_row(str(file), *(f"{names[i]} {100 * p:.1f}%" for i, p in best))
+    for told in bad:
+        Console(stderr=True, highlight=False, markup=False).print(told, soft_wrap=True)
+    if not table.row_count:
+        raise ToastError(f"None of the {len(bad)} files is an image that can be decoded.")
+    wide_console().print(table, crop=False)
+
+
+def _classes(recipe: Mapping[str, Any], export: Path) -> tuple[dict[str, Any], list[str]]:
+    """timm's config of the exported model, and the names of its classes."""
+    config = recipe.get("pretrained_cfg")
+    names = config.get("label_names") if isinstance(config, dict) else None
+    if not isinstance(config, dict) or not names:
+        raise ToastError(f"{export} was exported with head=none and names no classes: export it with head=probe.")
+    return config, names
+
+
+def _format(recipe: Mapping[str, Any], export: Path) -> "Format":
+    from toast_cli.surgery.formats import FORMATS
+    from toast_cli.surgery.saved import RECIPE
+
+    form = next((form for form in FORMATS.values() if form.file == recipe.get("file")), None)
+    if form is None:
+        raise ToastError(f"{export / RECIPE} names no model file that toast export writes: export the model again.")
+    if form.executes:  # torch.export.load falls back on pickle and evaluates expressions
+        raise ToastError(
+            f"{export / form.file} is not opened, since torch.export.load executes what such a file may hold: export with format=safetensors "
+            "or onnx for toast predict, or load it yourself if you wrote it."
+        )
+    return form
+
+
+def _transform(config: Mapping[str, Any], export: Path) -> "Transform":
+    from toast_cli.models.preprocessing import to_input
+    from toast_cli.surgery.saved import RECIPE
+
+    try:
+        return to_input(config)
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise ToastError(
+            f"{export / RECIPE} describes no preprocessing ({type(e).__name__}: {e}): export the model again."
+        ) from e
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    from PIL import Image
+
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise ToastError(f"{path} does not exist: give image files or folders of images.")
+        endings = Image.registered_extensions()
+        found += sorted(file for file in path.rglob("*") if file.suffix.lower() in endings) if path.is_dir() else [path]
+    if not found:
+        raise ToastError(f"{', '.join(map(str, paths))} holds no image files: give others.")
+    return found
+
+
+def _batches(files: list[Path], transform: "Transform", bad: list[str]) -> "Iterator[tuple[list[Path], Tensor]]":
+    """Files with their normalised images (N, 3, H, W); ``bad`` collects what is wrong with others."""
+    import torch
+    from PIL import Image
+
+    from toast_cli.data.images import UNDECODABLE, to_rgb
+
+    for start in range(0, len(files), _BATCH):
+        good, images = [], []
+        for file in files[start : start + _BATCH]:
+            try:
+                with Image.open(file) as image:
+                    images.append(transform(to_rgb(image)))
+                good.append(file)
+            except UNDECODABLE as e:
+                bad.append(f"{file} cannot be decoded and is left out: {' '.join(str(e).split())}")
+        if good:
+            yield good, torch.stack(images)

@@ -1,0 +1,133 @@
+"""``toast report``: any number of runs in; one table, its pictures and a page to read out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toast_cli.errors import Parser, ToastError
+from toast_cli.runs.contents import FINETUNE, RESULTS, SIMILARITY
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from toast_cli.report.findings import Finding
+    from toast_cli.runs.archive import CompleteRun
+    from toast_cli.runs.rows import Similarity, Tuned
+
+    Tunings = list[tuple[Tuned, dict[str, object]]]  # rows, each with the settings of its run
+
+USAGE = "report <folders>"
+SUMMARY = "tables, figures and a page from any number of runs"
+
+
+def main(argv: list[str]) -> None:
+    """Write the report, and print where its page is."""
+    parser = Parser(
+        prog="toast report",
+        description="One table, its figures and a page to read, from any number of runs.",
+        epilog="example: toast report outputs/run outputs/similarity --out report",
+    )
+    parser.add_argument("folders", nargs="+", type=Path, help="folders of runs, or folders that hold them")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/report"), help="where it is written (default: %(default)s)"
+    )
+    args = parser.parse_args(argv)
+    print(report(args.folders, args.out))
+
+
+def report(places: list[Path], out: Path) -> Path:
+    """Write everything into ``out``; returns the page. Raises ToastError for what cannot be read or compared."""
+    from toast_cli.files import write_atomically
+    from toast_cli.report import page, tables
+    from toast_cli.report.findings import findings_of
+    from toast_cli.runs.archive import find
+
+    for place in places:
+        if not place.is_dir():
+            raise ToastError(
+                f"{place} is not a folder: give folders of runs, or one that holds them, such as outputs/run."
+            )
+    runs, similarities, tunings = _read(places)
+    if not runs and not similarities and not tunings:
+        raise ToastError(
+            f"No complete run lies in {', '.join(map(str, places))}: give folders that toast run, similarity or finetune wrote."
+        )
+    findings = findings_of(runs)
+    out.mkdir(parents=True, exist_ok=True)
+    found = tables.by_model(findings) + tables.of_tuned(tunings)
+    _write_tables(out, findings, similarities, tunings)
+    write_atomically(out / "tables.md", "\n".join(map(tables.markdown, found)))
+    write_atomically(out / "tables.tex", "\n".join(map(tables.latex, found)))
+    shown = _draw(_pictures(runs, findings, similarities), out / "figures")
+    sources = [path for file in (RESULTS, SIMILARITY, FINETUNE) for path in find(places, file)[0]]
+    write_atomically(out / "report.html", page.render(sources, found, shown))
+    return out / "report.html"
+
+
+def _read(places: list[Path]) -> "tuple[list[CompleteRun], list[Similarity], Tunings]":
+    """The complete runs in ``places``, and the rows of those of similarity and fine-tuning."""
+    from toast_cli.runs.archive import CompleteRun, settings
+    from toast_cli.runs.results import read_csv
+    from toast_cli.runs.rows import Similarity, Tuned
+
+    runs = [CompleteRun.read(path) for path in _complete(places, RESULTS)]
+    similarities = [row for path in _complete(places, SIMILARITY) for row in read_csv(path / SIMILARITY, Similarity)]
+    tunings = [
+        (row, settings(path)) for path in _complete(places, FINETUNE) for row in read_csv(path / FINETUNE, Tuned)
+    ]
+    return runs, similarities, tunings
+
+
+def _complete(places: list[Path], file: str) -> list[Path]:
+    from toast_cli.machine.console import say
+    from toast_cli.runs.archive import find
+
+    complete, others = find(places, file)
+    for path in others:
+        say(f"{path} is not complete and left out: the command that began it finishes it.")
+    return complete
+
+
+def _write_tables(out: Path, findings: "list[Finding]", similarities: "list[Similarity]", tunings: "Tunings") -> None:
+    """The CSV tables, those that have rows."""
+    from toast_cli.report.findings import Finding
+    from toast_cli.runs.results import write_csv
+    from toast_cli.runs.rows import Similarity, Tuned
+
+    for name, rows, kind in (
+        (RESULTS, findings, Finding),
+        (SIMILARITY, similarities, Similarity),
+        (FINETUNE, [row for row, _ in tunings], Tuned),
+    ):
+        if rows:
+            write_csv(out / name, rows, kind)
+
+
+def _pictures(
+    runs: "list[CompleteRun]", findings: "list[Finding]", similarities: "list[Similarity]"
+) -> "dict[str, Figure]":
+    """Every figure by its file's name."""
+    from toast_cli.report import gallery, similarity
+
+    depths = {run.rows[0].model: run.record["depth"] for run in runs}
+    return {
+        **gallery.of_findings(findings, depths),
+        **similarity.of_guides(findings, similarities),
+        **similarity.of_similarity(similarities),
+        **gallery.of_projections(runs),
+    }
+
+
+def _draw(pictures: "dict[str, Figure]", folder: Path) -> dict[str, bytes]:
+    """Every picture as PNG and PDF in ``folder``; the PNGs by name."""
+    from toast_cli.machine.console import progress
+    from toast_cli.report import figures
+
+    if pictures:
+        folder.mkdir(exist_ok=True)
+    drawn = {}
+    with progress("figures", len(pictures), unit="figures") as advance:
+        for name, figure in pictures.items():
+            figures.save(figure, folder / name)
+            drawn[name] = (folder / f"{name}.png").read_bytes()
+            advance(1)
+    return drawn

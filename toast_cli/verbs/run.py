@@ -1,0 +1,127 @@
+"""``toast run``: config in, rows out.
+
+model + data → one streaming pass of moments → translators → one pass of features for every plan → probes → results.csv
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toast_cli.errors import require_flag
+from toast_cli.launch import Help, launch
+from toast_cli.runs import contents
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from toast_cli.machine.team import Team
+    from toast_cli.runs.folder import RunFolder
+
+USAGE = "run [key=value ...]"
+SUMMARY = "sweep over spans: results.csv, summary.csv, a table"
+HELP = Help(
+    "remove spans of a vision transformer's blocks, put a closed-form map in their place, measure what that costs and saves.",
+    """\
+toast run                                                  the embedded model on the embedded digits: offline, a minute
+toast run model=dinov2_s data=cifar10 seeds=[0,1,2]        every span of a model from the hub
+toast run model=vit_b data=folder data.path=photos         your own images: photos/train/<class>/, photos/test/<class>/
+toast run model=dinov2_s model.checkpoint=w.safetensors data=cifar10 data.path=cifar10    no internet
+toast run spans=[9-11,2-3+9-11] translator=identity        two plans: one span; two spans together
+toast run -m model=vit_s,deit_s data=mnist,cifar10         every combination, one after the other
+toast run experiment=smoke/digits                          a file of settings by name
+toast run --cfg job                                        show the settings, run nothing
+toast run --config-dir my_conf data=mine                   with your own groups next to toast's""",
+    """\
+The same command again finishes what is missing. Results are in outputs/run/<model>-<data>-<translator>-<hash>/results.csv;
+hydra.run.dir=<dir> puts them elsewhere. Completion in bash: eval "$$(toast -sc install=bash)".""",
+)
+
+
+def main(argv: list[str]) -> None:
+    """Run in the folder that the settings name, alone or as one of several processes, and print the table."""
+    launch("run", "config", argv, HELP, _job)
+
+
+def _job(cfg: "DictConfig", path: Path) -> None:
+    from toast_cli.machine.team import join
+    from toast_cli.runs.folder import open_folder
+
+    dry = require_flag(cfg.dry, "dry")
+    with join() as team:
+        if dry:
+            if team.leads:
+                dry_run(cfg, path)
+            return
+        if not team.leads:
+            if team.share(False):
+                assist(cfg, path, team)
+            return
+        with open_folder(path, cfg, [contents.RESULTS, contents.SUMMARY]) as folder:
+            if team.share(not folder.complete):
+                run(cfg, folder, team)
+    _show(path)
+    print(path / contents.RESULTS)
+
+
+def _show(path: Path) -> None:
+    from toast_cli.report.screen import print_table
+    from toast_cli.runs.results import read_csv
+    from toast_cli.runs.rows import Summary
+
+    print_table(read_csv(path / contents.SUMMARY, Summary))
+
+
+def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
+    """Bring the run in ``folder`` to its end from wherever it stands; finished stages are not done again.
+
+    This is what the first of several processes does; the others ``assist``. Raises ToastError for invalid settings.
+    """
+    from toast_cli.runs.results import read_csv, summarise, write_csv
+    from toast_cli.runs.rows import Row, Summary
+    from toast_cli.stages.encode import encode
+    from toast_cli.stages.fit import fit
+    from toast_cli.stages.forecast import announce
+    from toast_cli.stages.load import begin
+    from toast_cli.stages.probe import missing_seeds, score
+    from toast_cli.stages.reopen import take_features
+
+    keep_features = require_flag(cfg.keep_features, "keep_features")
+    if cfg.features_from is not None:
+        take_features(cfg, folder)
+    with folder.stage("load"):
+        job = begin(cfg, folder, team=team)
+        folder.note(feature_bytes=announce(job).features)
+    with folder.stage("fit"):
+        fitted = fit(job)
+    if team.share(bool(missing_seeds(job))):
+        maps = job.modules(fitted)
+        with folder.stage("encode"):
+            encode(job, maps)
+        with folder.stage("probe"):
+            score(job, fitted, maps)
+    write_csv(folder / contents.SUMMARY, summarise(read_csv(folder / contents.RESULTS, Row)), Summary)
+    if not keep_features:
+        for split in ("train", "test"):
+            job.feature_file(split).path.unlink(missing_ok=True)
+    folder.finish()
+
+
+def assist(cfg: "DictConfig", path: Path, team: "Team") -> None:
+    """What every process of a run but the first does: its share of fitting and encoding, none of the writing."""
+    from toast_cli.runs.folder import Folder
+    from toast_cli.stages.encode import encode
+    from toast_cli.stages.fit import fit
+    from toast_cli.stages.load import load
+
+    job = load(cfg, Folder(path), team=team)
+    fitted = fit(job)
+    if team.share(False):
+        encode(job, job.modules(fitted))
+
+
+def dry_run(cfg: "DictConfig", path: Path) -> None:
+    """``dry=true``: say what the run would do and take, and do nothing. Raises ToastError as the run would."""
+    from toast_cli.runs.folder import Folder
+    from toast_cli.stages.forecast import tell
+    from toast_cli.stages.load import load
+
+    tell(load(cfg, Folder(path)))

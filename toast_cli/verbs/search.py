@@ -1,0 +1,152 @@
+"""``toast search``: the best plan under a budget.
+
+Every single span is measured; what several spans cost together is predicted from that; the most promising plans are measured
+in one walk, predictions are corrected by what was measured, and so on until nothing new is promising. All of this uses
+held-out train images. The plans found are refitted, and see the test images once.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toast_cli.errors import ToastError, require_flag
+from toast_cli.launch import Help, launch_in_folder
+from toast_cli.runs import contents
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from toast_cli.runs.folder import RunFolder
+    from toast_cli.search.budget import Budget
+    from toast_cli.search.measured import Survey
+    from toast_cli.search.rounds import Settings
+    from toast_cli.search.sizes import Sizes
+
+USAGE = "search [key=value ...]"
+SUMMARY = "the best plan under a budget, of any number of spans"
+HELP = Help(
+    "the best plan of any number of spans under a budget, chosen on held-out train images, scored on test once.",
+    """\
+toast search                                               the best plans of the embedded model, for 1 to 6 blocks removed
+toast search budget.gflops=0.75                            the best that takes three quarters of the operations
+toast search target.accuracy_drop=0.01                     the smallest within a point of accuracy
+toast search model=vit_s data=cifar10 budget.blocks=4 probe=logistic""",
+    """\
+The same command again goes on from the last round. Results are in outputs/search/<model>-<data>-<translator>-<hash>:
+front.csv (the plans found), search.csv (all that were measured), results.csv (their test accuracies), front.png.""",
+)
+
+
+def main(argv: list[str]) -> None:
+    """Search in the folder that the settings name, and print the front."""
+    launch_in_folder("search", argv, HELP, [contents.FRONT], search, _show)
+
+
+def _show(path: Path) -> None:
+    from toast_cli.report.screen import print_front
+    from toast_cli.runs.results import read_csv
+    from toast_cli.runs.rows import Found
+
+    print_front(read_csv(path / contents.FRONT, Found))
+
+
+def search(cfg: "DictConfig", folder: "RunFolder") -> None:
+    """Fit, measure, choose, test. Raises ToastError for invalid settings, and for a budget that no plan meets."""
+    from toast_cli.plans import Plan
+    from toast_cli.report.figures import save
+    from toast_cli.runs.results import read_csv
+    from toast_cli.runs.rows import Found
+    from toast_cli.search.figure import picture
+    from toast_cli.search.measured import Survey
+    from toast_cli.search.rounds import Settings, measure_rounds, single_spans
+    from toast_cli.stages.load import begin, make_translator, plain
+
+    settings, own = Settings.check(plain(cfg.search)), make_translator(cfg).name
+    _refuse_what_is_for_runs(cfg)
+    refit = require_flag(cfg.fit.sequential, "fit.sequential")
+    names = ("", *(name for name in settings.beside if name != own))
+
+    def singles(depth: int) -> list[Plan]:
+        _budget(cfg, settings, depth)  # before the folder records that a run has begun
+        return [Plan(), *single_spans(depth, names)]
+
+    with folder.stage("load"):
+        job = begin(cfg, folder, singles)
+        budget = _budget(cfg, settings, job.backbone.depth)
+    with folder.stage("fit"):
+        survey = Survey(job, settings.images)
+    with folder.stage("measure"):
+        sizes = measure_rounds(survey, settings, budget, names)
+    if not (folder / contents.FRONT).is_file():  # the last table: what comes after it needs no features
+        _test(folder, survey, sizes, (False, True) if refit else (False,), len(names))
+    found = read_csv(folder / contents.FRONT, Found)
+    if budget.given and not any(row.chosen for row in found):
+        _say_that_none_is_chosen(budget)
+    save(picture(list(survey.measured.values()), found), folder / "front")
+    for file in contents.features_in(folder.path):  # those of a round that was killed at its end too
+        file.unlink()
+    folder.finish()
+
+
+def _test(folder: "RunFolder", survey: "Survey", sizes: "Sizes", kinds: tuple[bool, ...], translators: int) -> None:
+    """Refit the plans found, encode and probe them, and write the front. ``kinds``: independent fits, sequential ones, or both."""
+    from toast_cli.plans import Plan
+    from toast_cli.runs.results import read_csv, summarise, write_csv
+    from toast_cli.runs.rows import Found, Row, Summary
+    from toast_cli.search.front import best_measured, front_of
+    from toast_cli.stages.encode import encode
+    from toast_cli.stages.fit import fit
+    from toast_cli.stages.forecast import announce
+    from toast_cli.stages.probe import score
+
+    best = best_measured(survey, sizes)
+    plans = dict.fromkeys([Plan(), *best, *(survey.rival(plan.blocks_removed) for plan in best)])
+    final = replace(survey.job, plans=list(plans), sequential=kinds, feature_prefix="front-")
+    announce(final, memory=False)
+    with folder.stage("refit"):
+        fitted = fit(final)
+    maps = final.modules(fitted)
+    with folder.stage("encode"):  # the front needs the features too, where all rows are there already
+        encode(final, maps)
+    with folder.stage("probe"):
+        score(final, fitted, maps)
+    rows = read_csv(folder / contents.RESULTS, Row)
+    write_csv(folder / contents.SUMMARY, summarise(rows), Summary)
+    write_csv(folder / contents.FRONT, front_of(final, best, survey, sizes, translators), Found)
+
+
+def _say_that_none_is_chosen(budget: "Budget") -> None:
+    from toast_cli.machine.console import say
+
+    say(f"As refitted and timed, none of the plans found meets {budget}: the front is there to choose from.")
+
+
+def _refuse_what_is_for_runs(cfg: "DictConfig") -> None:
+    """Raises ToastError for settings that a search would ignore."""
+    from omegaconf import OmegaConf
+
+    if cfg.spans not in (None, "none"):
+        raise ToastError(
+            f"spans={cfg.spans} is not for toast search, which finds the spans: leave it out, or use toast run."
+        )
+    if require_flag(cfg.keep_features, "keep_features") or cfg.features_from is not None:
+        raise ToastError(
+            "keep_features and features_from are not for toast search, which encodes round by round: leave them out, or use toast run."
+        )
+    if OmegaConf.is_list(cfg.data.fit_images) and len(cfg.data.fit_images) > 1:
+        raise ToastError(
+            f"data.fit_images={cfg.data.fit_images} are several numbers, and toast search fits its maps once: give one, such as 500."
+        )
+
+
+def _budget(cfg: "DictConfig", settings: "Settings", depth: int) -> "Budget":
+    """What the settings ask for of a model of ``depth`` blocks. Raises ToastError for what is not possible."""
+    from toast_cli.search.budget import Budget
+    from toast_cli.stages.load import plain
+
+    budget = Budget.check(plain(cfg.budget), plain(cfg.target), depth)
+    if settings.blocks is not None and not (budget.blocks or 1) <= settings.blocks < depth:
+        raise ToastError(
+            f"search.blocks={settings.blocks} cannot be used: give a whole number from {budget.blocks or 1} to {depth - 1}."
+        )
+    return budget
