@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import save_image_folder, tiny
-from tests.test_saved import damage, saved
+from tests.surgery.test_saved import damage, saved
 from toast_cli.models import factory as models
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_probes import problem
+from tests.probes.test_batched import problem
 from toast_cli.errors import ToastError
 from toast_cli.probes.classifiers import KnnProbe, LogisticProbe, PretrainedHead
 from toast_cli.runs.features import Features

@@ -38,6 +38,6 @@ def test_mistakes_are_found_dry_too(toast):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of another process is read from /proc")
 def test_memory_is_foretold_within_30_percent():
-    script = Path(__file__).parents[1] / "scripts" / "check_forecast.py"
+    script = Path(__file__).parents[2] / "scripts" / "check_forecast.py"
     done = subprocess.run([sys.executable, str(script), *SMALL], capture_output=True, text=True, check=True)
     assert 0.7 < float(re.search(r"^memory: .* ratio ([\d.]+)", done.stdout, re.MULTILINE)[1]) < 1.3

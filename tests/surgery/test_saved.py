@@ -9,7 +9,7 @@ import timm
 import torch
 
 from tests.conftest import pixels, tiny
-from tests.test_models import FAMILIES
+from tests.models.test_families import FAMILIES
 from toast_cli import Plan, Span, compress, load
 from toast_cli.errors import ToastError
 from toast_cli.layers import ByPosition, Residual, Shift, build, describe

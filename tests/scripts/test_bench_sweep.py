@@ -17,7 +17,7 @@ from toast_cli.stages.walk import Encoder, latents
 from toast_cli.surgery import shorten
 from toast_cli.translators.closed_form import Linear
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_sweep.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_sweep.py"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-PATH = Path(__file__).parent.parent / "scripts" / "refit_gain.py"
+PATH = Path(__file__).parents[2] / "scripts" / "refit_gain.py"
 
 
 @pytest.fixture(scope="module")
