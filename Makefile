@@ -1,4 +1,4 @@
-.PHONY: run test check smoke bench weights wheel constraints
+.PHONY: run test fast check ci smoke bench weights wheel constraints
 
 run:          ## the main job on the embedded model
 	uv run toast run
@@ -6,13 +6,19 @@ run:          ## the main job on the embedded model
 test:         ## all tests; TOAST_TEST_ASSETS=<dir> adds those on real weights
 	uv run pytest
 
-check:        ## style and types
-	uv run ruff check . && uv run ruff format --check . && uv run mypy
+fast:         ## all tests but the slow ones
+	uv run pytest -m "not slow"
+
+check:        ## style, types, the order of the wings
+	uv run ruff check . && uv run ruff format --check . && uv run mypy && uv run lint-imports
+
+ci:           ## everything that must hold before a change lands
+	.ci/run
 
 smoke:        ## every stage in seconds
 	uv run toast run experiment=smoke/digits fresh=true
 
-bench:        ## the sweep beside a plain procedure, on the embedded model
+bench:        ## the sweep and a plain procedure, compared on the embedded model
 	uv run python scripts/bench_sweep.py --quick
 
 weights:      ## train the embedded model again
