@@ -1,10 +1,11 @@
-"""How fast a sweep is, beside a plain procedure on the same machine, model, images and probe, and beside the machine itself.
+"""How fast a sweep is, compared with a plain procedure and with what the machine itself can do.
 
     python scripts/bench_sweep.py --quick                      the embedded model, 3 minutes
     python scripts/bench_sweep.py model=dinov2_s model.checkpoint=w.safetensors data=cifar10 data.path=cifar10
 
-Takes the settings of `toast run`; everything is measured on parts that fit into half an hour, and what is extrapolated
-from them says so. Prints its tables and writes each as <out>/<table>.csv.
+Takes the settings of `toast run`; both use the same machine, model, images and probe. Everything is measured on parts
+that fit into half an hour, and what is extrapolated from them says so. Prints its tables and writes each as
+<out>/<table>.csv.
 """
 
 import argparse
@@ -98,13 +99,13 @@ def dtypes(backbone: Backbone, compute: Compute) -> list[torch.dtype]:
 
 
 def sample(images: Images, backbone: Backbone, count: int) -> Tensor:
-    """``count`` images of them, some more than once where they are fewer."""
+    """``count`` of the images, uint8 (N, 3, H, W), some more than once if there are fewer."""
     pixels = next(images.batches(backbone.transform, min(count, len(images)))).pixels
     return pixels.repeat(-(-count // len(pixels)), 1, 1, 1)[:count]
 
 
 def seconds(call: Callable[[], object], repeat: int = 5) -> float:
-    """Median over ``repeat`` calls after one to warm up; whatever the device was asked to do is finished."""
+    """Median over ``repeat`` calls after one as a warm-up; each includes all the work it gives the device."""
     times = []
     for _ in range(repeat + 1):
         begun = time.perf_counter()
@@ -149,7 +150,7 @@ def naive_latents(backbone: Backbone, data: Data, batch: int) -> list[Tensor]:
 
 @torch.inference_mode()
 def naive_fit(stored: list[Tensor], span: Span) -> nn.Module:
-    """Least squares on the stacked tokens."""
+    """Least squares on the stacked tokens (n, D) of each layer."""
     x, y = stored[span.start], stored[span.end]
     module = nn.Linear(x.shape[1], y.shape[1], bias=False, device=x.device)
     module.weight.copy_(torch.linalg.lstsq(x, y, driver="gels").solution.T)
@@ -158,12 +159,12 @@ def naive_fit(stored: list[Tensor], span: Span) -> nn.Module:
 
 @torch.inference_mode()
 def naive_encode(backbone: Backbone, model: nn.Module, images: Images, batch: int) -> Tensor:
-    """Every image decoded and run through the shortened model."""
+    """Every image decoded and run through the shortened model: features (N, F)."""
     return torch.cat([model(backbone.normalise(pixels)).cpu() for pixels in decoded(images, backbone, batch)])
 
 
 def naive_probe(train: Tensor, labels: np.ndarray, classes: int) -> nn.Module:
-    """One linear layer, Adam, five epochs."""
+    """One linear layer, Adam, five epochs, on features (N, F) and labels (N,)."""
     probe, target = nn.Linear(train.shape[1], classes), torch.from_numpy(labels)
     optimizer = torch.optim.Adam(probe.parameters(), lr=1e-2)
     for _ in range(5):
@@ -180,7 +181,7 @@ def decoded(images: Images, backbone: Backbone, batch: int) -> Iterator[Tensor]:
 
 
 def naive(backbone: Backbone, data: Data, batch: int) -> dict:
-    """Measure four spans, fit seconds = images × (a + b × blocks) to their encoding, and add up all spans and the untouched model."""
+    """Measure four spans, fit seconds = images × (a + b × blocks) to their encoding, and add up all plans."""
     depth = backbone.depth
     storing, stored = timed(lambda: naive_latents(backbone, data, batch))
     measured = []
@@ -215,7 +216,7 @@ def naive(backbone: Backbone, data: Data, batch: int) -> dict:
 
 
 def sweep(cfg: DictConfig, backbone: Backbone, data: Data, compute: Compute, batch: int) -> list[dict]:
-    """The whole sweep, extrapolated to WHOLE from the rates of each stage: the plain procedure, then `toast run` itself."""
+    """The whole sweep, extrapolated to WHOLE from each stage's rate: the plain procedure, then `toast run` itself."""
     rows = [naive(backbone, data, batch)]
     auto = Compute.pick(str(compute.device), "auto", backbone.width).precision
     for precision in dict.fromkeys(["fp32", auto]):
@@ -240,7 +241,7 @@ def sweep(cfg: DictConfig, backbone: Backbone, data: Data, compute: Compute, bat
 
 
 def fit(backbone: Backbone, pixels: Tensor, batch: int) -> tuple[dict[Span, nn.Module], list[dict]]:
-    """Maps of all pairs, what their sums and solves take beside the encoding, and how far fp32 products move them from float64."""
+    """The maps of all pairs, what their sums and solves take next to encoding, and how far fp32 moves them from float64."""
     spans = paper_spans(backbone.depth)
     single, double = Moments((s.start, s.end) for s in spans), Moments((s.start, s.end) for s in spans)
     encode, sums = [], []
@@ -255,13 +256,13 @@ def fit(backbone: Backbone, pixels: Tensor, batch: int) -> tuple[dict[Span, nn.M
     cka, _ = timed(lambda: [single.pair(s.start, s.end).cka() for s in spans])
     moved, r2 = [], []
     for span in spans:
-        pair = dataclasses.replace(double.pair(span.start, span.end), dtype=single.dtype)  # the same idea of rank
+        pair = dataclasses.replace(double.pair(span.start, span.end), dtype=single.dtype)  # the same notion of rank
         exact, ours = Linear().fit(pair), fitted[span].weight_.double()
         change = ours - exact.weight_.double()
         size = (exact.weight_.double() * (pair.xx @ exact.weight_.double())).sum()
         moved.append(((change * (pair.xx @ change)).sum() / size).sqrt().item())
         r2.append(abs(fitted[span].r2_ - exact.r2_))
-    later = slice(1, None)  # the first batch warms up, and sets the bases
+    later = slice(1, None)  # the first batch is a warm-up, and sets the bases
     extra, steady = sums[0] - statistics.median(sums[later]), statistics.median(sums[later]) / batch
     whole = steady * WHOLE["fit"] + max(extra, 0) + solve
     once = statistics.median(encode[later]) / batch
@@ -302,7 +303,7 @@ def efficiency(backbone: Backbone, pixels: Tensor, maps: dict[Span, nn.Module], 
     backbone = backbone.on(pixels.device, dtype)
     encoder = Encoder(backbone, plans_of(maps), maps)
     peaks, walks = [products(backbone, batch, dtype)], []
-    for _ in range(3):  # in turn, and for as long: a machine may slow down under a load that lasts
+    for _ in range(3):  # in turn, and for equally long: a machine may slow down under a lasting load
         walks.append(timed(lambda: encoder(pixels[:batch]))[0] / batch)
         peaks.append(products(backbone, batch, dtype))
     took, peak = statistics.median(walks), statistics.median(peaks)
@@ -323,7 +324,7 @@ def efficiency(backbone: Backbone, pixels: Tensor, maps: dict[Span, nn.Module], 
 
 
 def products(backbone: Backbone, batch: int, dtype: torch.dtype, at_least: float = 3.0) -> float:
-    """TFLOP/s of qkv, projection and MLP as bare products into buffers that are there already, over ``at_least`` seconds."""
+    """TFLOP/s of qkv, projection and MLP as bare products into existing buffers, over ``at_least`` seconds."""
     rows, d, device = batch * backbone.tokens, backbone.width, backbone.mean.device
     shapes = ((d, 3 * d), (d, d), (d, 4 * d), (4 * d, d))
     tensors = [
@@ -340,7 +341,7 @@ def products(backbone: Backbone, batch: int, dtype: torch.dtype, at_least: float
 
 
 def exactness(backbone: Backbone, pixels: Tensor, maps: dict[Span, nn.Module]) -> list[dict]:
-    """Relative differences of features, the largest over spans: against the shortened timm models, and bf16 against fp32."""
+    """Relative differences of features over spans: fp32 against the shortened timm models, and bf16 against fp32."""
     plans = plans_of(maps)
     exact = Encoder(backbone, plans, maps)(pixels)
     chosen = range(0, len(plans), max(1, len(plans) // 8))
@@ -370,7 +371,7 @@ def difference(what: str, values: list[float]) -> dict:
 
 
 def decode(backbone: Backbone, data: Data, sweeps: list[dict], batch: int) -> list[dict]:
-    """Images a second of decoding and preprocessing alone, in this process, beside those of the model."""
+    """Images per second of decoding and preprocessing alone, in this process, next to those of the model."""
     took, _ = timed(lambda: [None for _ in data.train.batches(backbone.transform, batch)])
     rows = [{"what": "decode and preprocess, one process", "images_per_s": len(data.train) / took}]
     rows += [
@@ -381,7 +382,7 @@ def decode(backbone: Backbone, data: Data, sweeps: list[dict], batch: int) -> li
 
 
 def probes(sweeps: list[dict], images: int = 4096, plans: int = 67, width: int = 384, classes: int = 10) -> dict:
-    """A probe of all plans from features on disk, extrapolated to 50 000 images and 3 seeds, beside encoding these."""
+    """A probe of all plans from features on disk, extrapolated to 50 000 images and 3 seeds, next to encoding them."""
     generator = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as place:
         file = FeatureFile(Path(place) / "features.f32", images, plans, width)
@@ -395,7 +396,7 @@ def probes(sweeps: list[dict], images: int = 4096, plans: int = 67, width: int =
 
 
 def growth() -> list[dict]:
-    """`toast run spans=single` on the embedded model and as many digits, repeated: seconds and peak memory of the process."""
+    """Seconds and peak memory of `toast run spans=single` on the embedded model, for growing numbers of digits."""
     rows = []
     for count in (1000, 4000, 16000):
         with tempfile.TemporaryDirectory() as place:

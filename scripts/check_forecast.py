@@ -1,9 +1,9 @@
-"""How right `toast run dry=true` is: what it foretells of a run's memory and time, beside what the run then takes. Linux.
+"""How accurate `toast run dry=true` is: the memory and time it predicts, next to what the run then takes. Linux.
 
     python scripts/check_forecast.py                                                   # the embedded model
     python scripts/check_forecast.py model=vit_b model.pretrained=false spans=single   # any settings of toast run
 
-Memory is what the process holds for itself (RssAnon), looked at every 10 ms; both are ratios foretold / taken.
+Memory is what the process holds for itself (RssAnon), read every 10 ms. Both ratios are predicted / taken.
 """
 
 import re
@@ -18,7 +18,7 @@ SIZES = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def foretold(settings: list[str], folder: Path) -> tuple[float, float]:
-    """(GB of memory, seconds after loading) by a dry run."""
+    """(GB of memory, seconds after loading) that a dry run predicts."""
     words = [*TOAST, *settings, "dry=true", f"hydra.run.dir={folder}"]
     text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     number, unit = re.search(r"^time ([\d.]+) (\w+)", text, re.MULTILINE).groups()
@@ -26,7 +26,7 @@ def foretold(settings: list[str], folder: Path) -> tuple[float, float]:
 
 
 def taken(settings: list[str], folder: Path) -> tuple[float, float]:
-    """(GB of memory at most, seconds of the stages after loading) by the run itself."""
+    """(GB of memory at most, seconds of the stages after loading) that the run itself takes."""
     most = 0
     with (folder.parent / "log").open("w") as log:
         process = subprocess.Popen([*TOAST, *settings, f"hydra.run.dir={folder}"], stdout=log, stderr=log)
@@ -48,8 +48,8 @@ def main() -> None:
         folder = Path(place) / "run"
         memory, seconds = foretold(settings, folder)
         real_memory, real_seconds = taken(settings, folder)
-    print(f"memory: {memory:.2f} GB foretold, {real_memory:.2f} GB taken, ratio {memory / real_memory:.2f}")
-    print(f"time:   {seconds:.0f} s foretold, {real_seconds:.0f} s taken, ratio {seconds / real_seconds:.2f}")
+    print(f"memory: {memory:.2f} GB predicted, {real_memory:.2f} GB taken, ratio {memory / real_memory:.2f}")
+    print(f"time:   {seconds:.0f} s predicted, {real_seconds:.0f} s taken, ratio {seconds / real_seconds:.2f}")
 
 
 if __name__ == "__main__":

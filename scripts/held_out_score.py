@@ -1,4 +1,4 @@
-"""How well may plans be chosen on train images? Rank correlation of held-out scores with test accuracies over a run's plans.
+"""How well can plans be chosen on train images? Rank correlation of held-out scores with test accuracies.
 
     toast run spans=all probe=logistic keep_features=true hydra.run.dir=here
     python scripts/held_out_score.py here      # any runs that were made with keep_features=true
@@ -23,7 +23,7 @@ AUTO = dict.fromkeys(("device", "batch_size", "workers"), "auto")
 
 
 def report(folder: Path) -> None:
-    """Print a table."""
+    """Print the table of one run."""
     rows = read_csv(folder / "results.csv", Row)
     plans = list(dict.fromkeys(row.plan for row in rows))
     tested = [np.mean([row.accuracy for row in rows if row.plan == plan]) for plan in plans]

@@ -1,14 +1,14 @@
-"""A finished result stays finished: runs that are killed all over, started again, compared with one left alone. Linux.
+"""A finished result stays finished: runs killed all over, started again, and compared with one left alone. Linux.
 
     python scripts/kill_runs.py                                             # toast run, 48 kills
     python scripts/kill_runs.py --verb search --kills 40                    # or finetune
     python scripts/kill_runs.py --times 3 translator=mlp translator.steps=5   # three kills a run, any settings of toast
 
-A run that is left alone counts its moments: batches, encoder calls, probe seeds and epochs begun, and of each file when
-it is about to be opened, half written, written, flushed to the disk, renamed, about to be removed, removed. Each further
-run kills itself at one of these, and the same command is given again until it ends. Its files must be those of the first
-run to the last bit, nothing that was finished done again, no temporary file or features left behind; SIGINT and SIGTERM
-must have left one line on how to go on. Status 1 if a run does not survive; its folder then stays in --out.
+A run that is left alone counts its moments: each batch, encoder call, probe seed and epoch that begins, and each file
+when it is about to be opened, half written, written, flushed to the disk, renamed, about to be removed, removed. Every
+other run kills itself at one of these, and the same command is given again until it ends. Its files must equal those of the
+first run bit for bit, with nothing that was finished done again and no temporary file or features left behind; SIGINT
+and SIGTERM must have left one line on how to go on. Status 1 if a run does not survive; its folder then stays in --out.
 """
 
 import os
@@ -55,7 +55,7 @@ KEEPERS = {  # what is worked on, by the file that keeps it once it is renamed
     "finetune.csv": "seeds",
     "epoch.pt": "epochs",
 }
-OF_ITS_OWN = {"run.json", ".lock"}  # times and processes
+OF_ITS_OWN = {"run.json", ".lock"}  # times and processes differ from run to run
 HEAVY = "pandas scipy.stats sklearn.datasets matplotlib.backends.backend_agg matplotlib.backends.backend_pdf"
 OURS = (
     "stages.load stages.finetune search.rounds search.front search.figure report.screen probes.classifiers data.sources"
@@ -64,7 +64,7 @@ OURS = (
 
 @dataclass
 class Start:
-    """One process of a run, after its end: the moments it came to, the work it began, and what of that it lost."""
+    """One process of a run, after its end: the moments it reached, the work it began, and the part of that it lost."""
 
     status: int
     said: str
@@ -106,7 +106,7 @@ class Victim:
             os.kill(os.getpid(), signal.Signals[self.by])
 
     def work(self, keeper: str, what: str) -> None:
-        """Begun, and done again by whoever goes on unless ``kept`` comes first."""
+        """Note work that has begun; whoever goes on does it again unless ``kept`` comes first."""
         self.note("work", keeper, what)
         self.moment(what)
 
@@ -117,7 +117,7 @@ class Victim:
         return path.is_relative_to(self.folder)
 
     def watch(self) -> None:
-        """Put itself around all that makes a moment."""
+        """Wrap everything that makes a moment."""
         for owner, name in (
             (RunFolder, "stage"), (Job, "batches"), (encode.Encoder, "__call__"), (fitting, "_train"), (fitting, "_trained"),
             (probes.BatchedProbe, "fit"), (tuning.Training, "_epoch"),
@@ -139,14 +139,14 @@ class Victim:
     def on_batches(self, original: Any, job: Job, images: Any, *rest: Any, **named: Any) -> Iterator[Any]:
         for batch in original(job, images, *rest, **named):
             self.batch = f"{images.split.name} images {batch.first} to {batch.first + batch.size - 1}"
-            if self.stage in ("fit", "refit"):
+            if self.stage == "fit":
                 self.work("latents" if self.trained else "maps", f"latents of {self.batch}")
             else:
                 self.moment(f"decoded {self.batch}")
             yield batch
 
     def on_call(self, original: Any, *values: Any) -> Any:
-        if self.stage in ("fit", "refit"):
+        if self.stage == "fit":
             self.moment("encoder called")
         else:
             self.work("features", f"encoder called for {self.batch}")
@@ -196,7 +196,7 @@ class Victim:
 
 
 class Halves:
-    """A file that takes what is written in two parts."""
+    """A file that writes everything in two parts."""
 
     def __init__(self, file: Any, victim: Victim) -> None:
         self.file, self.victim = file, victim
@@ -221,7 +221,7 @@ class Halves:
 
 
 def start(words: list[str], folder: Path, at: int | None = None, by: str = "SIGKILL") -> Start:
-    """Carry out a command in a process of its own, which kills itself ``at`` a moment; returns after its end."""
+    """Run a command in a process of its own, which kills itself at moment ``at``; returns after its end."""
     beside = {name: folder.with_name(f"{folder.name}.{name}") for name in ("trace", "out", "err")}
     sys.stdout.flush()
     if (process := os.fork()) == 0:
@@ -254,7 +254,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def wrong(alone: Start, expected: dict[str, bytes], starts: list[Start], by: str, folder: Path) -> list[str]:
-    """What does not hold of a run that was killed, ``starts`` but the last, and has ended."""
+    """What is wrong with a run that was killed in all its ``starts`` but the last, and has ended."""
     *killed, last = starts
     found = []
     for each in killed:
@@ -263,11 +263,11 @@ def wrong(alone: Start, expected: dict[str, bytes], starts: list[Start], by: str
         elif by in SAID and each.said != SAID[by]:
             found.append(f"its last line was: {each.said}")
     if last.status != 0:
-        return [*found, f"started again it ended with status {last.status}: {last.said}"]
+        return [*found, f"started again, it ended with status {last.status}: {last.said}"]
     there = contents(folder)
     found += [f"{name} is left behind" for name in there.keys() - expected.keys()]
     found += [f"{name} is missing" for name in expected.keys() - there.keys()]
-    found += [f"{name} is another" for name in there.keys() & expected.keys() if there[name] != expected[name]]
+    found += [f"{name} is different" for name in there.keys() & expected.keys() if there[name] != expected[name]]
     done = sum((each.work - each.lost for each in killed), Counter()) + last.work
     return [*found, *(f"done again: {what}" for what in done - alone.work)]
 
@@ -277,9 +277,9 @@ def temporary(folder: Path) -> list[str]:
 
 
 def kill(words: list[str], folder: Path, alone: Start, at: int, by: str, times: int) -> tuple[list[Start], list[str]]:
-    """Kill a run at moment ``at``, and when it goes on again, until that was ``times``; then start it until it ends.
+    """Kill a run at moment ``at``, and again when it goes on, ``times`` in all; then start it again so that it ends.
 
-    Returns all its starts, and what temporary files lay there after signals that can be heard.
+    Returns all its starts, and which temporary files were there after signals that can be handled.
     """
     starts, found = [start(words, folder, at, by)], []
     while starts[-1].status == STATUS[by] and len(starts) < times:
@@ -294,23 +294,21 @@ def kill(words: list[str], folder: Path, alone: Start, at: int, by: str, times: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="*", help="of toast, beside those of the verb's small run here")
+    parser.add_argument("settings", nargs="*", help="settings of toast, in addition to those of this small run")
     parser.add_argument("--verb", choices=SETTINGS, default="run")
     parser.add_argument("--kills", type=int, default=48, help="moments to kill a run at (default: %(default)s)")
     parser.add_argument("--times", type=int, default=1, help="how often each run is killed (default: %(default)s)")
-    parser.add_argument("--signals", default=",".join(STATUS), help="in turn (default: %(default)s)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("outputs/kills"), help="where runs land (default: %(default)s)"
-    )
+    parser.add_argument("--signals", default=",".join(STATUS), help="signals to use in turn (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("outputs/kills"), help="where runs go (default: %(default)s)")
     args = parser.parse_args()
     signals = args.signals.split(",")
     if unknown := set(signals) - STATUS.keys():
         parser.error(f"--signals takes {','.join(STATUS)}, not {','.join(unknown)}")
-    for name in (*HEAVY.split(), *(f"toast_cli.{name}" for name in OURS.split())):  # here, not anew in every process
+    for name in (*HEAVY.split(), *(f"toast_cli.{name}" for name in OURS.split())):  # here, not again in every process
         import_module(name)
     Pillow.init()
     Plugins.instance()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what goes on behind it deaf to SIGINT
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background processes ignore SIGINT
 
     begun, place = time.perf_counter(), args.out.absolute() / args.verb
     shutil.rmtree(place, ignore_errors=True)

@@ -1,10 +1,10 @@
-"""Do the errors of maps foretell what single spans cost? They need no features: one pass over the fit images.
+"""Do the errors of maps predict what single spans cost? They need no features: one pass over the fit images.
 
     python scripts/map_errors.py outputs/search/*      # folders of finished searches
 
 For each folder: the rank correlation of three errors with the held-out losses that the search has measured, among spans that
-remove equally many blocks (averaged over these sizes, and over all spans); and the share of the spans of each size that would
-have to be measured so that those of the plans found are among them, if the spans with the least error were measured first.
+remove equally many blocks (averaged over these sizes) and over all spans; and the share of the spans of each size that
+would have to be measured to include those of the plans found, if the spans with the least error were measured first.
 
     R²         1 − that of the fit, over all tokens and dimensions
     readout    the share of a dimension's variation that the map leaves, at the tokens that the readout looks at, averaged
@@ -36,11 +36,11 @@ ERRORS = ("R²", "readout", "whitened")
 
 
 def errors(job: Job, folder: Path) -> dict[Span, dict[str, float]]:
-    """Of every map of the job's single spans, all of them fitted in ``folder``."""
+    """The errors of every map of the job's single spans, all fitted in ``folder``."""
     fitted = load_maps(job, folder, job.maps)
     built = {key: module.double() for key, module in job.modules(Fitted(fitted, {})).items()}
     rows = job.backbone.readout_tokens
-    # Of the target and of what the map leaves of it, the readout's tokens alone: a pair for each map.
+    # A pair for each map: the target, and what the map leaves of it, at the readout's tokens alone.
     sums = Moments([(key, key.span.end) for key in built])
     for part in job.data.fit:
         for batch in job.batches(part, job.batch_size):
@@ -58,7 +58,7 @@ def errors(job: Job, folder: Path) -> dict[Span, dict[str, float]]:
 
 
 def _shares(left: Tensor, varies: Tensor) -> Iterator[float]:
-    """By dimension and whitened, of sums of products (D, D)."""
+    """The shares left, by dimension and whitened, from sums of products (D, D)."""
     variances = varies.diagonal()
     floor = _LIFT * variances.mean()
     yield (left.diagonal() / variances.clamp(min=floor)).mean().item()

@@ -1,11 +1,12 @@
-"""Does a sequential fit beat independent fits? On plans of linear maps alone, since no refit moves an identity.
+"""Does a sequential fit beat independent fits? On plans of linear maps alone, since refitting changes no identity.
 
     toast search -m seeds=[0,1,2] data.seed=0,1,2
     toast run -m seeds=[0,1,2] data.seed=0,1,2 fit.sequential=false,true spans=$(python scripts/refit_gain.py plans outputs/search/*/)
     python scripts/refit_gain.py gain outputs/run/*/
 
-``plans`` prints the best plans of several spans that searches have measured, each span with the run's own map, for four to six blocks
-removed; ``--most`` of them for each. ``gain`` prints what the sequential fit adds to the test accuracy in points, over draws and plans.
+``plans`` prints the best plans that searches have measured, of several spans with the run's own translator, ``--most``
+each for four, five and six blocks removed. ``gain`` prints how many points of test accuracy the sequential fit adds,
+averaged over draws and plans.
 """
 
 import argparse
@@ -27,7 +28,7 @@ def plans(folders: list[Path], most: int) -> str:
 
 
 def gain(folders: list[Path]) -> pd.DataFrame:
-    """A line for each number of blocks removed, and one for all, each number of blocks counting the same."""
+    """A line for each number of blocks removed, and one for all, in which each number counts the same."""
     rows = pd.concat(pd.read_csv(folder / "results.csv") for folder in folders)
     rows = rows[rows.plan.str.contains("+", regex=False)]
     keys = ["blocks_removed", "data_seed", "plan"]

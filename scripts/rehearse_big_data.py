@@ -3,7 +3,7 @@
     python scripts/rehearse_big_data.py --images 100000 --out rehearsal
 
 Generates the images (about 0.6 GB per 100 000), starts a run over them, kills it in the middle, starts it again and
-prints what memory the process held for itself as the images went by, and how many images it encoded again.
+prints how much memory the process held for itself along the way, and how many images it encoded again.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-ROWS = 100  # in a row group, as the hub's own conversion has them
+ROWS = 100  # in a row group, as in the hub's own conversion
 MODEL = (
     "model=timm model.name=vit_tiny_patch16_224 model.pretrained=false model.label=tiny "
     "+model.options={depth:4,embed_dim:32,num_heads:2,patch_size:32} spans=single"
@@ -27,7 +27,7 @@ MODEL = (
 
 
 def generate(folder: Path, count: int, test: int) -> None:
-    """Smooth noise, each image another, ten classes in turn."""
+    """Write ``count`` images of smooth noise, all different, ten classes in turn, ``test`` of them for testing."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     schema = pa.schema([("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())])
@@ -69,7 +69,7 @@ class Run:
         return int(re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())[1]) / 1024
 
     def watch(self, until: int, every: int) -> None:
-        """Print memory ``every`` so many images, until so many are encoded or the run has ended."""
+        """Print the memory whenever ``every`` more images are encoded, until ``until`` are or the run has ended."""
         told = self.encoded // every
         while self.process.poll() is None and self.encoded < until:
             if self.encoded // every > told:
@@ -102,7 +102,7 @@ def main() -> None:
         raise SystemExit((args.out / "log").read_text())
     counts = re.findall(r"^encode train: (\d+)/", (args.out / "log").read_text(), re.MULTILINE)
     print(
-        f"complete: {again.encoded} images, in {time.perf_counter() - begun:.0f} s; progress was told at {', '.join(counts)}"
+        f"complete: {again.encoded} images, in {time.perf_counter() - begun:.0f} s; progress was reported at {', '.join(counts)}"
     )
 
 

@@ -3,8 +3,9 @@
     toast search search.beam=20000 search.rounds=1 fit.sequential=false hydra.run.dir=here   # all plans of up to six blocks of twelve
     python scripts/replay_search.py here      # any runs made like this
 
-For each number of blocks removed: the rank of the best plan measured among all (how much more it loses than the first of them)
-and how many were measured, for some beams and for weaker and stronger damping of what is learned of pairs.
+For each number of blocks removed: the rank of the best measured plan among all plans (how much more it loses than the
+best of all) and how many were measured, for some beams and for weaker and stronger damping of what is learned about
+pairs.
 """
 
 import sys
@@ -19,7 +20,7 @@ ROUNDS = 6
 
 
 def replay(table: dict[Plan, float], beam: int) -> dict[Plan, float]:
-    """The plans that a search measures, by their losses; ``table`` has those of all plans."""
+    """The plans that a search measures, with their losses; ``table`` holds those of all plans."""
     single = {plan.spans[0]: loss for plan, loss in table.items() if len(plan.spans) == 1}
     depth = max(span.end for span in single) + 1
     most = max(plan.blocks_removed for plan in table)

@@ -1,4 +1,4 @@
-"""Train the embedded model: 12 blocks of width 64 on the 1 437 train digits of scikit-learn; 360 stay held out.
+"""Train the embedded model: 12 blocks of width 64 on the 1 437 train digits of scikit-learn; 360 are held out.
 
     python scripts/train_digits_vit.py [--output toast_cli/weights/digits_vit.safetensors]
 
@@ -71,6 +71,7 @@ def shift(x: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def accuracy(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
+    """Share of the images x (N, C, H, W) whose class y (N,) the model predicts."""
     model.eval()
     correct = (model(x).argmax(1) == y).float().mean().item()
     model.train()

@@ -17,6 +17,7 @@ from PIL import Image
 from toast_cli import cli
 from toast_cli.models import factory as models
 from toast_cli.models.factory import Backbone
+from toast_cli.registry import CONF
 
 SMALL = [
     "data.fit_images=40",
@@ -25,6 +26,9 @@ SMALL = [
     "spans=[stem-2,9-11,2-3+9-11]",
     "device=cpu",
 ]
+OPTIONS = sorted(
+    path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml") if path.parent != CONF
+)
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +51,17 @@ def toast(capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
         return status, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two translators, two seeds, two draws of the data: finished runs that nothing may change."""
+    root = tmp_path_factory.mktemp("runs")
+    for translator in ("linear", "identity"):
+        for draw in (0, 1):
+            folder = f"hydra.run.dir={root}/{translator}{draw}"
+            cli.main(["run", *SMALL, f"translator={translator}", f"data.seed={draw}", "seeds=[0,1]", folder])
+    return root
 
 
 @pytest.fixture

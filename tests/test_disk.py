@@ -46,7 +46,7 @@ def test_a_full_disk_loses_nothing(undisturbed: bytes, small_disk: Path, toast, 
     assert not list((small_disk / "run").rglob(".*.tmp"))
 
 
-def test_a_read_only_folder(undisturbed: bytes, small_disk: Path, toast):
+def test_a_read_only_folder_is_named(undisturbed: bytes, small_disk: Path, toast):
     _mount(small_disk, "-o", "remount,ro")
     status, _, err = toast("run", *SMALL, f"hydra.run.dir={small_disk}/run")
     assert (status, err.count("\n")) == (1, 1), err
@@ -67,7 +67,7 @@ def test_features_that_were_cut_off_are_encoded_again(undisturbed: bytes, toast,
 
 
 @pytest.mark.parametrize("content", ["", "model,data\n", "model,da"])
-def test_a_table_of_another_version(toast, tmp_path: Path, content: str):
+def test_a_table_of_another_version_is_refused(toast, tmp_path: Path, content: str):
     words = ["run", *SMALL, "hydra.run.dir=here"]
     assert toast(*words)[0] == 0
     (tmp_path / "here" / "results.csv").write_text(content)
@@ -76,12 +76,12 @@ def test_a_table_of_another_version(toast, tmp_path: Path, content: str):
     path = Path("here/results.csv").absolute()
     assert status == 1
     assert err.splitlines()[-1] == (
-        f"toast: {path} has other columns than this version of toast writes: move it away, or use fresh=true."
+        f"toast: {path} does not have the columns that this version of toast writes: move it away, or use fresh=true."
     )
     assert toast(*words, "fresh=true")[0] == 0
 
 
-def test_a_table_that_ends_in_the_middle_of_a_row(toast, tmp_path: Path):
+def test_a_table_that_ends_in_the_middle_of_a_row_is_named(toast, tmp_path: Path):
     words = ["run", *SMALL, "hydra.run.dir=here"]
     assert toast(*words)[0] == 0
     table = tmp_path / "here" / "results.csv"
@@ -92,7 +92,7 @@ def test_a_table_that_ends_in_the_middle_of_a_row(toast, tmp_path: Path):
     assert err.endswith(f"toast: Line 5 of {table} cannot be read: restore the file, or use fresh=true.\n")
 
 
-def test_a_record_that_cannot_be_read(toast, tmp_path: Path):
+def test_a_record_that_cannot_be_read_is_named(toast, tmp_path: Path):
     words = ["run", *SMALL, "hydra.run.dir=here"]
     assert toast(*words)[0] == 0
     (tmp_path / "here" / "run.json").write_text('{"weights"')

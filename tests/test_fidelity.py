@@ -111,13 +111,13 @@ def compare(toast: Callable, folder: Path, overrides: list[str], spans: list[tup
         assert abs(right - rows[number].accuracy * len(images["test"])) <= 2, span
 
 
-def test_embedded_model_every_span(toast, tmp_path):
+def test_every_span_of_the_embedded_model_agrees(toast, tmp_path):
     overrides = ["data.fit_images=200", "data.train_images=300", "data.test_images=100"]
     compare(toast, tmp_path / "here", overrides, PAPERS_SPANS)
 
 
 @pytest.mark.slow
-def test_real_weights(toast, tmp_path, assets):
+def test_real_weights_agree(toast, tmp_path, assets):
     overrides = [
         "model=dinov2_s",
         f"model.checkpoint={assets}/weights/dinov2_s_saliency.safetensors",

@@ -18,7 +18,7 @@ _HOMES = {"compress": "in_memory", "load": "surgery.saved", "Plan": "plans", "Sp
 
 
 def __getattr__(name: str) -> Any:
-    """Looked up when they are asked for: the command line should not wait for torch to say its version."""
+    """Import a public name when it is first used: ``toast --version`` should not wait for torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'toast_cli' has no attribute {name!r}")
     return getattr(import_module(f"toast_cli.{_HOMES[name]}"), name)

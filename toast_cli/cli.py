@@ -1,4 +1,4 @@
-"""``toast``: finds the verb, and turns any error into one line on stderr. Imports nothing heavy."""
+"""The ``toast`` command: find the verb, and print an error as one line on stderr. Imports nothing heavy."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ _GOES_ON = "what is finished is kept, the same command goes on from there."
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of ``toast``: runs the verb, turns a ToastError into one sentence on stderr and exit status 1."""
+    """Run the verb that ``argv`` names. A ToastError becomes one sentence on stderr and exit status 1."""
     argv = sys.argv[1:] if argv is None else argv
     debug = os.environ.get("TOAST_DEBUG", "") not in ("", "0")
     try:
@@ -38,17 +38,17 @@ def main(argv: list[str] | None = None) -> None:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which a scheduler sends before it kills: it ends the program as Ctrl-C does."""
+    """SIGTERM, which a scheduler sends before it kills a job. It ends the program as Ctrl-C does."""
 
 
 @contextmanager
 def _terminated() -> Iterator[None]:
-    """SIGTERM raises Terminated in what happens inside."""
+    """Let SIGTERM raise Terminated inside the ``with`` block."""
 
     def end(number: int, frame: object) -> None:
         raise Terminated
 
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield
         return
     former = signal.signal(signal.SIGTERM, end)
@@ -101,6 +101,6 @@ TOAST_DEBUG=1 shows the traceback of an error.""",
 
 
 def _complete(argv: list[str]) -> None:
-    """Hydra's shell completion calls ``toast -sc query=bash`` with the line in COMP_LINE; it completes the verb ``run``."""
+    """Complete the settings of ``run``: Hydra's completion calls ``toast -sc query=bash`` with COMP_LINE set."""
     os.environ["COMP_LINE"] = re.sub(r"^(\S+\s+)run(\s|$)", r"\1", os.environ.get("COMP_LINE", ""))
     VERBS["run"].main(argv)

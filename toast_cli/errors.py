@@ -1,4 +1,4 @@
-"""The one exception that a person sees as a sentence."""
+"""The one exception that users see as a sentence, and the checks that raise it."""
 
 import argparse
 import difflib
@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 
 class ToastError(Exception):
-    """A mistake or a missing thing, told in one sentence: what was given, what is allowed, what to do.
+    """An error that the user can correct, in one sentence: what was given, what is allowed, what to do.
 
-    Raised where the value is used and chained with ``from``; the command line prints its text alone
+    It is raised where the value is used and chained with ``from``. The command line prints only its text
     (``TOAST_DEBUG=1`` shows the traceback) and exits with status 1.
     """
 
@@ -23,22 +23,22 @@ def did_you_mean(given: object, allowed: Iterable[str]) -> str:
 
 
 def require_flag(value: object, key: str) -> bool:
-    """``value`` if it is true or false. YAML's no and off arrive as text, which Python would take for true."""
+    """``value``. Raises ToastError unless it is true or false: YAML's no and off arrive as text, true in Python."""
     if not isinstance(value, bool):
         raise ToastError(f"{key}={value} is neither true nor false: write {key}=true or {key}=false.")
     return value
 
 
 def require_group(given: object, key: str, known: Iterable[str]) -> dict[str, Any]:
-    """``given`` as a dict if it is the group of settings ``key``, with those ``known`` and no others."""
+    """``given`` as a dict. Raises ToastError unless it is the group ``key`` with exactly the ``known`` settings."""
     known = list(known)
     if not isinstance(given, Mapping):
         raise ToastError(
-            f"{key}={given} takes the place of a group: set {', '.join(f'{key}.{name}' for name in known)}."
+            f"{key}={given} replaces a group of settings: set {', '.join(f'{key}.{name}' for name in known)}."
         )
     for name in known:
         if name not in given:
-            raise ToastError(f"{key}.{name} was taken out: leave it in, it has a default.")
+            raise ToastError(f"{key}.{name} was removed: leave it in, since it has a default.")
     for name in given:
         if name not in known:
             raise ToastError(
@@ -48,12 +48,12 @@ def require_group(given: object, key: str, known: Iterable[str]) -> dict[str, An
 
 
 def is_number(value: object) -> bool:
-    """Whether ``value`` is a finite number. Python takes true and false for numbers, and YAML has nan and inf."""
+    """Whether ``value`` is a finite number. Python counts true and false as numbers, and YAML has nan and inf."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 class Parser(argparse.ArgumentParser):
-    """One whose complaint is a sentence, not its usage."""
+    """An argument parser that reports an error as one sentence, without its usage text."""
 
     def error(self, message: str) -> NoReturn:
         raise ToastError(f"{message}: see {self.prog} --help.")
@@ -63,7 +63,7 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def reraise_disk(error: BaseException) -> None:
-    """Raise what lies behind ``error`` if it says that a disk is full or read-only: whoever caught it has another story."""
+    """Raise the cause of ``error`` if it is a full or read-only disk: the caller would blame something else."""
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, OSError) and link.errno in DISK:

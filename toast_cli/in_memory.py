@@ -1,4 +1,4 @@
-"""The method on any timm vision transformer in memory: no config, no files.
+"""Shorten any timm vision transformer in memory, without a config or files.
 
 Shapes: N images, T tokens, D width.
 """
@@ -28,16 +28,17 @@ _AT_ONCE = 64  # images
 def compress(
     model: nn.Module, plan: str | Plan, images: Tensor | Iterable[Tensor], translator: str | Translator = "linear"
 ) -> nn.Module:
-    """A shortened copy of ``model``: the spans of ``plan`` are gone, maps fitted on ``images`` stand in their place.
+    """A shortened copy of ``model``: maps fitted on ``images`` replace the spans of ``plan``.
 
     Args:
-        model: any timm vision transformer (``VisionTransformer`` or ``Eva``); it stays as it is.
+        model: any timm vision transformer (``VisionTransformer`` or ``Eva``); it is not changed.
         plan: such as ``"9-11"`` or ``"2-3+9-11:identity"``; see ``toast_cli.Plan``.
-        images: (N, 3, H, W) as the model takes them, normalised, or batches of such; about 500 are enough.
-        translator: the name of one in closed form, or one of your own.
+        images: (N, 3, H, W), normalised as the model expects, or batches of such images; about 500 are enough.
+        translator: the name of a closed-form translator, or a Translator of your own.
 
-    Returns an ordinary timm module with the model's own head, device, precision and mode; every weight can be trained. Maps
-    that cost nothing are folded, as ``toast export`` does. Raises ToastError for arguments that cannot be used.
+    Returns an ordinary timm module with the model's own head, device, precision and mode; every weight can be trained.
+    Maps are folded into other weights where possible, as in ``toast export``. Raises ToastError for arguments that
+    cannot be used.
     """
     if not isinstance(model, FAMILIES):
         raise ToastError(f"A {type(model).__name__} cannot be compressed: give a timm VisionTransformer or Eva.")
@@ -62,7 +63,7 @@ def compress(
 
 @torch.inference_mode()
 def _sums(backbone: Backbone, plan: Plan, images: Tensor | Iterable[Tensor], held_out: float) -> Sums:
-    """Those of the plan's spans over all images (N, 3, H, W), one map for all tokens."""
+    """The sums for the plan's spans over all images (N, 3, H, W), with one map for all tokens."""
     sums, seen = Sums([(span.start, span.end) for span in plan.spans], [slice(None)], held_out), 0
     layers = {layer for span in plan.spans for layer in (span.start, span.end)}
     for batch in _batches(images):
@@ -70,10 +71,10 @@ def _sums(backbone: Backbone, plan: Plan, images: Tensor | Iterable[Tensor], hel
         try:
             sums.update(np.arange(seen, seen + len(batch)), {layer: found[layer].float() for layer in layers})
         except FloatingPointError as e:
-            raise ToastError(f"{e} are not finite: look for images that are not.".capitalize()) from e
+            raise ToastError(f"{e} are not finite: look for images with such values.".capitalize()) from e
         seen += len(batch)
     if not seen:
-        raise ToastError("compress was given no images: give about 500 training images as the model takes them.")
+        raise ToastError("compress was given no images: give about 500 training images as the model expects them.")
     return sums
 
 
@@ -85,7 +86,7 @@ def _latents(backbone: Backbone, images: Tensor) -> dict[int, Tensor]:
         if out_of_memory(e):
             raise
         raise ToastError(
-            f"The model takes no images of shape {tuple(images.shape)} ({' '.join(str(e).split())[:200]}): give them in the shape it was built for."
+            f"The model does not take images of shape {tuple(images.shape)} ({' '.join(str(e).split())[:200]}): give them in the shape it was built for."
         ) from e
 
 
@@ -97,14 +98,14 @@ def _batches(images: Any) -> Iterator[Tensor]:
                 f"{batch.dtype} of shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
             )
             raise ToastError(
-                f"compress was given {given} for images: give float tensors (N, 3, H, W), normalised as the model takes them, or batches "
-                "of such, as in (images for images, _ in loader)."
+                f"compress was given {given} for images: give float tensors (N, 3, H, W), normalised as the model expects, or "
+                "batches of them, as in (images for images, _ in loader)."
             )
         yield from batch.split(_AT_ONCE)
 
 
 def _translator(given: str | Translator) -> Translator:
-    """Raises ToastError for anything but a closed form with one map for all tokens."""
+    """The translator ``given``. Raises ToastError unless it is in closed form with one map for all tokens."""
     found: Any = by_name(given) if isinstance(given, str) else given
     if not hasattr(found, "tokens"):
         raise ToastError(
@@ -112,6 +113,6 @@ def _translator(given: str | Translator) -> Translator:
         )
     if not isinstance(found, Translator) or found.tokens != "shared":
         raise ToastError(
-            f"compress takes closed forms with one map for all tokens, and {found.name} is not one: use toast run for others."
+            f"compress takes closed-form translators with one map for all tokens, and {found.name} is not one: use toast run for others."
         )
     return found

@@ -1,4 +1,4 @@
-"""Everything after the verb, as Hydra takes it: configs composed, one job or many, failures reported at the end."""
+"""Run a verb through Hydra: compose the config, run one job or many, report failures at the end."""
 
 import json
 import os
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from toast_cli.runs.folder import RunFolder
 
-Job = Callable[["DictConfig", Path], None]  # from settings, and the folder that they name
+Work = Callable[["DictConfig", Path], None]  # takes the settings and the folder that they name
 
 
 @dataclass(frozen=True)
 class Help:
-    """What ``toast <verb> --help`` says before and after the settings; ``groups``: whether the verb has config groups."""
+    """What ``toast <verb> --help`` says around the settings; ``groups``: whether the verb has config groups."""
 
     summary: str
     examples: str
@@ -34,7 +34,7 @@ class Help:
     groups: bool = True
 
     def template(self, verb: str) -> str:
-        """In the form that Hydra fills with the groups and the settings."""
+        """The text of the help, as a template that Hydra fills with the groups and the settings."""
         examples = "".join(f"  {line}\n" for line in self.examples.splitlines())
         closing = "".join(f"  {line}\n" for line in self.closing.splitlines())
         groups = "Groups and their options (group=option)\n$APP_CONFIG_GROUPS\n" if self.groups else ""
@@ -42,20 +42,20 @@ class Help:
 
 
 class _Stop(BaseException):
-    """Ends a multirun: Hydra would keep any Exception until all runs have ended."""
+    """Ends a multirun at once: Hydra would keep an Exception until all runs have ended."""
 
 
 @dataclass
 class _Task:
-    """One run of the command line, wherever a launcher calls it: here, in another process, on another machine.
+    """One run of the command line, wherever a launcher calls it: here, in another process or on another machine.
 
-    What went wrong is kept beside the runs until all have ended: other runs of a multirun go on, and Hydra adds no words.
+    Failures are kept until all runs have ended: the other runs of a multirun go on, and Hydra adds no text of its own.
     """
 
-    job: Job
-    notes: Path  # a folder in which other processes say what went wrong, for the first one to read
+    job: Work
+    notes: Path  # a folder where other processes write what went wrong, for the first one to read
     failures: list[tuple[Path, Exception]] = field(default_factory=list)
-    elsewhere: bool = False  # in another process than the command line
+    elsewhere: bool = False  # in a process other than that of the command line
 
     def __call__(self, cfg: "DictConfig") -> None:
         from hydra.core.hydra_config import HydraConfig
@@ -77,16 +77,16 @@ class _Task:
         finally:
             if path != Path.cwd():
                 with suppress(OSError):
-                    path.rmdir()  # Hydra has made it; one that holds anything stays
+                    path.rmdir()  # Hydra made it; it stays if it holds anything
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, elsewhere=True)
         from toast_cli.runs.naming import register_resolvers
 
-        register_resolvers()  # Hydra names a run's folder before it calls anything of ours
+        register_resolvers()  # Hydra names a run's folder before it calls any of our code
 
     def collect(self) -> None:
-        """Add to ``failures`` what other processes have said."""
+        """Add the failures that other processes have written down."""
         for note in sorted(self.notes.glob("*.json"), key=lambda note: int(note.stem)):
             path, told = json.loads(note.read_text())
             self.failures.append((Path(path), ToastError(told)))
@@ -101,7 +101,7 @@ def launch_in_folder(
     work: "Callable[[DictConfig, RunFolder], None]",
     show: Callable[[Path], None],
 ) -> None:
-    """``launch`` for a verb that works in a run's folder, and only where its ``outputs`` are not complete yet; then ``show`` them."""
+    """Launch a verb that works in a run's folder: ``work`` unless the ``outputs`` are complete, then ``show`` them."""
 
     def job(cfg: "DictConfig", path: Path) -> None:
         from toast_cli.runs.folder import open_folder
@@ -115,17 +115,20 @@ def launch_in_folder(
     launch(verb, verb, argv, help, job)
 
 
-def launch(verb: str, config: str, argv: list[str], help: Help, job: Job) -> None:
-    """Hand the words after the ``verb`` to Hydra, which composes ``conf/<config>.yaml`` and calls ``job`` with it and its folder."""
+def launch(verb: str, config: str, argv: list[str], help: Help, job: Work) -> None:
+    """Let Hydra compose ``conf/<config>.yaml`` with the words after the ``verb``, and call ``job`` with each config.
+
+    Raises ToastError for words that are not settings, and for runs that failed.
+    """
     import hydra
     from hydra.core.config_store import ConfigStore
 
     from toast_cli.runs.naming import register_resolvers
 
     register_resolvers()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what goes wrong, and `main` prints the sentence
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors, and `main` prints the sentence
     argv = [re.sub(r"^fit_data=", "data@fit_data=", word) for word in argv]  # the group `data` again, for fit images
-    argv = sorted(argv, key=lambda word: "=" in word and not word.startswith("-"))  # Hydra wants overrides in one piece
+    argv = sorted(argv, key=lambda word: "=" in word and not word.startswith("-"))  # Hydra wants all overrides together
     _check_flags(argv)
     _check_processes(config, argv)
     if {"--help", "-h"} & set(argv):
@@ -145,7 +148,7 @@ def launch(verb: str, config: str, argv: list[str], help: Help, job: Job) -> Non
 
 
 def _check_flags(argv: list[str]) -> None:
-    """Let Hydra's own parser read the command line, and say in a sentence what it would say with its whole usage."""
+    """Parse the command line with Hydra's own parser, and report its error as one sentence, without the usage text."""
     from hydra._internal.utils import get_args_parser
 
     def complain(message: str) -> NoReturn:
@@ -157,25 +160,25 @@ def _check_flags(argv: list[str]) -> None:
 
 
 def _check_processes(config: str, argv: list[str]) -> None:
-    """Raises ToastError where several processes have been started for what one does."""
+    """Raises ToastError if several processes were started for work that only one can do."""
     if not os.environ.get("WORLD_SIZE", "1").isdecimal():
         raise ToastError(
-            f"WORLD_SIZE={os.environ['WORLD_SIZE']} is not a number of processes: unset it, or start them with torchrun."
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} is not a number of processes: unset it, or start the processes with torchrun."
         )
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         return
     if config != "config":
         raise ToastError(
-            f"{os.environ['WORLD_SIZE']} processes were started, and only toast run shares its work out: start one."
+            f"{os.environ['WORLD_SIZE']} processes were started, but only toast run can share its work between them: start one."
         )
     if {"-m", "--multirun"} & set(argv):
         raise ToastError(
-            "Several processes share one run, not a multirun: start them without -m, or the multirun without torchrun."
+            "Several processes can share one run, but not a multirun: leave out -m, or start the multirun without torchrun."
         )
 
 
 def _raise(failures: list[tuple[Path, Exception]]) -> None:
-    """One failure as it is; several as a list of their sentences."""
+    """Raise one failure as it is, several as a list of their sentences."""
     if len(failures) == 1:
         raise failures[0][1]
     if failures:

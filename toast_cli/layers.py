@@ -1,6 +1,6 @@
-"""What maps and heads are made of, and each as plain words: enough to build it again, with nothing to execute.
+"""The layers of maps and heads, and their description in plain words: enough to build them without running code.
 
-Shapes: N images, T tokens, D width.
+Shapes: N images, T tokens, D and E widths.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from toast_cli.errors import ToastError
 
 
 class MapBlock(nn.Module):
-    """A map where timm expects a block: what else a block is given (masks, rotary embeddings) does not concern it."""
+    """A map where timm expects a block; it ignores what else a block is given (masks, rotary embeddings)."""
 
     def __init__(self, inside: nn.Module) -> None:
         super().__init__()
@@ -32,6 +32,7 @@ class Residual(nn.Module):
         self.inside = inside
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, T, D) -> (N, T, D)."""
         return x + self.inside(x)
 
 
@@ -43,11 +44,12 @@ class Shift(nn.Module):
         self.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, T, D) -> (N, T, D)."""
         return x + self.bias
 
 
 class ByPosition(nn.Module):
-    """(N, T', D) -> (N, T', D) for the first T' tokens: a module for each group of them."""
+    """A module for each group of tokens; a latent may hold only the first tokens."""
 
     def __init__(self, parts: Sequence[nn.Module], groups: Sequence[slice]) -> None:
         super().__init__()
@@ -55,6 +57,7 @@ class ByPosition(nn.Module):
         self.groups = list(groups)
 
     def forward(self, latent: Tensor) -> Tensor:
+        """(N, T, D) -> (N, T, D), for all tokens or the first T of them."""
         there = [
             (part, group) for part, group in zip(self.parts, self.groups, strict=True) if group.start < latent.shape[1]
         ]
@@ -62,12 +65,12 @@ class ByPosition(nn.Module):
 
 
 def exact(tensor: Tensor) -> Tensor:
-    """Its values in float64 on the CPU, for sums and products that are rounded once."""
+    """``tensor``, such as (D,) or (D, E), in float64 on the CPU, so that sums and products are rounded only once."""
     return tensor.detach().cpu().double()
 
 
 def dense(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    """x W + b as a module, for W (D, E) and b (E,) or (1, E)."""
+    """The linear layer x W + b, for W (D, E) and b (E,) or (1, E)."""
     source, target = weight.shape
     module = nn.Linear(source, target, bias=bias is not None, dtype=weight.dtype).requires_grad_(False)
     module.weight.copy_(weight.T)
@@ -85,7 +88,7 @@ _PLAIN: dict[str, type[nn.Module]] = {
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
-    """The kind of a module, its sizes and what is inside it. Raises ToastError for one that is made of anything else."""
+    """A module in plain words: its kind, sizes and what is inside it. Raises ToastError for other kinds of modules."""
     for kind, known in _PLAIN.items():
         if type(module) is known:
             return {"kind": kind}
@@ -109,7 +112,7 @@ def describe(module: nn.Module) -> dict[str, Any]:
 
 
 def build(words: Mapping[str, Any]) -> nn.Module:
-    """The inverse of ``describe``, with weights still to be loaded. Raises ToastError for words that describe nothing."""
+    """The inverse of ``describe``, weights still to be loaded. Raises ToastError for words that describe no module."""
     try:
         kind, inside = words["kind"], [build(part) for part in words.get("inside", [])]
         if kind in _PLAIN:

@@ -1,10 +1,10 @@
 """Spans of blocks, and plans made of them: parse, enumerate, validate, print.
 
-Blocks are 0 … L−1. The latent X^(i) leaves block i; X^(−1), the *stem*, is what enters block 0. Removing the span
-(s, e) takes blocks s+1 … e out and puts one translator X^(e) ≈ T(X^(s)) in their place.
+Blocks are 0 … L−1. The latent X^(i) is the output of block i; X^(−1), the output of the *stem*, is what enters block 0.
+Removing the span (s, e) replaces blocks s+1 … e by one translator X^(e) ≈ T(X^(s)).
 
 Plan text: ``9-11`` is one span, ``stem-2`` starts at the stem, ``2-3+9-11`` has two spans, ``none`` has none;
-``2-3:identity+9-11`` names another translator than the run's for its first span.
+``2-3:identity+9-11`` names a translator of its own for the first span.
 """
 
 import re
@@ -19,16 +19,17 @@ _SPAN = re.compile(r"(stem|\d{1,9})-(\d{1,9})(?::(\w+))?", re.ASCII)
 
 
 class Shortened(Protocol):
-    """A plan, or a variant of one: the operations of a shortened model, an int for a block, anything else for a map."""
+    """A plan or a variant of one: the operations of a shortened model, where an int is a block, anything else a map."""
 
     def operations(self, depth: int) -> tuple[Any, ...]: ...
 
 
 @dataclass(frozen=True, order=True)
 class Span:
-    """Blocks ``start + 1 … end`` leave; ``start`` is −1 (the stem) or a block, and below ``end``.
+    """Blocks ``start + 1 … end`` leave; ``start`` is −1 (the stem) or a block, and less than ``end``.
 
-    ``translator`` names what takes their place; empty stands for the run's own.
+    ``translator`` names the translator that takes their place; if empty, it is the run's own. Raises ToastError for
+    other bounds.
     """
 
     start: int
@@ -50,6 +51,7 @@ class Span:
 
     @classmethod
     def parse(cls, text: str) -> "Span":
+        """The inverse of ``str``. Raises ToastError for text that is not a span."""
         match = _SPAN.fullmatch(text.strip())
         if match is None:
             shown = text if len(text) <= 60 else f"{text[:60]}…"
@@ -62,7 +64,10 @@ class Span:
 
 @dataclass(frozen=True, order=True)
 class Plan:
-    """Disjoint spans, in order, removed together. Spans may chain: (0, 2) and (2, 5). No spans is the untouched model."""
+    """Disjoint spans, in order, removed together. Raises ToastError for spans that overlap.
+
+    Spans may chain: (0, 2) and (2, 5). The plan without spans is the untouched model.
+    """
 
     spans: tuple[Span, ...] = ()
 
@@ -83,12 +88,13 @@ class Plan:
 
     @classmethod
     def parse(cls, text: str) -> "Plan":
+        """The inverse of ``str``. Raises ToastError for text that is not a plan."""
         return cls() if text.strip() == "none" else cls(tuple(Span.parse(part) for part in text.split("+")))
 
     def operations(self, depth: int) -> tuple["int | Span", ...]:
-        """The shortened model from stem to readout: an int is a block that stays, a Span a translator in its place.
+        """The shortened model from stem to readout: an int is a block that stays, a Span the translator in its place.
 
-        Raises ToastError where a span ends past the last of the ``depth`` blocks.
+        Raises ToastError if a span ends past the last of the ``depth`` blocks.
         """
         operations: list[int | Span] = []
         position = STEM
@@ -106,8 +112,8 @@ class Plan:
 class Map:
     """What takes a span's place: its translator, fitted on ``fit_images`` images. Written ``9-11@500``.
 
-    Its sources are latents of the model from which the spans of ``after`` have left already: the untouched one if there are
-    none. Written ``9-11@500~2-3``.
+    Its sources are latents of the model without the spans of ``after``, written ``9-11@500~2-3``; if there are none, of
+    the untouched model.
     """
 
     span: Span
@@ -119,12 +125,13 @@ class Map:
 
     @classmethod
     def parse(cls, text: str) -> "Map":
+        """The inverse of ``str``."""
         span, _, rest = text.partition("@")
         images, _, after = rest.partition("~")
         return cls(Span.parse(span), int(images), Plan.parse(after or "none"))
 
     def source(self, depth: int) -> "Prefix":
-        """What leads to its sources in a model of ``depth`` blocks."""
+        """The operations that lead to its sources in a model of ``depth`` blocks."""
         steps = Variant(self.after, self.fit_images, sequential=True).operations(depth)
         return Prefix(tuple(step for step in steps if not isinstance(step, int) or step <= self.span.start))
 
@@ -141,9 +148,9 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Variant:
-    """A plan with the maps that come from ``fit_images`` images; the untouched model needs none.
+    """A plan with maps fitted on ``fit_images`` images; the untouched model needs none.
 
-    If ``sequential``, each map but the first is fitted on what the model with the maps before it really produces.
+    If ``sequential``, each map after the first is fitted on what the model with the earlier maps really produces.
     """
 
     plan: Plan
@@ -169,9 +176,9 @@ class Variant:
 
 
 def variants(plans: Iterable[Plan], sizes: Iterable[int], sequential: Iterable[bool] = (False,)) -> list[Variant]:
-    """Every plan at each of the numbers of fit images and kinds of fit, the untouched model first and once.
+    """Every plan with each number of fit images and each kind of fit; the untouched model comes first, and only once.
 
-    With a single span, a sequential fit is any other, and not listed twice.
+    For a single span, a sequential fit is the same as an independent one, and is not listed twice.
     """
     plans = list(plans)
     wanted = [
@@ -181,17 +188,17 @@ def variants(plans: Iterable[Plan], sizes: Iterable[int], sequential: Iterable[b
 
 
 def every_span(depth: int) -> list[Plan]:
-    """One plan for each of the L(L+1)/2 spans of a model of ``depth`` L blocks, those from the stem first."""
+    """One plan for each of the L(L+1)/2 spans of a model with L = ``depth`` blocks, those from the stem first."""
     return [Plan((Span(s, e),)) for s in range(STEM, depth - 1) for e in range(s + 1, depth)]
 
 
 def single_blocks(depth: int) -> list[Plan]:
-    """One plan for each block that leaves alone."""
+    """One plan for each block, removed on its own."""
     return [Plan((Span(i - 1, i),)) for i in range(depth)]
 
 
 def pairs_of_blocks(depth: int) -> list[Plan]:
-    """One plan for every two blocks that leave together, each with its own translator, and are no neighbours."""
+    """One plan for every two blocks that are not neighbours, each with its own translator."""
     return [Plan((Span(i - 1, i), Span(j - 1, j))) for i in range(depth) for j in range(i + 2, depth)]
 
 
@@ -199,10 +206,10 @@ _NAMED = {"all": every_span, "single": single_blocks, "pairs": pairs_of_blocks}
 
 
 def parse_plans(spans: str | Iterable[str], depth: int) -> list[Plan]:
-    """What ``spans=`` on the command line asks for, the untouched model always first, each plan once.
+    """The plans that ``spans=`` on the command line asks for, each once, the untouched model always first.
 
-    ``spans`` is ``all``, ``single``, ``pairs``, several of these (``all+pairs``), one plan's text or a list of such texts;
-    ``depth`` is the model's number of blocks.
+    ``spans`` is ``all``, ``single``, ``pairs``, several of these (``all+pairs``), one plan's text or a list of such
+    texts; ``depth`` is the model's number of blocks. Raises ToastError for anything else.
     """
     words = spans.split("+") if isinstance(spans, str) else [""]
     if all(word in _NAMED for word in words):

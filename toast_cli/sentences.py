@@ -1,4 +1,4 @@
-"""What a person is told of an error: one line that says what was given, what is allowed and what to do."""
+"""What a user is told about an error: one line that says what was given, what is allowed and what to do."""
 
 import errno
 import re
@@ -8,7 +8,7 @@ from toast_cli.registry import CONF, options
 
 
 def sentence(error: Exception) -> str | None:
-    """The one line a person needs of an error that is hers to mend; None for anything else, which is a bug of ours."""
+    """The one line about an error that the user can correct; None for any other error, which is a bug in toast."""
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
@@ -19,7 +19,7 @@ def sentence(error: Exception) -> str | None:
             return _file_sentence(link)
         if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError":
             return f"Memory ran out: use a smaller batch_size=, fewer spans= at a time, or another device=; {_KEPT}"
-    if _raised_in(error, "hydra._internal.defaults_list"):  # bare ValueErrors and TypeErrors of Hydra's
+    if _raised_in(error, "hydra._internal.defaults_list"):  # plain ValueErrors and TypeErrors from Hydra
         return "A group of settings was given no name: write model=<name>, data=<name> and so on; see toast list for the names."
     ours = type(error).__name__ == "InstantiationException" and not re.search(
         r"Error locating target|a callable target| argument", str(error)
@@ -30,7 +30,7 @@ def sentence(error: Exception) -> str | None:
 
 
 def _raised_in(error: Exception, module: str) -> bool:
-    """Whether it is no exception of Hydra's own kinds, and comes from that ``module``."""
+    """Whether ``error`` is a plain TypeError or ValueError that comes from ``module``."""
     link = error.__traceback__
     while link is not None and link.tb_next is not None:
         link = link.tb_next
@@ -46,11 +46,11 @@ _REMEDIES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EACCES:
 def _file_sentence(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     remedy = _REMEDIES.get(error.errno or 0, "check that path")
-    return f"{error.strerror}{where}: {remedy}, or give another place with hydra.run.dir=<dir>, for an export with out=<dir>; {_KEPT}"
+    return f"{error.strerror}{where}: {remedy}, or give another place with hydra.run.dir=<dir> (for an export: out=<dir>); {_KEPT}"
 
 
 def _settings_sentence(error: Exception) -> str:
-    """Hydra's and OmegaConf's complaints, which take several lines, in one."""
+    """An error of Hydra or OmegaConf, which takes several lines, in one line."""
     lines = [re.sub(r"\s+", " ", line).strip() for line in str(error).splitlines()]
     lines = [
         line for line in lines if line and not line.startswith(("full_key", "object_type", "See https", "Set the env"))
@@ -60,18 +60,18 @@ def _settings_sentence(error: Exception) -> str:
         key, values = ambiguous.groups()
         return f"{key}={values} has several values: write {key}=[{values}] for a list, or toast run -m for a run with each."
     if merging := re.match(r"Error merging override (.+)", text):
-        return f"{merging[1]} is of another kind than the setting it is for: see toast run --help for what that looks like."
+        return f"{merging[1]} is not the kind of value that this setting takes: see toast run --help for what it looks like."
     if ours := re.match(r"ToastError raised while resolving interpolation: (.+)", text):
         return f"{ours[1]}."
     if removed := re.match(r"Key '(\w+)' is not in struct", text):
-        return f"{removed[1]} was taken out: leave it in, toast run --help shows its default."
+        return f"{removed[1]} was removed: leave it in; toast run --help shows its default."
     if launcher := re.search(r"Could not find 'hydra/launcher/(.+?)'", text):
         return (
-            f"hydra/launcher={launcher[1]} is not there: joblib, submitit_local and submitit_slurm come with pip install "
-            "toast-cli[launchers], and basic is always there."
+            f"hydra/launcher={launcher[1]} is not available: joblib, submitit_local and submitit_slurm come with pip install "
+            "toast-cli[launchers], and basic is always available."
         )
     if missing := re.search(r"Could not find '(\w+)/(.*?)'", text):
         group, name = missing.groups()
         offered = sorted(options(group, [CONF]))
-        return f"{group}={name} is not there{did_you_mean(name, offered)}: use one of {', '.join(offered)}, or --config-dir <dir> with your own."
+        return f"{group}={name} does not exist{did_you_mean(name, offered)}: use one of {', '.join(offered)}, or --config-dir <dir> with your own."
     return f"{text}. See toast run --help for the settings and toast list for the options."

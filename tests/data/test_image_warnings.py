@@ -1,4 +1,4 @@
-"""What is odd about a run's images."""
+"""Image warnings."""
 
 import shutil
 from pathlib import Path
@@ -20,28 +20,28 @@ def look(root: Path, **settings: object) -> list[str]:
     return warnings_of(data.load("folder", None, path=str(root), fit_images=4, **settings))
 
 
-def test_nothing_odd(root: Path):
+def test_a_sound_set_has_no_warnings(root: Path):
     assert look(root) == []
 
 
 def test_test_images_that_are_train_images_are_counted(root: Path):
     for i in range(2):
         shutil.copy(root / "train" / "kind0" / f"{i}.png", root / "test" / "kind1" / f"{i}.png")
-    assert look(root) == ["2 of 18 test images are train images too, byte for byte: accuracies flatter the model"]
+    assert look(root) == ["2 of 18 test images are also train images, byte for byte: the accuracies are too high"]
 
 
-def test_images_that_repeat(root: Path):
+def test_images_that_repeat_are_counted(root: Path):
     for name in ("x", "y"):
         shutil.copy(root / "train" / "kind0" / "1.png", root / "train" / "kind2" / f"{name}.png")
     assert look(root) == ["2 of 20 train images repeat another one, byte for byte"]
 
 
-def test_classes_without_images(root: Path):
+def test_classes_without_images_are_counted(root: Path):
     shutil.rmtree(root / "test" / "kind1")
     assert look(root) == ["1 of 3 classes have no test image: kind1"]
 
 
-def test_the_embedded_set_has_none():
+def test_the_embedded_set_has_no_warnings():
     assert warnings_of(data.load("digits", DIGITS, fit_images=50)) == []
 
 
@@ -50,5 +50,5 @@ def test_a_run_says_and_keeps_them(root: Path, toast, tmp_path: Path):
     words = ["run", "data=folder", f"data.path={root}", "data.fit_images=8", "spans=9-11", "hydra.run.dir=here"]
     status, _, err = toast(*words)
     assert status == 0, err
-    assert "note: 1 of 18 test images are train images too" in err
+    assert "note: 1 of 18 test images are also train images" in err
     assert "1 of 18 test images" in (tmp_path / "here" / "run.json").read_text()

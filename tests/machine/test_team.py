@@ -54,14 +54,14 @@ class TestWhatOneProcessDoes:
         monkeypatch.setenv("RANK", "0")
         monkeypatch.setenv("WORLD_SIZE", "4")
 
-    def test_other_verbs(self, toast):
+    def test_other_verbs_refuse_several_processes(self, toast):
         status, _, err = toast("search")
         assert (status, err) == (
             1,
-            "toast: 4 processes were started, and only toast run shares its work out: start one.\n",
+            "toast: 4 processes were started, but only toast run can share its work between them: start one.\n",
         )
 
-    def test_a_multirun(self, toast):
+    def test_a_multirun_refuses_several_processes(self, toast):
         status, _, err = toast("run", "-m", "seeds=[0],[1]")
         assert status == 1
-        assert "Several processes share one run, not a multirun" in err
+        assert "Several processes can share one run, but not a multirun" in err

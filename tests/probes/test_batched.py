@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.probes.conftest import problem
 from toast_cli.errors import ToastError
 from toast_cli.probes.batched import LinearProbe, MlpProbe
 
@@ -13,14 +14,6 @@ from toast_cli.probes.batched import LinearProbe, MlpProbe
 def test_settings_are_checked_before_anything_is_encoded(key: str, value: object):
     with pytest.raises(ToastError, match=f"^probe.{key}={value} cannot be used: give a .*number above 0.$"):
         LinearProbe(**{key: value})
-
-
-def problem(plans: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, P, F) of three classes, easier for some plans than for others; labels (N,)."""
-    generator = np.random.default_rng(seed)
-    labels = generator.integers(0, 3, 700)
-    centres = np.random.default_rng(9).normal(size=(3, 1, 6)) * np.linspace(0.2, 1.5, plans)[:, None]
-    return (centres[labels] + generator.normal(size=(700, plans, 6))).astype(np.float32), labels
 
 
 def train_alone(features: np.ndarray, labels: np.ndarray, seed: int) -> torch.nn.Linear:

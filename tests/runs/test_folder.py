@@ -1,55 +1,15 @@
-import json
+"""A run's folder belongs to one process, one set of settings and one set of files."""
+
 import os
 import platform
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
+from tests.runs.conftest import config
 from toast_cli.errors import ToastError
 from toast_cli.files import write_atomically
-from toast_cli.registry import CONF
 from toast_cli.runs.folder import open_folder
-from toast_cli.runs.naming import folder_name, register_resolvers
-
-
-def config(*overrides: str) -> DictConfig:
-    register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides))
-
-
-def test_the_same_settings_name_the_same_folder():
-    name = folder_name(config())
-    assert name.startswith("digits_vit-digits-linear-")
-    assert len(name.rpartition("-")[2]) == 8
-    assert folder_name(config()) == name
-    for execution in ("device=cpu", "batch_size=3", "workers=2", "fresh=true", "keep_features=true"):
-        assert folder_name(config(execution)) == name
-    for science in (
-        "spans=single",
-        "seeds=[1]",
-        "data.fit_images=400",
-        "precision=bf16",
-        "probe.epochs=6",
-        "translator=identity",
-    ):
-        assert folder_name(config(science)) != name
-
-
-def test_an_experiment_is_its_settings_not_its_name(tmp_path):
-    named = config("experiment=smoke/digits")
-    spelled = config(
-        "spans=[stem-0,0-4,10-11,2-3+9-11]", "data.fit_images=100", "data.train_images=300", "data.test_images=100"
-    )
-    assert folder_name(named) == folder_name(spelled)
-
-
-def test_paths_are_absolute(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    here = folder_name(config("data=folder", "data.path=set"))
-    assert folder_name(config("data=folder", f"data.path={tmp_path}/set")) == here
-    monkeypatch.chdir("/")
-    assert folder_name(config("data=folder", "data.path=set")) != here
 
 
 def test_one_process_at_a_time(tmp_path):
@@ -108,7 +68,7 @@ def test_what_no_run_left_is_never_touched(tmp_path):
         (tmp_path / name).unlink()
 
 
-def test_no_is_not_yes(tmp_path):
+def test_fresh_must_be_true_or_false(tmp_path):
     with open_folder(tmp_path, config()) as folder:
         folder.begin(weights="aa")
         (tmp_path / "results.csv").write_text("rows")
@@ -166,12 +126,3 @@ def test_complete_until_the_files_it_read_change(tmp_path):
     weights.write_text("other")
     with open_folder(tmp_path / "run", settings) as folder:
         assert not folder.complete
-
-
-def test_writes_are_whole_or_not_at_all(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    write_atomically(tmp_path / "a.json", json.dumps([1]))
-    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(tmp_path / "a.json", json.dumps([1, 2]))
-    assert json.loads((tmp_path / "a.json").read_text()) == [1]
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

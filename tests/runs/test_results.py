@@ -41,14 +41,15 @@ def test_rows_read_back_exactly(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["results.csv"], "no temporary file stays"
 
 
-def test_no_file_no_rows(tmp_path):
+def test_no_file_has_no_rows(tmp_path):
     assert read_csv(tmp_path / "results.csv", Row) == []
 
 
 def test_a_file_with_other_columns_is_refused(tmp_path):
     (tmp_path / "results.csv").write_text("plan,accuracy\nnone,0.9\n")
     with pytest.raises(
-        ToastError, match="has other columns than this version of toast writes: move it away, or use fresh=true."
+        ToastError,
+        match="does not have the columns that this version of toast writes: move it away, or use fresh=true.",
     ):
         read_csv(tmp_path / "results.csv", Row)
 

@@ -49,7 +49,7 @@ def test_summary_and_table_tell_the_numbers_apart(toast, tmp_path):
     assert " fit " in out
 
 
-def test_fit_images_of_another_data_set(toast, tmp_path):
+def test_maps_are_fitted_on_another_data_set(toast, tmp_path):
     for words in (["hydra.run.dir=own"], ["fit_data=digits_inverted", "hydra.run.dir=other"]):
         assert toast("run", *SMALL, *words)[0] == 0
     own, other = (read_csv(tmp_path / name / "results.csv", Row) for name in ("own", "other"))
@@ -62,14 +62,14 @@ def test_fit_images_of_another_data_set(toast, tmp_path):
     assert third[1].fit_r2 == other[1].fit_r2, "the same maps as where they come from"
 
 
-def test_a_sweep_over_fit_data(toast, tmp_path):
+def test_a_sweep_over_fit_data_has_a_run_for_each(toast, tmp_path):
     words = [*SMALL, "data=digits,digits_inverted", "fit_data=digits,digits_inverted", "hydra.sweep.dir=here"]
     assert toast("run", "-m", *words)[0] == 0
     assert len(list((tmp_path / "here").glob("*/results.csv"))) == 4
 
 
 @pytest.mark.parametrize("kind", ["split", "per_position"])
-def test_tokens_apart(toast, tmp_path, kind: str):
+def test_maps_for_tokens_apart_leave_less_and_cost_more(toast, tmp_path, kind: str):
     for words in (["hydra.run.dir=shared"], [f"translator.tokens={kind}", "hydra.run.dir=apart"]):
         assert toast("run", *SMALL, *words)[0] == 0
     shared, apart = (read_csv(tmp_path / name / "results.csv", Row) for name in ("shared", "apart"))

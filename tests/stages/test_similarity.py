@@ -1,14 +1,11 @@
-import csv
-import math
+"""Every measure of similarity from its definition."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.conftest import SMALL, pixels, tiny
+from tests.conftest import pixels, tiny
 from toast_cli.plans import parse_plans
-from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Similarity
 from toast_cli.stages.similarity import Alike, of_blocks, of_plan
 from toast_cli.stages.walk import Encoder, latents
 from toast_cli.surgery import shorten
@@ -67,43 +64,3 @@ def test_of_a_plan_r2_is_the_share_of_the_originals_variation(measured):
     x, y = (found[layer].double().flatten(0, 1) for layer in (0, 1))
     expected = 1 - ((x - y).square().sum() / (x - x.mean(0)).square().sum()).item()
     assert of_plan(pair, cosine)["r2"] == pytest.approx(expected, abs=1e-5)
-
-
-def test_the_verb_writes_all_pairs_all_plans_and_pictures(toast, tmp_path):
-    status, out, err = toast("similarity", *SMALL, "hydra.run.dir=here")
-    assert status == 0, err
-    assert out.strip() == str(tmp_path / "here" / "similarity.csv")
-    rows = read_csv(tmp_path / "here" / "similarity.csv", Similarity)
-    blocks, plans = ([row for row in rows if row.kind == kind] for kind in ("blocks", "plans"))
-    assert len(blocks) == 4 * 13 * 13
-    assert {row.target for row in plans} == {"stem-2", "9-11", "2-3+9-11"}
-    assert all(math.isfinite(row.value) for row in rows)
-    assert {(row.model, row.data, row.fit_images) for row in rows} == {("digits_vit", "digits", 40)}
-    pictures = {path.name for path in (tmp_path / "here").glob("*.png")}
-    assert {f"similarity-{measure}-digits_vit.png" for measure in ("cka", "cosine", "mse", "r2")} <= pictures
-    runs = toast("run", *SMALL, "hydra.run.dir=run")
-    assert runs[0] == 0
-    with (tmp_path / "run" / "results.csv").open(newline="") as file:
-        fitted = {row["plan"]: float(row["fit_r2"]) for row in csv.DictReader(file) if row["plan"] == "9-11"}
-    value = next(row.value for row in blocks if (row.measure, row.source, row.target) == ("r2", "9", "11"))
-    assert value == pytest.approx(fitted["9-11"], abs=1e-9), "the R² of the map that a run fits"
-
-
-def test_plans_say_what_their_maps_come_from(toast, tmp_path):
-    words = [
-        "data.fit_images=[20,40]",
-        "data.train_images=40",
-        "data.test_images=20",
-        "spans=[9-11,4-6:identity]",
-        "device=cpu",
-    ]
-    assert toast("similarity", *words, "hydra.run.dir=here")[0] == 0
-    rows = [row for row in read_csv(tmp_path / "here" / "similarity.csv", Similarity) if row.kind == "plans"]
-    told = [(row.measure, row.target, row.fit_images, row.translator) for row in rows]
-    assert len(set(told)) == len(told) == 4 * 2 * 2
-
-
-def test_again_is_done_at_once(toast, monkeypatch):
-    toast("similarity", *SMALL, "spans=none", "hydra.run.dir=here")
-    monkeypatch.setattr("toast_cli.verbs.similarity.similarity", lambda *_: pytest.fail("there is nothing left to do"))
-    assert toast("similarity", *SMALL, "spans=none", "hydra.run.dir=here")[0] == 0

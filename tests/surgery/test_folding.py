@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.conftest import pixels, tiny
-from tests.models.test_families import FAMILIES
+from tests.models.families import FAMILIES
 from toast_cli.layers import Shift, dense
 from toast_cli.moments import Moments
 from toast_cli.plans import STEM, Plan, Span

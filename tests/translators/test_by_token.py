@@ -7,7 +7,7 @@ from toast_cli.translators.by_token import groups_of, joined, restored
 from toast_cli.translators.closed_form import Affine, Linear
 
 
-def test_groups():
+def test_tokens_are_grouped_as_asked():
     assert groups_of("shared", 1, 5) == [slice(0, 5)]
     assert groups_of("split", 2, 5) == [slice(0, 2), slice(2, 5)]
     assert groups_of("split", 0, 5) == [slice(0, 5)], "no prefix tokens, nothing to split"

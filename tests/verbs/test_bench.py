@@ -1,10 +1,14 @@
+"""toast bench: what it writes, and what it refuses."""
+
 import csv
+import re
 from pathlib import Path
 
 import pytest
-import torch
+from hydra import compose, initialize_config_dir
 
-from toast_cli.machine import memory, timing
+from toast_cli.machine import timing
+from toast_cli.registry import CONF
 from toast_cli.runs.rows import Timing
 
 FAST = ["seconds=0.05", "device=cpu", "hydra.run.dir=here"]
@@ -30,33 +34,18 @@ def test_bench_writes_what_it_measured(toast, tmp_path: Path, monkeypatch: pytes
         assert float(row["peak_memory_mb"]) > 0
 
 
-def test_calls_take_turns():
-    order: list[str] = []
-    times = timing.rounds([lambda: order.append("a"), lambda: order.append("b")], seconds=0, least=2)
-    assert order == ["a", "b"] * 5, "three times to warm up, twice measured"
-    assert [len(seen) for seen in times] == [2, 2]
-
-
-def test_best_batch_stops_where_memory_runs_out():
-    class Full(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if len(x) > 2:
-                raise torch.OutOfMemoryError
-            return x
-
-    assert timing.best_batch(Full(), lambda count: torch.zeros(count, 3)) in (1, 2)
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
-def test_peak_memory_counts_weights_and_activations():
-    model = torch.nn.Sequential(torch.nn.Linear(8, 4_000_000, bias=False), torch.nn.Flatten())  # 128 MB
-    small, large = (memory.peak_memory(model, (n, 1, 1, 8), torch.device("cpu")) for n in (1, 8))
-    assert small == pytest.approx(128 + 16, rel=0.2)
-    assert large - small == pytest.approx(7 * 16, rel=0.2)
-
-
 @pytest.mark.parametrize("value", ["0", "soon", "true"])
 def test_seconds_are_checked(toast, value: str):
     status, _, err = toast("bench", f"seconds={value}", "device=cpu", "hydra.run.dir=here")
     assert status == 1
     assert err.endswith("is not a time to measure for: use a number above 0, such as seconds=5.\n")
+
+
+def test_bench_help_examples_compose(toast):
+    help_text = toast("bench", "--help")[1]
+    examples = re.findall(r"^ +toast bench(.*?)(?:  .*)?$", help_text, re.MULTILINE)
+    assert len(examples) >= 4
+    assert "seconds: 5" in help_text
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for example in examples:
+            compose("bench", example.split())

@@ -1,69 +1,20 @@
+"""toast export: what is written, in which forms, and what cannot be exported."""
+
 import json
 
 import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from PIL import Image
 from safetensors.torch import load_file
+from timm.data import create_transform
 
+from tests.verbs.conftest import PLAN, SMALL, picture, tested_images
 from toast_cli import load
-from toast_cli.cli import main
 from toast_cli.runs import predictions
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row, Tuned
 from toast_cli.verbs import export as export_module
-
-SMALL = ["data.fit_images=40", "data.train_images=300", "data.test_images=64", "device=cpu", "seeds=[0,1]"]
-PLAN = "2-3:identity+9-11"
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A run of two plans, one with sequential fits, one by a logistic probe, one that was fine-tuned."""
-    path = tmp_path_factory.mktemp("runs")
-    spans = f"spans=[{PLAN},4-6]"
-    main(["run", *SMALL, spans, f"hydra.run.dir={path / 'plain'}"])
-    main(["run", *SMALL, "spans=[2-3+9-11]", "fit.sequential=true", f"hydra.run.dir={path / 'sequential'}"])
-    main(
-        [
-            "run",
-            *SMALL,
-            "spans=[4-6]",
-            "probe=logistic",
-            "data.fit_images=[20,40]",
-            f"hydra.run.dir={path / 'logistic'}",
-        ]
-    )
-    main(
-        [
-            "run",
-            *SMALL,
-            "spans=[4-6]",
-            "probe=mlp",
-            "probe.epochs=2",
-            "translator=shift",
-            f"hydra.run.dir={path / 'mlp'}",
-        ]
-    )
-    main(["finetune", *SMALL[:4], "spans=[8-11]", "tune.epochs=1", f"hydra.run.dir={path / 'tuned'}"])
-    return path
-
-
-def test_images() -> torch.Tensor:
-    """The run's own test images, as its model takes them: (64, 3, 8, 8)."""
-    from hydra import compose, initialize_config_dir
-
-    from toast_cli.registry import CONF
-    from toast_cli.runs.naming import register_resolvers
-    from toast_cli.stages.load import load_data
-
-    register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return load_data(compose("config", SMALL)).test
-
-
-test_images.__test__ = False  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -77,25 +28,25 @@ test_images.__test__ = False  # type: ignore[attr-defined]
         ("mlp", [], 1),
     ],
 )
-def test_an_export_says_what_the_run_said(runs, toast, tmp_path, run: str, words: list[str], position: int):
-    status, out, err = toast("export", str(runs / run), *words, "out=here/it")
+def test_an_export_says_what_the_run_said(finished, toast, tmp_path, run: str, words: list[str], position: int):
+    status, out, err = toast("export", str(finished / run), *words, "out=here/it")
     assert status == 0
     assert out.strip() == "here/it"
     assert "largest difference 0.0e+00" in err
     model, recipe = load(tmp_path / "here" / "it"), json.loads((tmp_path / "here" / "it" / "recipe.json").read_text())
-    from timm.data import create_transform
-
     keys = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
     transform = create_transform(**{key: model.pretrained_cfg[key] for key in keys})
-    images = test_images()
+    images = tested_images()
     seed = int(next((word[5:] for word in words if word.startswith("seed=")), 0))
     with torch.inference_mode():
         pixels = torch.stack([transform(picture(images, i)) for i in range(len(images))])
         named = model(pixels).argmax(1).numpy()
-    stored = predictions.read(runs / run / "predictions.safetensors").by_seed[seed][position]
+    stored = predictions.read(finished / run / "predictions.safetensors").by_seed[seed][position]
     assert (named != stored).sum() <= 1, "training fewer plans together rounds otherwise"
     assert recipe["row"] == vars(
-        next(r for r in read_csv(runs / run / "results.csv", Row)[::-1] if (r.plan, r.seed) == (recipe["plan"], seed))
+        next(
+            r for r in read_csv(finished / run / "results.csv", Row)[::-1] if (r.plan, r.seed) == (recipe["plan"], seed)
+        )
     )
     assert recipe["pretrained_cfg"]["label_names"] == list(map(str, range(10)))
     assert model.default_cfg == model.pretrained_cfg
@@ -103,36 +54,30 @@ def test_an_export_says_what_the_run_said(runs, toast, tmp_path, run: str, words
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["it"], "nothing is left over"
 
 
-def picture(images, i: int) -> Image.Image:
-    import io
-
-    return Image.open(io.BytesIO(images.split.encoded(int(images.indices[i])))).convert("RGB")
-
-
-def test_a_shift_is_gone_from_the_file(runs, toast, tmp_path):
-    assert toast("export", str(runs / "mlp"), "out=it")[0] == 0
+def test_a_shift_is_gone_from_the_file(finished, toast, tmp_path):
+    assert toast("export", str(finished / "mlp"), "out=it")[0] == 0
     recipe = json.loads((tmp_path / "it" / "recipe.json").read_text())
     assert recipe["blocks"] == [*range(5), *range(7, 12)]
 
 
-def test_what_a_killed_export_left_is_removed(runs, toast, tmp_path):
+def test_what_a_killed_export_left_is_removed(finished, toast, tmp_path):
     for name in (".export-dead", ".export-alive"):
         (tmp_path / name).mkdir()
         (tmp_path / name / ".lock").touch()
     with FileLock(tmp_path / ".export-alive" / ".lock"):
-        assert toast("export", str(runs / "plain"), "plan=4-6", "out=it")[0] == 0
+        assert toast("export", str(finished / "plain"), "plan=4-6", "out=it")[0] == 0
     assert {path.name for path in tmp_path.iterdir()} == {"it", ".export-alive"}
 
 
-def test_a_fine_tuned_model_is_the_tuned_one(runs, toast, tmp_path):
-    assert toast("export", str(runs / "tuned"), "out=it")[0] == 0
-    row = read_csv(runs / "tuned" / "finetune.csv", Tuned)[0]
+def test_a_fine_tuned_model_is_the_tuned_one(finished, toast, tmp_path):
+    assert toast("export", str(finished / "tuned"), "out=it")[0] == 0
+    row = read_csv(finished / "tuned" / "finetune.csv", Tuned)[0]
     recipe = json.loads((tmp_path / "it" / "recipe.json").read_text())
     assert recipe["fine_tuned"]
     assert recipe["row"]["accuracy_after"] == row.accuracy_after
     weights, tuned = (
         load_file(tmp_path / "it" / "model.safetensors"),
-        load_file(runs / "tuned" / "model-seed0.safetensors"),
+        load_file(finished / "tuned" / "model-seed0.safetensors"),
     )
     assert all(
         torch.equal(value, tuned[key if key.startswith("head.") else f"vit.{key}"]) for key, value in weights.items()
@@ -142,11 +87,11 @@ def test_a_fine_tuned_model_is_the_tuned_one(runs, toast, tmp_path):
 @pytest.mark.parametrize(
     "words", [["dtype=fp16"], ["dtype=BF16"], ["head=none"], ["format=torch_export"], ["format=onnx"]]
 )
-def test_other_forms(runs, toast, tmp_path, words: list[str]):
+def test_every_form_reads_back(finished, toast, tmp_path, words: list[str]):
     if "format=onnx" in words:
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
-    status, out, err = toast("export", str(runs / "plain"), "plan=4-6", *words)
+    status, out, err = toast("export", str(finished / "plain"), "plan=4-6", *words)
     assert status == 0, err
     assert "read back: largest difference" in err
     recipe = json.loads((tmp_path / out.strip() / "recipe.json").read_text())
@@ -156,9 +101,9 @@ def test_other_forms(runs, toast, tmp_path, words: list[str]):
         assert "names no classes" in toast("predict", out.strip(), out.strip())[2]
 
 
-def test_a_mismatch_leaves_nothing(runs, toast, tmp_path, monkeypatch):
+def test_a_mismatch_leaves_nothing(finished, toast, tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "_TOLERANCES", {"fp16": 0.0})
-    status, _, err = toast("export", str(runs / "plain"), "plan=4-6", "dtype=fp16", "out=here/it")
+    status, _, err = toast("export", str(finished / "plain"), "plan=4-6", "dtype=fp16", "out=here/it")
     assert status == 1
     assert "does not do what the model does" in err
     assert not list((tmp_path / "here").iterdir())
@@ -178,60 +123,17 @@ def test_a_mismatch_leaves_nothing(runs, toast, tmp_path, monkeypatch):
         (["{plain}", "plan=4-6", "out=."], ". exists: give another out="),
     ],
 )
-def test_what_cannot_be_exported_is_a_sentence(runs, toast, words: list[str], sentence: str):
-    status, _, err = toast("export", *(word.format(plain=runs / "plain") for word in words))
+def test_what_cannot_be_exported_is_a_sentence(finished, toast, words: list[str], sentence: str):
+    status, _, err = toast("export", *(word.format(plain=finished / "plain") for word in words))
     assert status == 1
     assert sentence in err
 
 
-def test_nearest_neighbours_have_no_head(runs, toast):
+def test_nearest_neighbours_have_no_head(finished, toast):
     assert toast("run", *SMALL, "spans=[4-6]", "probe=knn", "hydra.run.dir=knn")[0] == 0
     assert "probe=knn cannot become a model's head" in toast("export", "knn")[2]
     assert toast("export", "knn", "head=none")[0] == 0
 
 
-class TestPredict:
-    @pytest.fixture
-    def exported(self, runs, toast, tmp_path):
-        assert toast("export", str(runs / "plain"), "plan=4-6", "out=it")[0] == 0
-        images = test_images()
-        (tmp_path / "pictures").mkdir()
-        for i in range(5):
-            picture(images, i).save(tmp_path / "pictures" / f"{i}.png")
-        return images
-
-    def test_the_classes_of_files(self, runs, exported, toast, tmp_path):
-        (tmp_path / "pictures" / "bad.png").write_bytes(b"no image")
-        status, out, err = toast("predict", "it", "pictures", "--top", "2")
-        assert status == 0
-        lines = [line for line in out.splitlines() if ".png" in line]
-        stored = predictions.read(runs / "plain" / "predictions.safetensors").by_seed[0][2]
-        assert [line.split("│")[2].split()[0] for line in lines] == [str(value) for value in stored[:5]]
-        assert "bad.png cannot be decoded and is left out" in err
-
-    @pytest.mark.parametrize(
-        ("words", "sentence"),
-        [
-            (["it", "nowhere"], "nowhere does not exist"),
-            (["it", "it/model.safetensors"], "None of the 1 files is an image"),
-            (["pictures", "pictures"], "pictures is not an export"),
-            (["it", "pictures", "--top", "0"], "--top 0 cannot be used"),
-        ],
-    )
-    def test_what_cannot_be_is_a_sentence(self, exported, toast, words: list[str], sentence: str):
-        status, _, err = toast("predict", *words)
-        assert status == 1
-        assert sentence in err
-
-    def test_nothing_that_can_execute_is_opened(self, exported, toast, tmp_path, monkeypatch):
-        recipe = json.loads((tmp_path / "it" / "recipe.json").read_text())
-        (tmp_path / "it" / "recipe.json").write_text(json.dumps({**recipe, "file": "model.pt2"}))
-        (tmp_path / "it" / "model.pt2").write_bytes(b"anything")
-        monkeypatch.setattr(torch.export, "load", lambda *_: pytest.fail("it was opened"))
-        status, _, err = toast("predict", "it", "pictures")
-        assert status == 1
-        assert "it/model.pt2 is not opened" in err
-
-
-def test_images_are_numbers_in_order():
-    assert np.array_equal(np.sort(test_images().indices), test_images().indices)
+def test_the_tested_images_are_in_stored_order():
+    assert np.array_equal(np.sort(tested_images().indices), tested_images().indices)

@@ -141,14 +141,14 @@ def test_latency_is_measured_where_it_is_asked_for(toast, tmp_path, monkeypatch)
         (["budget.params=0.5", "target.accuracy_drop=0.1"], "target.accuracy_drop and a budget are two questions"),
         (["search.beam=0"], "search.beam=0 cannot be used: give a whole number from 1."),
         (["search.blocks=12"], "search.blocks=12 cannot be used: give a whole number from 1 to 11."),
-        (["search.beside=identity"], "search.beside=identity is no list of translators"),
+        (["search.beside=identity"], "search.beside=identity is not a list of translators"),
         (
             ["search.beside=[linar]"],
             "translator=linar is not known (did you mean linear",
         ),
         (
             ["data.fit_images=[20,40]"],
-            "data.fit_images=[20, 40] are several numbers, and toast search fits its maps once",
+            "data.fit_images=[20, 40] has several values, but toast search fits its maps once",
         ),
         (["spans=all"], "spans=all is not for toast search"),
         (["keep_features=true"], "keep_features and features_from are not for toast search"),
@@ -157,7 +157,7 @@ def test_latency_is_measured_where_it_is_asked_for(toast, tmp_path, monkeypatch)
         (["translator=mlp"], "next to translator=mlp: only closed forms can be mixed"),
     ],
 )
-def test_what_cannot_be_is_a_sentence(toast, words: list[str], sentence: str):
+def test_what_cannot_be_searched_is_a_sentence(toast, words: list[str], sentence: str):
     status, _, err = toast("search", *FEW, *words)
     assert status == 1
     assert sentence in err

@@ -40,12 +40,12 @@ class TestStanding:
         assert standing(encoding, 1010.0).state == "stopped"
         assert standing(encoding, 1010.0).told == "encode, 25% of the features"
 
-    def test_failed(self, tmp_path: Path):
+    def test_a_run_that_failed_says_why(self, tmp_path: Path):
         path = begun(tmp_path / "run", failed="Memory ran out.")
         assert standing(path, 0.0) == Standing(path, "failed", "Memory ran out.")
 
 
-def test_all_runs_below_a_folder(toast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_all_runs_below_a_folder_are_listed(toast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert toast("run", *SMALL)[0] == 0
     monkeypatch.setattr("toast_cli.stages.probe.score", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -56,7 +56,7 @@ def test_all_runs_below_a_folder(toast, tmp_path: Path, monkeypatch: pytest.Monk
     assert "ZeroDivisionError('division by zero')" in out
 
 
-def test_no_run_at_all(toast):
+def test_no_run_at_all_is_a_sentence(toast):
     status, _, err = toast("status", "nowhere")
     assert (status, err) == (
         1,

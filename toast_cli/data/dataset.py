@@ -71,55 +71,55 @@ def load(
 
     Columns that are not named are read from the data set's own schema. ``train_images`` and ``test_images`` limit a
     split to a stratified draw; smaller draws of one seed are part of larger ones. Fit images are drawn from the whole
-    train split (``random``: seeded, ``first``: stored order), so that they do not move with ``train_images``; several
+    train split (``random``: seeded, ``first``: stored order), so that they do not depend on ``train_images``; several
     numbers of them are nested draws.
-    ``streaming`` reads parquet files where they lie, on disk or on the hub. With ``splits="paper"`` a data set whose ``one_split`` says {"name", "test_images"}
+    ``streaming`` reads parquet files in place, on disk or on the hub. With ``splits="paper"`` a data set whose ``one_split`` says {"name", "test_images"}
     is that split alone, divided at random with the ``seed``.
 
-    Raises ToastError for whatever is missing, unreachable, empty or too small.
+    Raises ToastError for anything that is missing, unreachable, empty or too small.
     """
     require_flag(streaming, "data.streaming")
-    names, rows = (train_split, test_split), []
-    if _divided(splits, one_split):
-        name, count = one_split["name"], one_split["test_images"]  # type: ignore[index]
-        names, rows = (
-            (f"{name} (train part)", f"{name} (test part)"),
-            divide(read(source, config, path, [name], streaming)[0], count, seed),
-        )
-    rows = rows or read(source, config, path, names, streaming)
-    columns = [columns_of(split, image_column, label_column) for split in rows]
-    classes, (train_labels, test_labels) = _labels(names, rows, [column for _, column in columns])
+    if splits not in ("standard", "paper"):
+        raise ToastError(f"data.splits={splits} is not known: use standard, or paper for the paper's own division.")
+    if splits == "paper" and one_split is not None:
+        name = one_split["name"]
+        whole = read(source, config, path, [name], streaming)[0]
+        rows = divide(whole, one_split["test_images"], seed)
+        names = (f"{name} (train part)", f"{name} (test part)")
+    else:
+        names = (train_split, test_split)
+        rows = read(source, config, path, names, streaming)
     skip = require_flag(skip_bad_images, "data.skip_bad_images")
-    train, test = (
-        Split(name, _encoded(split, image), image, skip)
-        for name, split, (image, _) in zip(names, rows, columns, strict=True)
-    )
-
-    def take(split: Split, labels: np.ndarray, indices: np.ndarray) -> Images:
-        return Images(split, np.sort(indices), labels[np.sort(indices)])
-
+    classes, train, test = _labelled(names, rows, image_column, label_column, skip)
     return Data(
         label=label,
         classes=classes,
-        fit=tuple(take(train, train_labels, part) for part in draw_fit(len(train_labels), fit_images, fit_order, seed)),
-        train=take(train, train_labels, draw(train_labels, train_images, "data.train_images", seed)),
-        test=take(test, test_labels, draw(test_labels, test_images, "data.test_images", seed)),
+        fit=tuple(train.only(np.sort(part)) for part in draw_fit(len(train), fit_images, fit_order, seed)),
+        train=train.only(np.sort(draw(train.labels, train_images, "data.train_images", seed))),
+        test=test.only(np.sort(draw(test.labels, test_images, "data.test_images", seed))),
         seed=seed,
         fit_label=label,
     )
 
 
+def _labelled(
+    names: tuple[str, str], rows: list[Rows], image_column: str | None, label_column: str | None, skip: bool
+) -> tuple[tuple[str, ...], Images, Images]:
+    """The class names, and all images of the train and the test split."""
+    columns = [columns_of(split, image_column, label_column) for split in rows]
+    classes, numbers = _labels(names, rows, [column for _, column in columns])
+    train, test = (
+        Images(Split(name, _encoded(split, image), image, skip), np.arange(len(labels)), labels)
+        for name, split, (image, _), labels in zip(names, rows, columns, numbers, strict=True)
+    )
+    return classes, train, test
+
+
 def _encoded(rows: Rows, image: str) -> Rows:
-    """Those that images are read from, not decoded."""
+    """The rows with their images not decoded."""
     if isinstance(rows, StreamedRows):
         return rows
     return rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-
-
-def _divided(splits: str, one_split: Mapping[str, Any] | None) -> bool:
-    if splits not in ("standard", "paper"):
-        raise ToastError(f"data.splits={splits} is not known: use standard, or paper for the paper's own division.")
-    return splits == "paper" and one_split is not None
 
 
 def _labels(splits: tuple[str, str], rows: list[Rows], columns: list[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
@@ -132,7 +132,7 @@ def _labels(splits: tuple[str, str], rows: list[Rows], columns: list[str]) -> tu
     for split, stored, column, value in zip(splits, rows, columns, values, strict=True):
         feature = stored.features[column]
         kinds = feature.names if isinstance(feature, datasets.ClassLabel) else np.unique(value).tolist()
-        lookup = np.array([number.get(kind, -1) for kind in kinds] + [-1])  # the last is for −1, no label
+        lookup = np.array([number.get(kind, -1) for kind in kinds] + [-1])  # the last entry is for −1, no label
         place = value if isinstance(feature, datasets.ClassLabel) else np.searchsorted(kinds, value)
         numbers.append(lookup[place])
         foreign = np.flatnonzero(numbers[-1] < 0)
@@ -145,7 +145,7 @@ def _labels(splits: tuple[str, str], rows: list[Rows], columns: list[str]) -> tu
 
 
 def _values(rows: Rows, column: str) -> np.ndarray:
-    """The labels (N,) as stored. Raises ToastError where they are no classes."""
+    """The labels (N,) as stored. Raises ToastError if they are not classes."""
     feature = rows.features[column]
     stored: Any = []
     if isinstance(feature, datasets.ClassLabel | datasets.Value):
@@ -153,7 +153,7 @@ def _values(rows: Rows, column: str) -> np.ndarray:
     empty = sum(value is None for value in stored)
     if empty and not isinstance(feature, datasets.ClassLabel):
         raise ToastError(
-            f"data.label_column={column} is empty in {empty} of {len(stored)} rows: give these a label or leave them out."
+            f"data.label_column={column} is empty in {empty} of {len(stored)} rows: give these rows a label or leave them out."
         )
     values = np.asarray(
         [-1 if value is None else value for value in stored] if isinstance(feature, datasets.ClassLabel) else stored

@@ -13,7 +13,7 @@ _MOST = 100_000  # files of each kind that are compared, evenly spread
 
 
 def warnings_of(data: Data) -> list[str]:
-    """A sentence for each: test images that are train images too, repeated images, classes without images.
+    """One sentence each for test images that are also train images, repeated images, and classes without images.
 
     Files are compared byte for byte; streamed images, which would all have to be read, are not.
     """
@@ -39,7 +39,7 @@ def _repeated(data: Data) -> list[str]:
     told = []
     if shared:
         told.append(
-            f"{least}{shared} of {len(data.test)} test images are train images too, byte for byte: accuracies flatter the model"
+            f"{least}{shared} of {len(data.test)} test images are also train images, byte for byte: the accuracies are too high"
         )
     if again:
         told.append(f"{least}{again} of {len(data.train)} train images repeat another one, byte for byte")
@@ -47,7 +47,7 @@ def _repeated(data: Data) -> list[str]:
 
 
 def _files(images: Images) -> Counter[bytes]:
-    """How often each of the images' files is there; unreadable ones are another matter."""
+    """How often each file occurs; files that cannot be read are left out."""
     found: Counter[bytes] = Counter()
     for index in images.indices[:: -(-len(images) // _MOST)]:
         try:

@@ -1,4 +1,4 @@
-"""Labelled images and how they become pixels: decoded once, in batches, a bad one named or left out."""
+"""Labelled images, and how they become pixels: decoded once, in batches; a bad image is named or left out."""
 
 import hashlib
 import io
@@ -23,12 +23,12 @@ UNDECODABLE = (
     ValueError,
     SyntaxError,
     Image.DecompressionBombError,
-)  # what Pillow raises for a file that is no image
+)  # what Pillow raises for a file that is not an image
 
 
 @dataclass(frozen=True)
 class BadImage:
-    """What is wrong with an image that cannot be decoded."""
+    """An image that cannot be decoded: where it is, and why."""
 
     where: str
     reason: str
@@ -39,12 +39,12 @@ class Split:
     """The encoded images of one stored split."""
 
     name: str
-    rows: Rows  # image_column holds {"bytes", "path"}, or in streamed rows bytes alone
+    rows: Rows  # image_column holds {"bytes", "path"}, or only bytes if the rows are streamed
     image_column: str
     skip_bad_images: bool = False
 
     def encoded(self, index: int) -> bytes:
-        """The file of image ``index`` as it is stored. Raises OSError or ValueError where there is none."""
+        """The stored file of image ``index``. Raises OSError or ValueError if there is none."""
         value = self._stored(index)
         if value is None:
             raise ValueError("there is no image in this row")
@@ -58,7 +58,7 @@ class Split:
         return self.rows[index][self.image_column]
 
     def signature(self, index: int) -> bytes:
-        """What tells image ``index`` from another: a hash of its file, or where it lies if it is streamed."""
+        """What identifies image ``index``: a hash of its file, or its place if it is streamed."""
         if isinstance(self.rows, StreamedRows):
             return self.rows.signature(index)
         try:
@@ -67,7 +67,7 @@ class Split:
             return b"no file"
 
     def pixels(self, index: int, transform: Transform) -> Tensor | BadImage:
-        """Image ``index`` in RGB through ``transform``: uint8 (3, H, W)."""
+        """Image ``index`` in RGB through ``transform``, uint8 (C, H, W) with C = 3; a BadImage if it cannot be decoded."""
         try:
             with Image.open(io.BytesIO(self.encoded(index))) as image:
                 return transform(to_rgb(image))
@@ -78,18 +78,18 @@ class Split:
 
 
 class PixelCache:
-    """The pixels of images that are needed twice, kept in memory from the first time: those of ``split`` numbered in ``wanted``."""
+    """Keeps the pixels of images that are needed twice: the images of ``split`` whose numbers are in ``wanted``."""
 
     def __init__(self, split: Split, wanted: Iterable[int]) -> None:
         self._split, self._wanted = split, frozenset(wanted)
         self._kept: dict[int, Tensor | BadImage] = {}
 
     def get(self, split: Split, index: int) -> Tensor | BadImage | None:
-        """uint8 (3, H, W) of image ``index``; None if it is not kept."""
+        """The pixels of image ``index``, uint8 (C, H, W) with C = 3; None if they are not kept."""
         return self._kept.get(index) if split is self._split else None
 
     def keep(self, split: Split, index: int, pixels: Tensor | BadImage) -> None:
-        """Keep ``pixels`` (3, H, W) of image ``index`` if it is wanted."""
+        """Keep the ``pixels`` (C, H, W) of image ``index`` if it is wanted."""
         if split is self._split and index in self._wanted:
             self._kept[index] = pixels.clone() if isinstance(pixels, Tensor) else pixels
 
@@ -99,25 +99,25 @@ class PixelCache:
 
 
 def _reason(error: Exception) -> str:
-    """In one line, without the name of a buffer that nobody else knows."""
+    """The error in one line, without the name of our own buffer."""
     return re.sub(r" <_io\.BytesIO object at \w+>", "", " ".join(str(error).split()))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright, in three channels of 8 bits. 16-bit grey is scaled; raises ValueError for pixels without a fixed range."""
+    """The image upright, with three channels of 8 bits; 16-bit grey is scaled. Raises ValueError for pixels without a fixed range."""
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(f"its pixels are of mode {image.mode}, whose range is not fixed")
     if "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns of a palette that goes to RGB at once
+        image = image.convert("RGBA")  # Pillow warns if a palette is converted to RGB directly
     return image.convert("RGB")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """``size`` images in a row from number ``first`` on, of which those at ``positions`` (B,) could be decoded.
+    """``size`` consecutive images from number ``first`` on; those at ``positions`` (B,) could be decoded.
 
     ``pixels`` are uint8 (B, 3, H, W).
     """
@@ -140,7 +140,7 @@ class Images:
         return len(self.indices)
 
     def only(self, positions: np.ndarray) -> "Images":
-        """Those at ``positions`` (B,), in that order."""
+        """The images at ``positions`` (B,), in that order."""
         return replace(self, indices=self.indices[positions], labels=self.labels[positions])
 
     def batches(
@@ -173,7 +173,7 @@ class Images:
             if bad and not self.split.skip_bad_images:
                 first = next(iter(bad.values()))
                 raise ToastError(
-                    f"{first.where} cannot be decoded ({first.reason}): mend or remove it, or set data.skip_bad_images=true to "
+                    f"{first.where} cannot be decoded ({first.reason}): repair or remove it, or set data.skip_bad_images=true to "
                     "leave such images out."
                 )
             if cache is not None and keep:
@@ -186,7 +186,7 @@ _Item = tuple[int, Tensor | BadImage]  # position, pixels
 
 
 class _Decoder(Dataset):
-    """What a DataLoader wants; a bad image is a value, because an exception would lose its words between processes."""
+    """The data set that a DataLoader reads. A bad image is a value, since an exception would lose its message between processes."""
 
     def __init__(self, images: Images, transform: Transform, cache: PixelCache | None) -> None:
         self.images, self.transform, self.cache = images, transform, cache
@@ -198,7 +198,7 @@ class _Decoder(Dataset):
 
 
 def _collate(items: list[_Item]) -> tuple[list[int], Tensor, dict[int, BadImage]]:
-    """One tensor a batch: between processes each tensor takes a file descriptor."""
+    """One tensor for each batch, since every tensor that is sent between processes takes a file descriptor."""
     good = {position: item for position, item in items if isinstance(item, Tensor)}
     bad = {position: item for position, item in items if isinstance(item, BadImage)}
     return list(good), torch.stack(list(good.values())) if good else torch.empty(0), bad

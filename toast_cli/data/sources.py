@@ -25,9 +25,9 @@ def read(
 ) -> list[Rows]:
     """The stored splits of these ``names``: from the folder ``path`` if given, else from ``source``.
 
-    With ``streaming`` parquet files are read where they lie; other kinds are never copied anyway.
+    With ``streaming`` parquet files are read in place; other kinds are never copied.
 
-    Raises ToastError for what is missing, out of reach, unreadable or empty.
+    Raises ToastError for anything that is missing, unreachable, unreadable or empty.
     """
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
@@ -79,7 +79,7 @@ def _read_path(path: Path, names: Sequence[str], streaming: bool) -> Mapping[str
 
 
 def _find_files(path: Path, names: Sequence[str]) -> tuple[str, dict[str, list[str]]]:
-    """The ``datasets`` builder for what lies in ``path``, and the files of each split."""
+    """The ``datasets`` builder for the files in ``path``, and the files of each split."""
     parquet = _find_parquet(path, names)
     if any(parquet.values()):
         kind, files = "parquet", parquet
@@ -95,7 +95,7 @@ def _find_files(path: Path, names: Sequence[str]) -> tuple[str, dict[str, list[s
 
 
 def _find_parquet(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
-    """``train.parquet`` or the hub's ``train-00000-of-00001.parquet``, in ``path`` or in the one folder below that has any."""
+    """``train.parquet`` or the hub's ``train-00000-of-00001.parquet``, in ``path`` or in the only subfolder that has any."""
     found = []
     for folder in (path, *sorted(child for child in path.iterdir() if child.is_dir())):
         files = {
@@ -135,7 +135,7 @@ def _stream_hub(source: str, config: str | None, names: Sequence[str]) -> dict[s
 
 @contextmanager
 def _hub_told(source: str) -> Iterator[None]:
-    """What the hub refuses, as a sentence."""
+    """Turn a refusal of the hub into a ToastError."""
     try:
         yield
     except ToastError:
@@ -156,7 +156,7 @@ def _hub_told(source: str) -> Iterator[None]:
         ) from e
 
 
-@cache  # several runs of one process read them once
+@cache  # read once for several runs in one process
 def _read_digits(config: str | None) -> dict[str, datasets.Dataset]:
     """The 1 797 handwritten digits of scikit-learn, 8 × 8 in 17 grey levels; a fixed stratified draw is the test split."""
     from sklearn.datasets import load_digits
@@ -180,7 +180,7 @@ def _read_digits(config: str | None) -> dict[str, datasets.Dataset]:
 
 
 def columns_of(rows: Rows, image: str | None, label: str | None) -> tuple[str, str]:
-    """The image and the label column: as named, else the only one of its kind in the schema."""
+    """The names of the image column and the label column: as given, else the only one of its kind in the schema. Raises ToastError for neither."""
     images = [name for name, feature in rows.features.items() if _holds_images(feature)]
     labels = [name for name, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
     found = [_column(rows, "image", image, images), _column(rows, "label", label, labels)]
@@ -204,7 +204,7 @@ def _column(rows: Rows, kind: str, name: str | None, fitting: list[str]) -> str:
 
 
 def _holds_images(feature: object) -> bool:
-    """Images, or what a parquet file without the hub's own schema has in their place."""
+    """Whether a column holds images, or what a parquet file without the hub's own schema holds instead."""
     encoded = isinstance(feature, datasets.Value) and feature.dtype in ("binary", "large_binary")
     return (
         isinstance(feature, datasets.Image)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 
 class StreamedRows:
-    """The rows of parquet ``files``, paths or fsspec URLs, as far as a split needs of ``datasets.Dataset``.
+    """The rows of parquet ``files``, paths or fsspec URLs, with the part of ``datasets.Dataset`` that a split needs.
 
     Raises OSError or pyarrow's ArrowInvalid for files that cannot be read or differ in their columns.
     """
@@ -43,7 +43,7 @@ class StreamedRows:
         return len(self._only)
 
     def select(self, rows: np.ndarray) -> "StreamedRows":
-        """Those numbered ``rows`` (N,), in that order."""
+        """The rows with these numbers (N,), in that order."""
         part = copy.copy(self)
         part._only = self._only[rows]
         return part
@@ -59,7 +59,7 @@ class StreamedRows:
     def value(self, row: int, column: str) -> Any:
         """One value; its row group stays in memory until another is asked for."""
         place, group, offset = self._place(row)
-        key = (os.getpid(), group, column)  # a process that decodes images opens files for itself
+        key = (os.getpid(), group, column)  # a process that decodes images opens its own files
         if self._held[0] != key:
             with _opened(self.files[place]) as parquet:
                 number = self._groups[group][1]
@@ -67,7 +67,7 @@ class StreamedRows:
         return self._held[1][offset]
 
     def signature(self, row: int) -> bytes:
-        """What stands for the content of a row in a fingerprint: reading it would mean reading its whole row group."""
+        """What a fingerprint uses instead of the row's content, which would mean reading its whole row group."""
         place, group, offset = self._place(row)
         return f"{PurePosixPath(self.files[place]).name} {self.sizes[place]} {group} {offset}".encode()
 

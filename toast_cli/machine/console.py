@@ -1,4 +1,4 @@
-"""What a person sees while a run is on: a bar on a terminal, plain lines elsewhere. All on stderr; stdout is for results."""
+"""What a person sees during a run: a progress bar on a terminal, plain lines elsewhere. All on stderr; stdout is for results."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +18,18 @@ def say(text: str) -> None:
     console.print(text, markup=False)
 
 
+@contextmanager
+def silenced(silent: bool = True) -> Iterator[None]:
+    """Print nothing on stderr inside the ``with`` block, if ``silent``."""
+    before, console.quiet = console.quiet, silent
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
 class _Rate(ProgressColumn):
-    """Images a second since the stage began, those that were ``done`` before not counted."""
+    """Images a second since the stage began, not counting those that were ``done`` before."""
 
     def __init__(self, done: int, unit: str) -> None:
         super().__init__()
@@ -31,7 +41,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(label: str, total: int, done: int = 0, unit: str = "images") -> Iterator[Callable[[int], None]]:
-    """A stage over ``total`` images (or another ``unit``), of which ``done`` are finished already; yields a function to call with the number just finished."""
+    """A stage over ``total`` images (or another ``unit``), of which ``done`` are finished; yields a function to call with the number just finished."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -64,7 +74,7 @@ def _lines(label: str, total: int, done: int, unit: str) -> Callable[[int], None
 
 
 def duration(seconds: float) -> str:
-    """In the largest unit that it fills."""
+    """The time as text, in the largest unit that it fills."""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

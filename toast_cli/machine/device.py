@@ -9,9 +9,9 @@ from toast_cli.errors import ToastError
 from toast_cli.machine.team import expected, local_rank
 
 _PRECISIONS = ("auto", "fp32", "bf16")
-_NARROW = 192  # below this width the casts cost more than bf16's faster products save
+_NARROW = 192  # below this width the casts cost more than the faster bf16 products save
 _WORTH_ROUNDING = 1.3  # how much faster bf16 must be for `auto` to take it
-_CPU_ELEMENTS = 2**21  # of one latent: small batches, which stay in the cache, are the faster ones on a CPU
+_CPU_ELEMENTS = 2**21  # in one latent: small batches, which stay in the cache, are faster on a CPU
 _GPU_ELEMENTS = 2**25
 
 
@@ -24,11 +24,11 @@ class Compute:
 
     @classmethod
     def pick(cls, device: str, precision: str, width: int) -> "Compute":
-        """What ``auto`` stands for here, for a model of ``width`` D. Raises ToastError for what is not to be had."""
+        """The device and the precision for a model of ``width`` D, with ``auto`` resolved. Raises ToastError for what is not available."""
         if precision not in _PRECISIONS:
             raise ToastError(f"precision={precision} is not a precision: use {', '.join(_PRECISIONS)}.")
         chosen = _pick_device(device)
-        torch.backends.cudnn.allow_tf32 = False  # the stem's convolution would take it for fp32 otherwise
+        torch.backends.cudnn.allow_tf32 = False  # otherwise the stem's convolution would use TF32 for fp32
         if precision == "auto":
             precision = "bf16" if width >= _NARROW and _faster_in_bf16(chosen, width) else "fp32"
         return cls(chosen, precision)
@@ -38,7 +38,7 @@ class Compute:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def batch_size(self, wanted: str | int, tokens: int, width: int) -> int:
-        """Images at a time: as ``wanted``, or for ``auto`` the power of two whose latents are of the size that suits the device."""
+        """Images at a time: as ``wanted``, or for ``auto`` the power of two whose latents have the right size for the device."""
         if wanted == "auto":
             elements = _CPU_ELEMENTS if self.device.type == "cpu" else _GPU_ELEMENTS
             return 2 ** min(max((elements // (tokens * width)).bit_length() - 1, 0), 9)
@@ -48,7 +48,7 @@ class Compute:
 
 
 def _pick_device(text: str) -> torch.device:
-    """``auto`` and ``cuda`` are, of several processes on a machine, a GPU for each."""
+    """The device that ``text`` names. With several processes on a machine, ``auto`` and ``cuda`` give each its own GPU."""
     available = ["cpu"]
     if torch.cuda.is_available():
         available += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
@@ -60,15 +60,15 @@ def _pick_device(text: str) -> torch.device:
         return torch.device("cuda", local_rank() % torch.cuda.device_count())
     if text not in available:
         raise ToastError(
-            f"device={text} is not to be had: this machine has {', '.join(available)}; use one of these or auto."
+            f"device={text} is not available: this machine has {', '.join(available)}; use one of these or auto."
         )
     return torch.device(text)
 
 
 def _faster_in_bf16(device: torch.device, width: int) -> bool:
-    """CUDA from Ampere on; CPUs with AMX or AVX512-BF16 where a product as in a block's MLP shows it.
+    """Whether bf16 is faster: on CUDA from Ampere on, and on CPUs with AMX or AVX512-BF16 if a product as in a block's MLP shows it.
 
-    The instructions alone do not tell: AVX512-BF16 without AMX has measured 2.7 times as fast as fp32 on one processor (AMD
+    The instructions alone do not decide it: AVX512-BF16 without AMX was 2.7 times as fast as fp32 on one processor (AMD
     Zen 4) and 0.6 times on another (Intel, model 207).
     """
     if device.type == "cuda":
@@ -79,7 +79,7 @@ def _faster_in_bf16(device: torch.device, width: int) -> bool:
 
 
 def matmul_seconds(width: int, dtype: torch.dtype, rows: int = 2048) -> float:
-    """The shortest of a few times that (rows, D) x (D, 4D) takes on the CPU."""
+    """Seconds for (rows, D) x (D, 4D) on the CPU, the shortest of a few runs."""
     x, weight = torch.ones(rows, width, dtype=dtype), torch.ones(width, 4 * width, dtype=dtype)
     times = []
     for _ in range(5):

@@ -18,14 +18,14 @@ from toast_cli.errors import ToastError
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that the device or the machine has no memory left."""
+    """Whether an exception means that the device or the machine has no memory left."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "can't allocate memory" in str(error))
     )
 
 
 class Halving:
-    """``function`` on batches (N, …), in pieces half as large whenever memory runs out; pieces never grow again."""
+    """Calls ``function`` on batches (N, …), and halves the pieces whenever memory runs out; they never grow again."""
 
     def __init__(self, function: Callable[[Tensor], Tensor], say: Callable[[str], None]) -> None:
         self.function = function
@@ -43,14 +43,14 @@ class Halving:
 
 
 def halve(size: int, say: Callable[[str], None], error: Exception) -> int:
-    """Half of ``size`` images, announced. Raises ToastError where not even one image fits."""
+    """Half of ``size`` images, after saying so. Raises ToastError if not even one image fits."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if size == 1:
         raise ToastError(
             "Memory ran out with a single image: use a smaller model or image size, or another device=."
         ) from error
-    say(f"Memory ran out with {size} images at a time: going on with {size // 2}.")
+    say(f"Memory ran out with {size} images at a time: continuing with {size // 2}.")
     return size // 2
 
 
@@ -95,14 +95,14 @@ def _in_this_process(file: str, modules: str, *numbers: str) -> float:
         import_module(name)
 
     before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak that the imports have left
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak that the imports left
     model = torch.load(file, mmap=True, weights_only=False)
     model(torch.zeros(*shape, dtype=next(model.parameters()).dtype))
     return (_status("VmHWM") - before) / 1e3
 
 
 def resident() -> int:
-    """Bytes of memory that this process has for itself; on other systems than Linux the most it has had so far."""
+    """Bytes of private memory that this process holds; on systems other than Linux the most it has held so far."""
     if sys.platform == "linux":
         return 1024 * _status("RssAnon")
     import resource
@@ -111,7 +111,7 @@ def resident() -> int:
 
 
 def _status(field: str) -> int:
-    """Kilobytes from /proc/self/status."""
+    """A field of /proc/self/status, in kilobytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(f"{field}:")))
 

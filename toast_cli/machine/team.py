@@ -1,6 +1,6 @@
-"""Several processes of one run, as ``torchrun`` starts them: each takes its share of every batch, the first keeps the folder.
+"""Several processes of one run, as ``torchrun`` starts them: each takes its share of every batch, and the first keeps the folder.
 
-All of them call the functions that exchange something at the same points and in the same order.
+All processes call the functions that exchange data at the same points and in the same order.
 """
 
 import os
@@ -16,30 +16,28 @@ import torch.distributed as dist
 from torch import Tensor
 
 from toast_cli.errors import ToastError
-from toast_cli.machine.console import console
+from toast_cli.machine.console import silenced
 
 _T = TypeVar("_T")
-_PATIENCE = timedelta(
-    days=7
-)  # the others wait while the first trains maps; who starts the processes ends those left over
+_PATIENCE = timedelta(days=7)  # the others wait while the first trains maps; torchrun ends processes that are left over
 
 
 @dataclass(frozen=True)
 class Team:
-    """This process is number ``rank`` of ``size``. A process alone exchanges nothing."""
+    """This process is number ``rank`` of ``size``. A single process exchanges nothing."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that keeps the folder, talks and writes."""
+        """Whether this process keeps the folder, prints and writes."""
         return self.rank == 0
 
     def ranges(self, start: int, stop: int, size: int) -> list[range]:
         """Which of the items from ``start`` to ``stop`` are this process's, ``size`` at a time; the last may be empty.
 
-        All processes have equally many: taken in turn, one of each process, they are all the items in order.
+        All processes have the same number of ranges: taken in turn, one from each process, they are all the items in order.
         """
         step = size * self.size
         own = (first + size * self.rank for first in range(start, stop, step))
@@ -64,7 +62,7 @@ class Team:
         return {key: value for box in boxes for key, value in box.items()}
 
     def sum(self, number: int) -> int:
-        """Over all processes."""
+        """The sum of ``number`` over all processes."""
         return sum(self.unite({self.rank: number}).values())
 
     def add_up(self, sums: _T) -> _T:
@@ -81,7 +79,7 @@ class Team:
         return replace(sums, **totals)  # type: ignore[type-var]
 
     def gather(self, rows: np.ndarray, most: int) -> list[np.ndarray]:
-        """float32 (B, ...) of every process, B at ``most``, in the order of the processes; nothing where this is not the first."""
+        """The float32 ``rows`` (B, …) of every process, at ``most`` B each, in the order of the processes; empty except on the first."""
         if self.size == 1:
             return [rows]
         lengths = self.unite({self.rank: len(rows)})
@@ -98,7 +96,7 @@ ALONE = Team()
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """Where another process is gone, this one ends too: in a sentence if it is the first, else without another word."""
+    """If another process is gone, end this one too: with a sentence if it is the first, else silently."""
     try:
         yield
     except RuntimeError as e:
@@ -110,7 +108,7 @@ def _together() -> Iterator[None]:
 
 
 def expected() -> int:
-    """How many processes this one was started with, itself among them."""
+    """How many processes were started together, including this one."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
@@ -121,15 +119,14 @@ def local_rank() -> int:
 
 @contextmanager
 def join() -> Iterator[Team]:
-    """The team that this process was started in. What is exchanged lies on CPUs, whatever computes it, and goes by gloo."""
+    """The team that this process was started in. Data is exchanged on CPUs by gloo, whatever device computes it."""
     if expected() == 1:
         yield ALONE
         return
     dist.init_process_group("gloo", timeout=_PATIENCE)
     team = Team(dist.get_rank(), dist.get_world_size())
-    console.quiet = not team.leads
     try:
-        yield team
+        with silenced(not team.leads):
+            yield team
     finally:
-        console.quiet = False
         dist.destroy_process_group()

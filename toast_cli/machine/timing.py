@@ -15,7 +15,7 @@ _LONGEST_CALL = 20.0  # seconds; a batch that takes longer is not doubled
 
 
 def call(model: nn.Module, images: Tensor) -> Callable[[], None]:
-    """One forward pass that returns when it is finished."""
+    """A function that runs ``model`` on ``images`` (N, 3, H, W) and returns when the device has finished."""
 
     @torch.inference_mode()
     def forward() -> None:
@@ -29,7 +29,7 @@ def call(model: nn.Module, images: Tensor) -> Callable[[], None]:
 
 
 def rounds(calls: list[Callable[[], None]], seconds: float, least: int = 5, most: int = 1000) -> list[list[float]]:
-    """Seconds of each call, for some ``seconds`` each: in turn, so that a machine that slows down does so for all alike."""
+    """Seconds of each call, about ``seconds`` for each: in turn, so that a machine that slows down affects all alike."""
     for call in calls * 3:  # warm-up
         call()
     times: list[list[float]] = [[] for _ in calls]
@@ -43,7 +43,10 @@ def rounds(calls: list[Callable[[], None]], seconds: float, least: int = 5, most
 
 
 def best_batch(model: nn.Module, images: Callable[[int], Tensor]) -> int:
-    """The power of two with the highest rate; stops when memory runs out or two doublings in a row bring nothing."""
+    """The batch size, a power of two, with the highest rate; ``images(N)`` makes a batch (N, 3, H, W).
+
+    Stops when memory runs out, or when two doublings in a row bring nothing.
+    """
     best, best_rate, in_vain = 1, 0.0, 0
     for size in itertools.takewhile(lambda size: size <= _LARGEST_BATCH, (2**i for i in itertools.count())):
         try:
@@ -67,5 +70,5 @@ def quartiles(times: list[float]) -> tuple[float, float, float]:
 
 
 def ratio(times: list[float], others: list[float]) -> float:
-    """How many times as long as ``others`` of the same rounds: the median over rounds."""
+    """``times`` divided by ``others`` of the same rounds: the median over rounds."""
     return statistics.median(one / other for one, other in zip(times, others, strict=True))

@@ -70,7 +70,7 @@ class Backbone(nn.Module):
         if readout not in READOUTS:
             raise ToastError(
                 f"readout={readout} is not known{did_you_mean(str(readout), READOUTS)}: use model (its own pooling), or paper (a random dense "
-                "layer and tanh behind it, for ViT and DeiT)."
+                "layer and tanh after it, for ViT and DeiT)."
             )
         if getattr(vit, "rope_mixed", False):
             raise ToastError(
@@ -94,7 +94,7 @@ class Backbone(nn.Module):
     def with_vit(
         self, vit: Vit, head: nn.Linear | None, block_dtype: torch.dtype, in_fp32: Container[int] = _ALWAYS_FP32
     ) -> "Backbone":
-        """Another model in the same setting: preprocessing, readout and label are those of this one."""
+        """Another model with the preprocessing, the readout and the label of this one."""
         return Backbone(
             vit, self.label, self.image_size, head, self.readout_kind, self.resize, self.recipe, block_dtype, in_fp32
         )
@@ -162,7 +162,7 @@ class Backbone(nn.Module):
     def fused_block(self, i: int) -> Callable[[Tensor, Extras, int | None], Tensor]:
         """``block(i, latent, extras)[:, :rows]`` as a function of all three, (N, T, D) -> (N, rows, D), faster and equal up to rounding.
 
-        It has its own copy of the weights. Blocks of another kind than timm's plain ``Block`` are computed as they are.
+        It has its own copy of the weights. Blocks that are not timm's plain ``Block`` are computed as they are.
         """
         parts = _parts(self.vit.blocks[i])
         if parts is None:
@@ -184,7 +184,7 @@ class Backbone(nn.Module):
         return features if self.head is None else self.head(features)
 
     def fingerprint(self) -> str:
-        """Hash of the names and values of all weights of the encoder."""
+        """Hash of the names and values of all the encoder's weights."""
         digest = hashlib.sha256()
         for name, value in sorted(self.vit.state_dict().items()):
             digest.update(name.encode())

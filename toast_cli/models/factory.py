@@ -18,7 +18,7 @@ from toast_cli.errors import ToastError, did_you_mean, require_flag, reraise_dis
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.timm_parts import FAMILIES, Vit
 
-# A checkpoint may have these though the encoder has not.
+# A checkpoint may have these although the encoder does not.
 _HEADS = ("head.", "head_dist.")
 _PACKAGE = "pkg://"
 PREPROCESSING = ("timm", "paper")
@@ -46,18 +46,9 @@ def load(
     ``paper_resize`` sees images whose short side was resized to that, and its position embeddings are resized without
     antialiasing: the published preprocessing of DINOv2.
 
-    Raises ToastError for an unknown name, a model that is no vision transformer, or weights that are missing or do not fit.
+    Raises ToastError for an unknown name, a model that is not a vision transformer, or weights that are missing or do not fit.
     """
-    if preprocessing not in PREPROCESSING:
-        raise ToastError(f"model.preprocessing={preprocessing} is not known: use timm, or paper for the paper's own.")
-    if image_size is not None and (type(image_size) is not int or image_size < 1):
-        raise ToastError(
-            f"model.image_size={image_size} is not a size: give a whole number of pixels, or null for the model's own."
-        )
-    if options is not None and not isinstance(options, Mapping):
-        raise ToastError(
-            f"model.options={options} are no arguments: write model.options={{depth:6}}, or {{}} for none."
-        )
+    _check_settings(preprocessing, image_size, options)
     resize = paper_resize if preprocessing == "paper" else None
     size = {} if image_size is None else {"img_size": image_size}
     fetched = require_flag(pretrained, "model.pretrained") and checkpoint is None
@@ -79,8 +70,22 @@ def load(
     return Backbone(vit, label, image_size or vit.patch_embed.img_size[0], head, readout, resize, recipe)
 
 
+def _check_settings(preprocessing: object, image_size: object, options: object) -> None:
+    """Raises ToastError for a setting that cannot be used."""
+    if preprocessing not in PREPROCESSING:
+        raise ToastError(f"model.preprocessing={preprocessing} is not known: use timm, or paper for the paper's own.")
+    if image_size is not None and (type(image_size) is not int or image_size < 1):
+        raise ToastError(
+            f"model.image_size={image_size} is not a size: give a whole number of pixels, or null for the model's own."
+        )
+    if options is not None and not isinstance(options, Mapping):
+        raise ToastError(
+            f"model.options={options} are not arguments: write model.options={{depth:6}}, or {{}} for none."
+        )
+
+
 def _take_head(vit: Vit) -> nn.Linear | None:
-    """The model's classifier, which leaves it; None without one, or where two share the work (DeiT's distilled models)."""
+    """Take the classifier off the model; None if it has none, or two (DeiT's distilled models)."""
     head = vit.head if isinstance(vit.head, nn.Linear) and not hasattr(vit, "head_dist") else None
     vit.reset_classifier(0)
     return head
@@ -114,7 +119,7 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> Vit:
         raise ToastError(
             f"model.name={name}: {architecture} has no weights tagged '{tag}'; it has {', '.join(tags) or 'none'}."
         )
-    with torch.device("meta"):  # a look at what it is, before anything is fetched
+    with torch.device("meta"):  # look at its class before anything is fetched
         kind = type(timm.create_model(architecture, pretrained=False))
     if not issubclass(kind, FAMILIES):
         raise ToastError(
@@ -122,7 +127,9 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> Vit:
         )
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # random weights are the same in every run, so that a dry test can be resumed
+            torch.manual_seed(
+                0
+            )  # random weights are the same in every run, so that a run with random weights can be resumed
             return cast(Vit, timm.create_model(name, pretrained=pretrained, **arguments))
     except Exception as e:
         reraise_disk(e)
@@ -152,7 +159,7 @@ def _read_checkpoint(checkpoint: str) -> dict[str, Tensor]:
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a pickle, which is refused anyway
+            warnings.simplefilter("ignore", UserWarning)  # about a pickle, which is refused anyway
             return load_state_dict(str(path), weights_only=True)
     except _UNREADABLE as e:
         raise ToastError(
@@ -162,7 +169,7 @@ def _read_checkpoint(checkpoint: str) -> dict[str, Tensor]:
 
 
 def _load_weights(vit: Vit, weights: dict[str, Tensor], given: str, antialias: bool) -> nn.Linear | None:
-    """Put ``weights`` into the model, position embeddings resized; the classifier among them, if there is one."""
+    """Load ``weights`` into the model, with the position embeddings resized; returns their classifier, if there is one."""
     try:
         family = eva if isinstance(vit, eva.Eva) else vision_transformer
         fitting = family.checkpoint_filter_fn(weights, vit, antialias=antialias)
@@ -189,12 +196,12 @@ def _check_finite(vit: Vit, given: str) -> None:
     bad = [key for key, value in vit.named_parameters() if not torch.isfinite(value).all()]
     if bad:
         raise ToastError(
-            f"{given} has weights that are not finite numbers in {', '.join(bad[:3])}{', …' * (len(bad) > 3)}: fetch or copy it anew."
+            f"{given} has weights that are not finite numbers in {', '.join(bad[:3])}{', …' * (len(bad) > 3)}: fetch or copy it again."
         )
 
 
 def checkpoint_path(checkpoint: str) -> Path:
-    """The file that ``model.checkpoint`` names; ``pkg://toast_cli/…`` lies inside the installed package."""
+    """The file that ``model.checkpoint`` names; ``pkg://toast_cli/…`` is inside the installed package. Raises ToastError for an unknown package."""
     if checkpoint.startswith(_PACKAGE):
         package, _, inside = checkpoint.removeprefix(_PACKAGE).partition("/")
         try:

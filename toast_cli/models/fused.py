@@ -1,4 +1,4 @@
-"""A pre-norm transformer block in as few passes over memory as its result allows: what the walk computes tails with.
+"""A pre-norm transformer block in as few passes over memory as possible, for the tails of the walk.
 
 It holds the block's own weights, converted once: to the dtype it multiplies in, LayerScale multiplied into the projection
 before it, and on x86 in the layout that oneDNN multiplies fastest. The plain block beside it is the reference in tests.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class Dense:
-    """x (…, D) -> x Wᵀ + b (…, E) for W (E, D), in ``dtype``, with what follows it in the same pass where that can be had."""
+    """x (…, D) -> x Wᵀ + b (…, E) for W (E, D), in ``dtype``, with what follows in the same pass if oneDNN can do it."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         self.weight = weight.detach().to(dtype)
@@ -30,20 +30,20 @@ class Dense:
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
     def gelu(self, x: Tensor) -> Tensor:
-        """GELU(x Wᵀ + b), the exact one."""
+        """x (N, T, D) -> exact GELU(x Wᵀ + b) (N, T, E)."""
         if not self.packed:
             return F.gelu(self(x))
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "gelu", [], "none")
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
-        """residual + x Wᵀ + b, in the residual's precision."""
+        """x (N, T, D) -> residual + x Wᵀ + b (N, T, E), in the precision of the residual (N, T, E)."""
         if not self.packed or residual.dtype != x.dtype:
             return residual + self(x)
         return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.weight, self.bias, "add")
 
 
 def _packs(weight: Tensor) -> bool:
-    """Whether oneDNN's fused products are to be had; they are what torch.compile itself calls, but not torch's public surface."""
+    """Whether oneDNN's fused products are available. torch.compile calls them, but they are not part of torch's public interface."""
     return (
         weight.device.type == "cpu"
         and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
@@ -55,7 +55,7 @@ def _packs(weight: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class BlockParts:
-    """What a pre-norm block is made of: x + scale1·proj(attention(norm1(x))), then x + scale2·fc2(activation(fc1(norm2(x))))."""
+    """The parts of a pre-norm block: x + scale1·proj(attention(norm1(x))), then x + scale2·fc2(activation(fc1(norm2(x))))."""
 
     norm1: nn.LayerNorm
     qkv: nn.Linear  # D -> 3·H·d: queries, keys, values
@@ -70,7 +70,7 @@ class BlockParts:
 
 
 class FusedBlock:
-    """X^(i−1) (N, T, D) -> X^(i) (N, T, D), or its leading tokens alone. The residual stream keeps its own precision."""
+    """X^(i−1) (N, T, D) -> X^(i) (N, T, D), or only its leading tokens. The residual stream keeps its own precision."""
 
     def __init__(self, parts: BlockParts, dtype: torch.dtype) -> None:
         self.parts = parts
@@ -82,7 +82,7 @@ class FusedBlock:
         self.exact_gelu = isinstance(parts.activation, nn.GELU) and parts.activation.approximate == "none"
 
     def __call__(self, latent: Tensor, rows: int | None = None) -> Tensor:
-        """With ``rows`` (N, rows, D): all tokens are attended to, but only the leading ones computed any further."""
+        """With ``rows`` the result is (N, rows, D): all tokens are attended to, but only the leading ones are computed further."""
         x = self.parts.norm1(latent)
         mixed = self._attend(x) if rows is None else self._attend_from(x, rows)  # (N, rows or T, H·d)
         latent = self.proj.plus(mixed.to(self.dtype), latent[:, :rows])
@@ -96,7 +96,7 @@ class FusedBlock:
         return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(n, t, -1)
 
     def _attend_from(self, x: Tensor, rows: int) -> Tensor:
-        """Attention from the leading ``rows`` tokens, with no key or value of its own for any token.
+        """Attention from the leading ``rows`` tokens, without computing a key or value for each token.
 
         A head's score is q·(W_k x + b_k) = (W_kᵀ q)·x + const, and the constant leaves the softmax as it is. Its value is
         Σ a (W_v x + b_v) = W_v (Σ a x) + b_v. So both projections are moved from T tokens to ``rows`` of them.

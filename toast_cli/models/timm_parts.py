@@ -1,6 +1,6 @@
-"""What of a timm vision transformer can be exchanged: its blocks, its head, what a map can disappear into.
+"""The parts of a timm vision transformer that can be exchanged: its blocks, its head, and layers that a map can fold into.
 
-With backbone.py the only file that knows the names of timm's parts. Shapes: N images, T tokens, D width, C classes, F features.
+Only this file and backbone.py know the names of timm's parts. Shapes: N images, T tokens, D width, C classes, F features.
 """
 
 import copy
@@ -29,14 +29,14 @@ def with_blocks(vit: Vit, operations: Sequence[nn.Module]) -> Vit:
 
 
 def attach_head(vit: Vit, head: nn.Module, classes: int) -> None:
-    """Make ``head`` (N, F) -> (N, C) the model's classifier. Where two heads share the work, each gets a copy: their mean is ``head``."""
+    """Make ``head`` (N, F) -> (N, C) the model's classifier. If the model has two heads, each is a copy, and their mean is ``head``."""
     vit.head, vit.num_classes = head, classes  # type: ignore[assignment]  # timm's own is a Linear
     if hasattr(vit, "head_dist"):
         vit.head_dist = copy.deepcopy(head)
 
 
 def block_then_shift(block: nn.Module, shift: Tensor) -> nn.Module | None:
-    """A block that does what ``block`` and then x + ``shift`` (D,) do, by the bias of its last layer; None if there is no such bias.
+    """A block that does what ``block`` and then x + ``shift`` (D,) do, through the bias of its last layer; None if it has no such bias.
 
     It shares all other weights with ``block``.
     """
@@ -47,17 +47,17 @@ def block_then_shift(block: nn.Module, shift: Tensor) -> nn.Module | None:
     if last is None or last.bias is None:
         return None
     if scale is not None and not (scale.abs() > 1e-6).all():
-        return None  # LayerScale lets nothing through there
+        return None  # LayerScale blocks the bias there
     added = exact(shift) if scale is None else exact(shift) / exact(scale)
-    bias = (exact(last.bias) + added).to(last.bias)  # wherever the shift lies
+    bias = (exact(last.bias) + added).to(last.bias)  # on whatever device the shift is
     return _with(block, modules={"mlp": _with(block.mlp, modules={"fc2": _with(last, tensors={"bias": bias})})})
 
 
 def stem_then_affine(vit: Vit, weight: Tensor, bias: Tensor) -> Vit | None:
-    """A model whose X^(−1) is ``vit``'s X^(−1) W + b; None where its stem is not linear in the pixels.
+    """A model whose X^(−1) is X^(−1) W + b of ``vit``; None if the stem is not linear in the pixels.
 
-    The patch projection, the prefix tokens and the position embeddings are mapped by W; b is added once to every token, where
-    positions are. All other weights are shared with ``vit``.
+    W maps the patch projection, the prefix tokens and the position embeddings; b is added once to every token, through the
+    position embeddings if there are any. All other weights are shared with ``vit``.
 
     Args:
         weight: W (D, D), bias: b (D,), both float64 on the CPU.
@@ -68,17 +68,17 @@ def stem_then_affine(vit: Vit, weight: Tensor, bias: Tensor) -> Vit | None:
         return None
     positions, kernel = vit.pos_embed, patches.proj.bias
     if positions is None and kernel is None:
-        return None  # nothing that could take b
+        return None  # nothing can take b
 
     def mapped(tensor: Tensor, and_bias: bool) -> Tensor:
-        """(…, D) -> (…, D)"""
+        """Rows (N, D) of a weight times W, plus b if ``and_bias``."""
         return (exact(tensor) @ weight + (bias if and_bias else 0)).to(tensor)
 
     own = patches.proj.weight  # (D, 3, P, P)
     projection = {"weight": mapped(own.movedim(0, -1), False).movedim(-1, 0).contiguous()}
     if kernel is not None:
         projection["bias"] = mapped(kernel, positions is None)
-    # Where positions do not reach the prefix tokens, these take b themselves.
+    # If the position embeddings do not cover the prefix tokens, those tokens take b themselves.
     apart = positions is None or vit.no_embed_class
     prefix = {name: getattr(vit, name, None) for name in ("cls_token", "reg_token", "dist_token")}
     tensors = {name: mapped(token, apart) for name, token in prefix.items() if token is not None}
@@ -91,7 +91,7 @@ def stem_then_affine(vit: Vit, weight: Tensor, bias: Tensor) -> Vit | None:
 def _with(
     module: _Module, modules: Mapping[str, nn.Module] | None = None, tensors: Mapping[str, Tensor] | None = None
 ) -> _Module:
-    """A copy of ``module`` with other parts, which shares the rest with it."""
+    """A copy of ``module`` with some parts exchanged; it shares the others with the original."""
     copied = copy.copy(module)
     copied._modules = {**module._modules, **(modules or {})}
     parameters = {

@@ -39,7 +39,7 @@ class PairMoments:
 
     @property
     def swapped(self) -> "PairMoments":
-        """x and y in each other's place."""
+        """The same sums with x and y exchanged."""
         return PairMoments(self.count, self.sum_y, self.sum_x, self.yy, self.xy.T, self.xx, self.dtype)
 
     @property
@@ -53,7 +53,7 @@ class PairMoments:
         return (self.yy.trace() - self.sum_y.square().sum() / self.count).item()
 
     def around(self, x: Tensor, y: Tensor) -> "PairMoments":
-        """The sums of x − ``x`` and y − ``y``, constants (D,) both."""
+        """The sums of x − ``x`` and y − ``y`` for constants (D,)."""
         sum_x, sum_y = self.sum_x - self.count * x, self.sum_y - self.count * y
         xx = self.xx - torch.outer(x, self.sum_x) - torch.outer(sum_x, x)
         xy = self.xy - torch.outer(x, self.sum_y) - torch.outer(sum_x, y)
@@ -70,7 +70,7 @@ class PairMoments:
         return (self.yy.trace() - 2 * (w * self.xy).sum() + (w * (self.xx @ w)).sum()).item()
 
     def r2(self, weight: Tensor) -> float:
-        """1 − Σ ‖y − x W‖² / Σ ‖y − mean y‖², over all tokens and dimensions; negative where W is worse than a constant."""
+        """1 − Σ ‖y − x W‖² / Σ ‖y − mean y‖² for W (D, D), over all tokens and dimensions; negative if W is worse than a constant."""
         return r2(self.residual(weight), self.variation)
 
     def cka(self) -> float:
@@ -80,5 +80,5 @@ class PairMoments:
 
 
 def r2(error: float, variation: float) -> float:
-    """1 − error / variation; NaN where nothing varies."""
+    """1 − error / variation; NaN if nothing varies."""
     return 1 - error / variation if variation > 0 else float("nan")

@@ -1,4 +1,4 @@
-"""Least squares from moments: exact, with a penalty, and as LAPACK's truncating driver has it. All in float64.
+"""Least squares from moments: exact, with a penalty, and as LAPACK's truncating driver does it. All in float64.
 
 Shapes: D width of the source, E of the target.
 """
@@ -17,7 +17,7 @@ def least_squares(xx: Tensor, xy: Tensor, dtype: torch.dtype) -> tuple[Tensor, i
     Columns of X are first scaled to unit length, W = S (S xx S)⁺ S xy with S = diag(xx)^(−1/2), so that a few massive
     activations do not hide the rest. Then Cholesky; where its pivots show that X is rank-deficient to within the
     rounding of ``dtype``, the precision X was computed in, an eigendecomposition that keeps the eigenvalues above
-    D·max(eps², eps_64)·λ_max. Directions below are rounding noise: a map that used them would amplify it.
+    D·max(eps², eps_64)·λ_max. Smaller directions are rounding noise, which a map would amplify.
     """
     scale = torch.where(xx.diagonal() > 0, xx.diagonal(), 1.0).rsqrt()  # (D,)
     correlation = scale[:, None] * xx * scale  # (D, D)
@@ -33,10 +33,10 @@ def least_squares(xx: Tensor, xy: Tensor, dtype: torch.dtype) -> tuple[Tensor, i
 
 
 def gelsy(moments: PairMoments) -> tuple[Tensor, int]:
-    """W (D, D) and its rank, as LAPACK's ``gelsy`` gives them with ``torch.linalg.lstsq``'s own cutoff, eps · n rows.
+    """W (D, D) and its rank as LAPACK's ``gelsy`` gives them with the default cutoff of ``torch.linalg.lstsq``, eps · n rows.
 
     The routine sees the stacked tokens X only through XᵀX: it reduces X by a pivoted QR decomposition, stops where the
-    condition of the reduced part reaches 1/(eps·n), and solves there. So it is run on a square root of XᵀX in X's place.
+    condition of the reduced part reaches 1/(eps·n), and solves there. So it is run here on a square root of XᵀX instead of X.
     """
     values, vectors = torch.linalg.eigh(moments.xx)
     root = values.clamp(min=0).sqrt()  # (D,)

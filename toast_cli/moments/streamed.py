@@ -17,7 +17,7 @@ from torch import Tensor
 
 from toast_cli.moments.pair import PairMoments
 
-Layer = Any  # what a latent goes by: i for X^(i), or anything else that can be a key
+Layer = Any  # the key of a latent: i for X^(i), or anything else hashable
 ROWS_FOR_A_BASIS = 4  # times D
 # Share of a dimension's variance that the dimensions before it leave unexplained, below which rows are whitened: at 1e-3
 # fp32 products move maps by some 1e-5, and the move grows with its inverse.
@@ -26,18 +26,18 @@ _UNEXPLAINED = 1e-3
 
 @dataclass(frozen=True)
 class _Basis:
-    """z = (x − mean) A and back, x = z A⁻¹ + mean; A is 1 where fp32 products of centred rows are good enough.
+    """z = (x − mean) A and back, x = z A⁻¹ + mean; A is 1 if fp32 products of centred rows are good enough.
 
-    Too few rows say little of the directions: then A is 1, the mean is in float64, and so are all products.
+    With too few rows to estimate the directions, A is 1, and the mean and all products are in float64.
     """
 
-    mean: Tensor  # (D,), in the precision of the latents or float64
+    mean: Tensor  # (D,), in the precision of the latents or in float64
     into: Tensor | None  # A (D, D), likewise
     back: Tensor | None  # A⁻¹ (D, D), float64, on the CPU
 
     @classmethod
     def of(cls, rows: Tensor) -> "_Basis":
-        """From rows (n, D): A = S R⁻¹ for their correlations S C S = RᵀR, lifted by the rounding of the rows themselves."""
+        """From rows (N, D): A = S R⁻¹ for their correlations S C S = RᵀR, lifted by the rounding of the rows."""
         width = rows.shape[1]
         x = _on_cpu(rows[:: max(len(rows) // (ROWS_FOR_A_BASIS * width), 1)]).double()
         if len(x) < ROWS_FOR_A_BASIS * width:
@@ -61,7 +61,7 @@ class _Basis:
 
 
 class Moments:
-    """Sums for the pairs of layers that are asked for, added up batch by batch in float64.
+    """Sums for the given pairs of layers, added up batch by batch in float64.
 
     Memory is one D × D matrix for each pair and four at most for each layer, whatever the number of images.
     """
@@ -74,10 +74,10 @@ class Moments:
         self._basis: dict[Layer, _Basis] = {}
         self._total: dict[Layer, Tensor] = {}  # layer -> Σ z (D,)
         self._product: dict[tuple[Layer, Layer], Tensor] = {}  # (layer, layer) -> Σ zᵀz (D, D)
-        self._square: dict[Layer, Tensor] = {}  # layer -> Σ xᵀx (D, D), once it has been asked for
+        self._square: dict[Layer, Tensor] = {}  # layer -> Σ xᵀx (D, D), kept once it was computed
 
     def choose_bases(self, latents: Mapping[Layer, Tensor]) -> None:
-        """By the latents (N, T, D) of a first batch, which is not added. Raises FloatingPointError for values that are not finite."""
+        """Choose the bases from the latents (N, T, D) of a first batch, without adding it. Raises FloatingPointError for values that are not finite."""
         for layer in self.layers:
             if not torch.isfinite(latents[layer].sum()):
                 raise FloatingPointError(f"the latents after block {layer}")
@@ -129,5 +129,5 @@ class Moments:
 
 
 def _on_cpu(value: Tensor) -> Tensor:
-    """On the CPU where the device has no float64."""
+    """The value on the CPU if its device has no float64."""
     return value.cpu() if value.device.type == "mps" else value

@@ -1,4 +1,4 @@
-"""What turns features into accuracy."""
+"""Probes: what turns features into accuracy."""
 
 from toast_cli.probes.base import Probe
 from toast_cli.probes.batched import BatchedProbe, LinearProbe, MlpProbe

@@ -18,9 +18,9 @@ Advance = Callable[[int], None]
 
 
 class Probe:
-    """Base of all probes: ``fit`` on train features, then ``predict`` classes for others, for each of P plans.
+    """Base of all probes: ``fit`` on train features, then ``predict`` classes for other features, for each of P plans.
 
-    ``device`` is where it computes, ``head`` the model's own classifier, if it has one: see ``on``.
+    ``device`` is where it computes; ``head`` is the model's own classifier, if it has one (see ``on``).
     """
 
     name: str
@@ -29,18 +29,22 @@ class Probe:
     head: nn.Linear | None = None
 
     def on(self, device: torch.device, head: nn.Linear | None) -> Self:
-        """The same probe for features on ``device`` of a model with this ``head``, (N, F) -> (N, C)."""
+        """A copy of this probe that computes on ``device``, for a model with this ``head``, (N, F) -> (N, C)."""
         placed = copy.copy(self)
         placed.device, placed.head = device, head
         return placed
 
     def check(self, model: str) -> None:
-        """Raises ToastError if it cannot be used with the model of that name, before anything is encoded."""
+        """Raises ToastError if this probe cannot be used with the model of that name; called before encoding."""
 
     def fit(
         self, features: Features, labels: np.ndarray, classes: int, seed: int, advance: Advance = lambda images: None
     ) -> Self:
-        """``features`` float32 (N, P, F), ``labels`` (N,); ``advance`` is called with N images for each of ``epochs``."""
+        """Train on ``features`` float32 (N, P, F) and ``labels`` (N,).
+
+        ``advance`` is called with numbers of images that add up to N for each of ``epochs``. Raises ToastError for
+        features or labels that the probe cannot be trained on.
+        """
         raise NotImplementedError
 
     def predict(self, features: Features) -> np.ndarray:
@@ -48,5 +52,5 @@ class Probe:
         raise NotImplementedError
 
     def to_module(self, plan: int) -> nn.Module:
-        """One plan's classifier as a deployed model holds it, (N, F) -> logits (N, C). Raises ToastError if it has no such form."""
+        """One plan's classifier as a module, (N, F) -> logits (N, C). Raises ToastError if it has no such form."""
         raise ToastError(f"probe={self.name} cannot become a model's head: use another probe, or head=none.")

@@ -1,4 +1,4 @@
-"""Probes that are trained by steps, all plans together as one batched problem.
+"""Probes that are trained in steps, all plans together as one batched problem.
 
 Shapes: N images, P plans, B images of a minibatch, F features, H hidden units, C classes.
 """
@@ -17,13 +17,13 @@ from toast_cli.runs.features import Features
 
 
 class BatchedProbe(Probe):
-    """Cross-entropy, Adam, minibatches, and whatever comes out of the last epoch.
+    """A probe trained with Adam on the cross-entropy of minibatches; the weights of the last epoch are used.
 
-    ``seed`` decides initial weights, shuffling and dropout; every plan sees the same. Adam works element by element and
-    the loss is a sum over plans, so that training them together equals training one at a time.
+    ``seed`` decides initial weights, shuffling and dropout, which are the same for every plan. Adam works element by
+    element and the loss is a sum over plans, so training them together equals training them one at a time.
 
     Learned:
-        weights_: the parameters of all plans, P first.
+        weights_: the parameters of all plans, each with P first.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class BatchedProbe(Probe):
         ):
             if (
                 not is_number(value) or not isinstance(value, kind | int) or value <= 0
-            ):  # now, not hours of encoding later
+            ):  # checked now, not after hours of encoding
                 raise ToastError(
                     f"probe.{key}={value} cannot be used: give a {'whole ' * (kind is int)}number above 0."
                 )
@@ -79,11 +79,11 @@ class BatchedProbe(Probe):
         return torch.from_numpy(np.ascontiguousarray(features.swapaxes(0, 1))).to(self.device)
 
     def initial(self, width: int, classes: int, generator: torch.Generator) -> list[Tensor]:
-        """The parameters that every plan begins with, each (., .)."""
+        """The parameters that every plan begins with, each a matrix such as W (F, C) or b (1, C)."""
         raise NotImplementedError
 
     def logits(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(P, B, F) -> (P, B, C); with a ``generator`` as in training."""
+        """(P, B, F) -> (P, B, C); with a ``generator``, as in training."""
         raise NotImplementedError
 
 
@@ -97,9 +97,11 @@ class LinearProbe(BatchedProbe):
     name = "linear"
 
     def initial(self, width: int, classes: int, generator: torch.Generator) -> list[Tensor]:
+        """W (F, C) and b (1, C)."""
         return _dense(width, classes, generator)
 
     def logits(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(P, B, F) -> (P, B, C)."""
         weight, bias = self.weights_
         return torch.baddbmm(bias, x, weight)
 
@@ -130,10 +132,12 @@ class MlpProbe(BatchedProbe):
         self.dropout = dropout
 
     def initial(self, width: int, classes: int, generator: torch.Generator) -> list[Tensor]:
+        """W₁ (F, H), b₁ (1, H), LayerNorm's scale and shift (1, H), W₂ (H, C), b₂ (1, C)."""
         norm = [torch.ones(1, width), torch.zeros(1, width)]
         return [*_dense(width, width, generator), *norm, *_dense(width, classes, generator)]
 
     def logits(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(P, B, F) -> (P, B, C); with dropout if there is a ``generator``."""
         weight1, bias1, scale, shift, weight2, bias2 = self.weights_
         hidden = torch.baddbmm(bias1, x, weight1)  # (P, B, H)
         hidden = F.silu(F.layer_norm(hidden, hidden.shape[-1:]) * scale + shift)

@@ -1,4 +1,4 @@
-"""Probes that take no steps: logistic regression to convergence, nearest neighbours, and the model's own head.
+"""Probes that are not trained in minibatches: logistic regression, nearest neighbours, and the model's own head.
 
 Shapes: N images, P plans, F features, C classes.
 """
@@ -27,7 +27,8 @@ class _PerPlan(Probe):
     """A scikit-learn classifier for each plan.
 
     Learned:
-        models_: P of them. classes_: C.
+        models_: the classifiers, P of them.
+        classes_: the number of classes, C.
     """
 
     def fit(
@@ -44,15 +45,16 @@ class _PerPlan(Probe):
         return np.stack([model.predict(features.of_plan(plan)) for plan, model in enumerate(self.models_)])
 
     def fit_one(self, features: np.ndarray, labels: np.ndarray, seed: int) -> Pipeline | KNeighborsClassifier:
-        """(N, F), (N,) -> something that predicts."""
+        """A classifier trained on one plan's features (N, F) and labels (N,)."""
         raise NotImplementedError
 
 
 class LogisticProbe(_PerPlan):
     """Logistic regression on standardised features, run to convergence.
 
-    scikit-learn's inverse strength C is the one of ``strengths`` that is right most often on a stratified fifth of the train
-    images held out by ``seed`` (the stronger penalty where two tie); then all train images are used.
+    scikit-learn's C, the inverse of the penalty's strength, is the one of ``strengths`` that is most accurate on a
+    stratified fifth of the train images held out by ``seed`` (the stronger penalty if two tie); then all train images
+    are used.
     """
 
     name = "logistic"
@@ -73,7 +75,7 @@ class LogisticProbe(_PerPlan):
     def fit_one(self, features: np.ndarray, labels: np.ndarray, seed: int) -> Pipeline:
         if len(np.unique(labels)) < 2:
             raise ToastError(
-                "probe=logistic needs train images of two classes, and all are of one: use more of them, or probe=knn."
+                "probe=logistic needs train images of at least two classes, but all are of one: use more train images, or probe=knn."
             )
         best = self.strengths[0]
         if len(self.strengths) > 1:
@@ -88,12 +90,12 @@ class LogisticProbe(_PerPlan):
         return self._train(features, labels, best)
 
     def to_module(self, plan: int) -> nn.Linear:
-        """Standardisation folded into the weights: (x − μ)/σ Wᵀ + b. A class without train images is never chosen."""
+        """(x − μ)/σ Wᵀ + b, standardisation folded into weights. A class without train images is never predicted."""
         scaler, regression = self.models_[plan][0], self.models_[plan][-1]
         weight, bias = regression.coef_, regression.intercept_
-        if len(regression.classes_) == 2:  # of two classes scikit-learn keeps one row
+        if len(regression.classes_) == 2:  # for two classes scikit-learn keeps one row
             weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
-        weight = weight / scaler.scale_  # (C', F) of the classes there are
+        weight = weight / scaler.scale_  # (C', F), for the C' classes that have train images
         all_weights, all_biases = np.zeros((self.classes_, weight.shape[1])), np.full(self.classes_, -1e9)
         all_weights[regression.classes_], all_biases[regression.classes_] = weight, bias - weight @ scaler.mean_
         return dense(torch.from_numpy(all_weights.T).float(), torch.from_numpy(all_biases).float())
@@ -106,7 +108,10 @@ class LogisticProbe(_PerPlan):
 
 
 class KnnProbe(_PerPlan):
-    """The ``neighbours`` nearest train images by cosine, each with the weight exp(cosine / ``temperature``) (Wu et al., 2018)."""
+    """A vote of the ``neighbours`` nearest train images by cosine, weighted by exp(cosine / ``temperature``).
+
+    The weights are those of Wu et al. (2018).
+    """
 
     name = "knn"
 
@@ -129,14 +134,14 @@ class KnnProbe(_PerPlan):
 
 
 class PretrainedHead(Probe):
-    """The classifier that the model came with, untrained here: for data whose classes are its own, in its own order."""
+    """The classifier that the model came with, not trained here: for data with its classes, in its order."""
 
     name = "pretrained_head"
 
     def check(self, model: str) -> None:
         if self.head is None:
             raise ToastError(
-                f"probe=pretrained_head needs a classifier, and {model} came without: use a model fine-tuned on ImageNet such as vit_b, "
+                f"probe=pretrained_head needs a classifier, and {model} came without one: use a model fine-tuned on ImageNet such as vit_b, "
                 "readout=model, or another probe."
             )
 
@@ -145,7 +150,7 @@ class PretrainedHead(Probe):
     ) -> Self:
         if self.head is not None and self.head.out_features != classes:
             raise ToastError(
-                f"probe=pretrained_head: the model's classifier knows {self.head.out_features} classes and the data set has {classes}: use "
+                f"probe=pretrained_head: the model's classifier has {self.head.out_features} classes and the data set has {classes}: use "
                 "the data set it was trained for, or probe=linear."
             )
         advance(len(features))

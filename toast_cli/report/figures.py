@@ -1,4 +1,4 @@
-"""The pictures. Each function returns a matplotlib Figure; colours can be told apart by colour-blind readers and in print."""
+"""Draw the figures of a report with matplotlib, in colours that colour-blind readers can tell apart, in print too."""
 
 import io
 import math
@@ -21,17 +21,17 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKERS = "osD^vPX*"
 NAMES = {"cka": "linear CKA", "cosine": "cosine", "mse": "MSE", "r2": "R²"}
 _SEQUENTIAL, _DIVERGING = "viridis", "RdBu"
-_ANNOTATED = 16  # matrices up to this side carry their numbers
+_ANNOTATED = 16  # matrices up to this side show their numbers
 
 
 def save(figure: Figure, path: Path) -> None:
-    """As PNG and, for papers, as PDF: ``path`` has no ending."""
+    """Save ``figure`` as PNG and, for papers, as PDF; ``path`` has no suffix."""
     for ending in (".png", ".pdf"):
         write_atomically(path.with_name(path.name + ending), encoded(figure, ending[1:]))
 
 
 def encoded(figure: Figure, kind: str = "png") -> bytes:
-    """The picture as a file's bytes, the same ones for the same figure."""
+    """The bytes of the figure as a file; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     dates = {"CreationDate": None} if kind == "pdf" else {"Software": None}
     figure.savefig(buffer, format=kind, dpi=150, metadata=dates)
@@ -39,7 +39,7 @@ def encoded(figure: Figure, kind: str = "png") -> bytes:
 
 
 def spans(deltas: dict[str, float], depth: int, title: str) -> Figure:
-    """Accuracy change of every single span, start × end, by plan text."""
+    """Accuracy change of every single span, start × end. ``deltas``: plan text -> change."""
     matrix = np.full((depth, depth), np.nan)  # row s + 1, column e
     for text, delta in deltas.items():
         plan = Plan.parse(text)
@@ -60,7 +60,7 @@ def spans(deltas: dict[str, float], depth: int, title: str) -> Figure:
 
 
 def _annotate(axes: Axes, matrix: np.ndarray, on_dark: np.ndarray, text: Any, side: int) -> None:
-    """Numbers in the cells, white on dark ones, as large as a cell takes."""
+    """Write the numbers in the cells, white on dark cells, in a size that fits."""
     for (row, column), value in np.ndenumerate(matrix):
         if np.isfinite(value):
             colour = "white" if on_dark[row, column] else "black"
@@ -70,7 +70,7 @@ def _annotate(axes: Axes, matrix: np.ndarray, on_dark: np.ndarray, text: Any, si
 
 
 def trade_offs(series: dict[str, list[tuple[float, float, float, str]]], original: float, title: str) -> Figure:
-    """Accuracy against FLOPs and against parameters. ``series``: name -> (GFLOPs ratio, params ratio, accuracy, plan)."""
+    """Accuracy against FLOPs and parameters. ``series``: name -> (GFLOPs ratio, params ratio, accuracy, plan)."""
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(1, 2, sharey=True)
@@ -94,7 +94,7 @@ def trade_offs(series: dict[str, list[tuple[float, float, float, str]]], origina
 
 
 def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those no other beats in both, by cost."""
+    """The points that no other beats in both cost and accuracy, by cost."""
     best, front = -math.inf, []
     for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
         if accuracy > best:
@@ -129,14 +129,14 @@ def matrices(
     axes_names: tuple[str, str],
     text: Callable[[float], str] | None = None,
 ) -> Figure:
-    """Square matrices side by side on one colour scale: name -> (values, ticks). ``text`` writes a cell's value."""
+    """Square matrices on one colour scale: name -> (values (K, K), K ticks). ``text`` writes a cell's value."""
     side = max(len(ticks) for _, ticks in panels.values())
     each = 1.6 + min(0.4 * side, 7)
     figure = Figure(figsize=(each * len(panels) + 1.2, each + 0.3), layout="constrained")
     figure.suptitle(title)
     everything = np.concatenate([values[np.isfinite(values)] for values, _ in panels.values()])
     low, high = float(everything.min()), float(everything.max())
-    low = max(low, -1.0) if label in ("R²", "cosine") else low  # far below −1 all is equally useless
+    low = max(low, -1.0) if label in ("R²", "cosine") else low  # all values far below −1 are equally useless
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (name, (values, ticks)) in zip(all_axes, panels.items(), strict=True):
         picture = axes.imshow(values, cmap=_SEQUENTIAL, vmin=low, vmax=max(high, low + 1e-9))
@@ -152,7 +152,7 @@ def matrices(
 
 
 def _short(value: float) -> str:
-    """Two digits that matter, no leading zero: .93, 1, −3.1, 120."""
+    """Two significant digits where they are enough, no leading zero: .93, 1, −3.1, 120."""
     if abs(value) >= 9.95:
         return f"{value:.0f}"
     text = f"{value:.1f}" if abs(value) >= 0.995 else f"{value:.2f}"
@@ -172,14 +172,14 @@ def similarities(panels: dict[str, dict[tuple[str, str], float]], measure: str, 
 
 
 def approximation(points: list[tuple[float, float, int]], measure: str, title: str) -> Figure:
-    """Of every span: similarity of the latents it joins, against that of the last latents with and without it."""
+    """The similarity of the last latents with and without each span, against that of the latents at its ends."""
     figure = Figure(figsize=(5.6, 4.4), layout="constrained")
     axes = figure.add_subplot()
     x, y, removed = zip(*points, strict=True)
     picture = axes.scatter(x, y, c=removed, cmap=_SEQUENTIAL, s=26, edgecolors="0.3", linewidths=0.4)
     axes.set(
-        xlabel=f"between the span's two ends, {NAMES[measure]}",
-        ylabel=f"between last latents, {NAMES[measure]}",
+        xlabel=f"{NAMES[measure]} between the span's two ends",
+        ylabel=f"{NAMES[measure]} between the last latents",
         title=title,
     )
     axes.grid(alpha=0.25)
@@ -188,13 +188,13 @@ def approximation(points: list[tuple[float, float, int]], measure: str, title: s
 
 
 def scatter(axes: Axes, x: ArrayLike, y: ArrayLike, number: int, label: str) -> None:
-    """Points in the colour and with the marker of series ``number``."""
+    """Draw points in the colour and with the marker of series ``number``."""
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
     axes.scatter(x, y, s=18, color=colour, marker=marker, alpha=0.75, linewidths=0, label=label)
 
 
 def guide(series: dict[str, list[tuple[float, float]]], measure: str, title: str) -> Figure:
-    """Accuracy change of every span against the similarity of its ends. ``series``: translator -> (similarity, change)."""
+    """Accuracy change of spans against the similarity of their ends. ``series``: translator -> (similarity, change)."""
     figure = Figure(figsize=(6.0, 4.4), layout="constrained")
     axes = figure.add_subplot()
     for number, (name, points) in enumerate(series.items()):
@@ -208,7 +208,7 @@ def guide(series: dict[str, list[tuple[float, float]]], measure: str, title: str
 
 
 def additivity(series: dict[str, list[tuple[float, float]]], title: str) -> Figure:
-    """What plans cost against the sum of what their blocks cost alone. ``series``: kind of plan -> (sum, change)."""
+    """Accuracy change of plans against the sum for their single blocks. ``series``: kind of plan -> (sum, change)."""
     figure = Figure(figsize=(5.6, 4.8), layout="constrained")
     axes = figure.add_subplot()
     for number, (name, points) in enumerate(series.items()):
@@ -218,14 +218,16 @@ def additivity(series: dict[str, list[tuple[float, float]]], title: str) -> Figu
     sums = [100 * point[0] for points in series.values() for point in points]
     ends = (min(sums), max(sums))
     axes.plot(ends, ends, color="0.4", linewidth=0.9, linestyle="--", label="additive")
-    axes.set(xlabel="sum of the single blocks' changes, points", ylabel="accuracy change together, points", title=title)
+    axes.set(
+        xlabel="sum of the single blocks' changes, points", ylabel="accuracy change of a plan, points", title=title
+    )
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
     return figure
 
 
 def projections(panels: dict[str, np.ndarray], labels: np.ndarray, explained: Sequence[float], title: str) -> Figure:
-    """Test images in the plane of the original's two leading principal components: name -> points (N, 2)."""
+    """Test images, with ``labels`` (N,), in the plane of the original's leading components: name -> points (N, 2)."""
     figure = Figure(figsize=(3.1 * len(panels) + 0.4, 3.7), layout="constrained")
     figure.suptitle(title)
     shown = np.concatenate(list(panels.values()))

@@ -1,4 +1,4 @@
-"""Many runs as one table: which belong together, whether they may be compared, and what their differences are worth."""
+"""Many runs as one table: which belong together, whether they can be compared, and what their differences are worth."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from toast_cli.runs.archive import CompleteRun
 from toast_cli.runs.predictions import Predictions
 from toast_cli.runs.rows import Row
 
-# What rows that are averaged over seeds have in common, beside the plan and the number of fit images.
+# What rows that are averaged over seeds have in common, in addition to the plan and the number of fit images.
 SHARED = (
     "model", "data", "fit_data", "translator", "tokens", "solver", "sequential", "probe", "readout", "protocol", "precision",
 )  # fmt: skip
@@ -21,11 +21,11 @@ SHARED = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One plan, translator, data set and model over all seeds; the order of the fields is that of the report's CSV columns.
+    """One plan, translator, data set and model over all seeds, its fields in the order of the report's CSV columns.
 
-    Means and standard deviations are over ``runs`` probe seeds and data seeds together. ``delta_low`` and ``delta_high``
-    bound the 95% paired bootstrap interval of the mean change over test images; ``within_noise``: it holds 0.
-    ``mcnemar_p`` is the median over runs. ``flip_rate``: how many predictions differ from the original's.
+    Means and standard deviations are over ``runs`` pairs of probe seed and data seed. ``delta_low`` and ``delta_high``
+    bound the 95% paired bootstrap interval of the mean change over test images; ``within_noise``: it contains 0.
+    ``mcnemar_p`` is the median over runs. ``flip_rate``: the share of predictions that differ from the original's.
     """
 
     model: str
@@ -61,7 +61,7 @@ class Finding:
 
 
 def findings_of(runs: list[CompleteRun]) -> list[Finding]:
-    """One finding a plan and setting, originals first. Raises ToastError for runs that cannot stand in one table."""
+    """One finding for each plan and setting, originals first. Raises ToastError for runs that cannot be compared."""
     check_comparable(runs)
     labels = _translator_labels(runs)
     samples: dict[tuple, list[_Sample]] = defaultdict(list)
@@ -80,7 +80,7 @@ def findings_of(runs: list[CompleteRun]) -> list[Finding]:
 
 
 def check_comparable(runs: list[CompleteRun]) -> None:
-    """The same label means the same weights; the same data and seed mean the same images; probes saw as many of them."""
+    """Raises ToastError unless the same labels mean the same weights, test images, number of train images and probe."""
     for what, label, value in (
         ("weights of model", _model, lambda run: run.record.get("weights")),
         ("number of test images of", _data, lambda run: run.rows[0].test_images),
@@ -94,13 +94,13 @@ def check_comparable(runs: list[CompleteRun]) -> None:
             if before != value(run):
                 named = label(run) if isinstance(label(run), str) else " ".join(map(str, label(run)))
                 raise ToastError(
-                    f"{other.path} and {run.path} cannot stand in one table: the {what} {named} differ ({before} and {value(run)}); report "
-                    "them apart, or give one of them another label."
+                    f"{other.path} and {run.path} cannot be in one table: the {what} {named} differ ({before} and {value(run)}); report "
+                    "them separately, or give one of them another label."
                 )
 
 
 def _model(run: CompleteRun) -> tuple[str, ...]:
-    """Another preprocessing resizes position embeddings in another way, so that weights differ."""
+    """The model; the paper's preprocessing resizes position embeddings in its own way, so weights differ with it."""
     paper = run.config["model"].get("preprocessing") == "paper"
     return run.rows[0].model, *(["with the paper's preprocessing"] if paper else [])
 
@@ -136,9 +136,10 @@ class _Sample:
 
 
 def _distinct(samples: list[_Sample]) -> list[_Sample]:
-    """Each data seed and probe seed once; two runs that have it with another accuracy differ in something no column tells.
+    """One sample for each data seed and probe seed. Raises ToastError if two differ in accuracy and no column says why.
 
-    Probes of different plans train together, and how many they are decides how products round: two images may differ by that.
+    Probes of different plans train together, and their number decides how products round: two images may differ by
+    that.
     """
     seen: dict[tuple[int, int], _Sample] = {}
     for sample in samples:
@@ -180,11 +181,11 @@ def _finding(settings: dict[str, Any], samples: list[_Sample]) -> Finding:
 
 
 def _worth(samples: list[_Sample]) -> dict[str, Any]:
-    """Interval, test and flips against the original of the same run and seed; empty for the original and without predictions."""
+    """Interval, test and flips against the original of the same run and seed; empty for originals and without predictions."""
     empty = dict.fromkeys(("delta_low", "delta_high", "mcnemar_p", "flip_rate", "within_noise"))
     if samples[0].row.plan == "none" or any(sample.stored is None for sample in samples):
         return empty
-    differences: dict[tuple[int, int], list[float]] = defaultdict(list)  # test image -> one value a run
+    differences: dict[tuple[int, int], list[float]] = defaultdict(list)  # test image -> one value per run
     chances, flips = [], []
     for sample in samples:
         stored = sample.stored
@@ -210,7 +211,7 @@ def _worth(samples: list[_Sample]) -> dict[str, Any]:
 
 
 def _translator_labels(runs: list[CompleteRun]) -> dict[Path, str]:
-    """A translator's name, with those of its settings that differ between runs: ``lowrank rank=32``."""
+    """Each run's translator, with its settings that differ between runs: ``lowrank rank=32``."""
     labels = {}
     for run in runs:
         name = run.rows[0].translator

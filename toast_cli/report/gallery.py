@@ -1,4 +1,4 @@
-"""Which pictures a report has: rows and findings in, figures by file name out."""
+"""Choose the figures of a report: rows and findings in, figures by file name out."""
 
 from collections.abc import Mapping, Sequence
 
@@ -41,7 +41,7 @@ def of_findings(findings: Sequence[Finding], depths: Mapping[str, int]) -> dict[
 
 
 def _usual(sizes: list[int]) -> int | None:
-    """The most frequent; of equally frequent ones the largest."""
+    """The most frequent size; of equally frequent ones, the largest."""
     return max(sizes, key=lambda size: (sizes.count(size), size), default=None)
 
 
@@ -80,13 +80,13 @@ def _sizes(findings: list[Finding], settings: str, original: float) -> dict[str,
 
 
 def _spread_out(plans: list[str], most: int) -> list[str]:
-    """At most so many of them, evenly from those that remove few blocks to those that remove many."""
+    """At most ``most`` of the plans, evenly spaced from those that remove few blocks to those that remove many."""
     ordered = sorted(plans, key=lambda text: Plan.parse(text).blocks_removed)
     return [ordered[i] for i in np.unique(np.linspace(0, len(ordered) - 1, min(most, len(ordered))).astype(int))]
 
 
 def _additivity(findings: list[Finding], settings: str) -> dict[str, Figure]:
-    """Single blocks that leave together, apart and as one span, where they have been measured alone too."""
+    """Blocks that leave together, apart or as one span, if each of them has been measured alone too."""
     pictures = {}
     for _, group in grouped(findings, "translator", "tokens", "solver"):
         changes = {Plan.parse(f.plan): f.delta_mean for f in group if not f.sequential and ":" not in f.plan}
@@ -106,7 +106,7 @@ def _additivity(findings: list[Finding], settings: str) -> dict[str, Figure]:
 
 
 def _transfer(findings: Sequence[Finding]) -> dict[str, Figure]:
-    """Accuracy change by fit data × data, where some translators come from another data set."""
+    """Accuracy change by fit data × data, if some translators were fitted on another data set."""
     pictures = {}
     names = (
         "model",
@@ -142,9 +142,9 @@ def _transfer(findings: Sequence[Finding]) -> dict[str, Figure]:
 
 
 def of_projections(runs: Sequence[CompleteRun]) -> dict[str, Figure]:
-    """The test images by the original's leading components: the original beside the best plans of ever more blocks.
+    """The test images by the original's leading components: the original next to the best plans as more blocks leave.
 
-    Of runs of one model, data set and translator, the one with the most plans.
+    Of several runs with the same model, data set and translator, the one with the most plans is shown.
     """
     pictures = {}
     fullest = {

@@ -1,4 +1,4 @@
-"""How pictures and files of a report are named: what they show, with those settings that differ within it."""
+"""Name the figures and files of a report after what they show, with the settings that differ within it."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,11 +11,13 @@ _T = TypeVar("_T")
 
 
 def name_of(*words: object) -> str:
-    """A file name without an ending."""
+    """A file name without a suffix."""
     return "-".join(re.sub(r"[^\w.+-]+", "_", str(word)) for word in words if str(word))
 
 
 def grouped(findings: Iterable[_T], *names: str) -> list[tuple[tuple, list[_T]]]:
+    """The findings with equal values of ``names``, by these values."""
+
     def key(f: _T) -> tuple:
         return tuple(getattr(f, name) for name in names)
 
@@ -23,7 +25,7 @@ def grouped(findings: Iterable[_T], *names: str) -> list[tuple[tuple, list[_T]]]
 
 
 def told_apart(findings: Sequence[Finding], key: tuple) -> str:
-    """Model and data, with those of the other settings that differ somewhere."""
+    """Model and data, with the other settings that differ between findings."""
     model, data, *rest = key
     names = {"probe": "{} probe", "readout": "{} readout", "protocol": "{} protocol", "precision": "{}"}
     varied = [
@@ -35,14 +37,14 @@ def told_apart(findings: Sequence[Finding], key: tuple) -> str:
 
 
 def map_name(finding: Finding, group: Sequence[Finding]) -> str:
-    """The translator, with its tokens and solver where these differ within the group."""
+    """The translator, with its tokens and solver if these differ within the group."""
     fitted = [f for f in group if f.translator == finding.translator]
     told = [str(getattr(finding, name)) for name in ("tokens", "solver") if len({getattr(f, name) for f in fitted}) > 1]
     return " ".join([finding.translator, *told, *(["sequential"] if finding.sequential else [])])
 
 
 def with_differences(rows: Sequence[Any], names: Sequence[str], values: Sequence[object]) -> str:
-    """The first of ``values``, with those of the others that differ between ``rows``."""
+    """The first of ``values``, with the others that differ between ``rows``."""
     varied = [
         str(value)
         for name, value in zip(names[1:], values[1:], strict=True)

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing beside it."""
+"""The report as one HTML file that needs no other files."""
 
 import base64
 from html import escape
@@ -22,7 +22,7 @@ _CLASSES = {1: "best", 2: "second", None: ""}
 
 
 def render(sources: list[Path], tables: list[Table], pictures: dict[str, bytes]) -> str:
-    """``pictures`` are PNG files by name; ``sources`` the folders of the runs."""
+    """The page as HTML. ``pictures`` are PNG files by name, ``sources`` the folders of the runs."""
     parts = [f"<h1>toast report</h1><p class='note'>toast {__version__}; {len(sources)} runs</p>"]
     parts += [_table(table) for table in tables]
     parts += [_picture(name, content) for name, content in pictures.items()]

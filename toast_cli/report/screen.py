@@ -1,4 +1,4 @@
-"""Results on stdout, as tables."""
+"""Print results on stdout, as tables."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -8,26 +8,26 @@ from rich.table import Table
 
 from toast_cli.runs.rows import Found, Summary, Timing, Tuned
 
-_WIDEST = 1000  # columns: tables take what they need, for a plan's name must not be cut; a terminal folds their lines
+_WIDEST = 1000  # columns: a table takes what it needs, since a plan's name must not be cut; a terminal wraps its lines
 _Line = TypeVar("_Line")
-_LEFT = ("plan", "fit", "")  # headings of words; numbers stand right
+_LEFT = ("plan", "fit", "")  # headings of columns of words; numbers are aligned right
 
 
 def wide_console() -> Console:
-    """For results, whatever the width of the terminal."""
+    """A console for results, whatever the width of the terminal."""
     return Console(highlight=False, markup=False, width=_WIDEST)
 
 
 def print_table(lines: list[Summary]) -> None:
-    """The summary on stdout, the best trade-offs marked."""
+    """Print the summary, with the best trade-offs marked."""
     head = lines[0]
-    several = len({line.fit_images for line in lines}) > 2  # numbers of fit images; the untouched model's 0 is one
+    several = len({line.fit_images for line in lines}) > 2  # numbers of fit images; the untouched model's 0 counts
     _print(
         f"{head.model} on {head.data}, {head.translator} translator, {head.seeds} seed{'s' * (head.seeds > 1)}",
         lines,
         [
             ("plan", lambda line: line.plan),
-            ("refit", lambda line: "yes" * line.sequential),
+            ("sequential", lambda line: "yes" * line.sequential),
             ("fit images", lambda line: str(line.fit_images) if several and line.fit_images else ""),
             ("blocks", lambda line: f"-{line.blocks_removed}" if line.blocks_removed else "0"),
             ("accuracy", lambda line: f"{line.accuracy_mean:.4f}" + _number(line.accuracy_std, " ± {:.4f}")),
@@ -43,7 +43,7 @@ def print_table(lines: list[Summary]) -> None:
 
 
 def print_tuned(rows: list[Tuned]) -> None:
-    """Accuracy before and after fine-tuning on stdout, a line for each seed."""
+    """Print accuracy before and after fine-tuning, a line for each seed."""
     head = rows[0]
     _print(
         f"{head.model} on {head.data}, plan {head.plan}, maps {'trained' if head.train_maps else 'frozen'}",
@@ -62,14 +62,14 @@ def print_tuned(rows: list[Tuned]) -> None:
 
 
 def print_front(found: list[Found]) -> None:
-    """The plans found on stdout, the answer to the budget or the target marked."""
+    """Print the plans found, with the answer to the budget or the target marked."""
     head = found[0]
     _print(
         f"{head.model} on {head.data}: the best plans for each number of blocks removed",
         found,
         [
             ("plan", lambda row: row.plan),
-            ("fit", lambda row: "refit" * row.sequential),
+            ("fit", lambda row: "sequential" * row.sequential),
             ("blocks", lambda row: f"-{row.blocks_removed}"),
             ("predicted", lambda row: _number(row.loss_predicted)),
             ("loss", lambda row: f"{row.loss:.3f}"),
@@ -86,9 +86,9 @@ def print_front(found: list[Found]) -> None:
     counts = {row.blocks_removed: (row.measured, row.possible) for row in found}
     measured, possible = (sum(column) for column in zip(*counts.values(), strict=True))
     _say(
-        f"* no other plan found has less loss for no more GFLOPs; loss on held-out train images, where the original has "
-        f"{head.loss_original:.3f}; accuracy on test images, for the first time, beside that of the single span of as many blocks that "
-        f"held-out images rank first; {measured} of {possible} plans of these sizes were measured"
+        f"* no other plan found has less loss for no more GFLOPs; loss is on held-out train images, where the original has "
+        f"{head.loss_original:.3f}; accuracy is on test images, used here for the first time, next to that of the single span that removes "
+        f"as many blocks and ranks first on held-out images; {measured} of {possible} plans of these sizes were measured"
     )
     for row in found:
         if row.chosen:
@@ -96,7 +96,7 @@ def print_front(found: list[Found]) -> None:
 
 
 def print_timings(rows: list[Timing]) -> None:
-    """Latency, throughput and memory on stdout."""
+    """Print latency, throughput and memory."""
     head = rows[0]
     _print(
         f"{head.model}, {head.translator} translator, {head.precision} on {head.device}, {head.threads} threads",
@@ -125,7 +125,7 @@ def _print(
     columns: list[tuple[str, Callable[[_Line], str]]],
     bold: Callable[[_Line], Any] = lambda line: False,
 ) -> None:
-    """A table of ``columns``, a heading and what a line has under it each; those that no line has are left out."""
+    """Print a table of ``columns``: a heading and a line's cell for each. Columns that no line fills are left out."""
     table = Table(title=title)
     filled = [(heading, [cell(line) for line in lines]) for heading, cell in columns]
     filled = [(heading, cells) for heading, cells in filled if any(cells)]

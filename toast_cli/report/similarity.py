@@ -1,4 +1,4 @@
-"""Which pictures similarity has: matrices of blocks, what a span costs the last latent, and how well both foretell accuracy."""
+"""Choose the figures of similarity: matrices of blocks, what spans cost the last latent, how both predict accuracy."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,8 +13,8 @@ from toast_cli.runs.rows import MEASURES, Similarity
 
 
 def of_similarity(rows: Sequence[Similarity]) -> dict[str, Figure]:
-    """One figure for each model and measure with a panel for each data set; and, of each plan of one span, how alike the
-    latents at its ends are beside how alike the last latents with and without it are."""
+    """One figure for each model and measure, with a panel for each data set; and, for plans of one span, how similar the
+    last latents with and without the span are, against how similar the latents at its ends are."""
     pictures: dict[str, Figure] = {}
     for key, own in grouped(rows, "model", "protocol", "precision"):
         told = with_differences(rows, ("model", "protocol", "precision"), key)
@@ -37,7 +37,7 @@ def of_similarity(rows: Sequence[Similarity]) -> dict[str, Figure]:
 
 
 def of_guides(findings: Sequence[Finding], similarities: Sequence[Similarity]) -> dict[str, Figure]:
-    """How well CKA and R² foretell what a span costs, for each translator."""
+    """How well CKA and R² predict what a span costs, for each translator."""
     pictures = {}
     for key, group in grouped(findings, "model", "data", "probe", "readout", "protocol", "precision"):
         for measure in ("cka", "r2"):
@@ -51,7 +51,7 @@ def of_guides(findings: Sequence[Finding], similarities: Sequence[Similarity]) -
                 if (
                     f.plan != "none"
                     and "+" not in f.plan
-                    and ":" not in f.plan  # another translator than the one its series is named after
+                    and ":" not in f.plan  # a translator other than the one that its series is named after
                     and f.fit_data == f.data
                     and _ends(Plan.parse(f.plan)) in alike
                 ):
@@ -65,6 +65,6 @@ def of_guides(findings: Sequence[Finding], similarities: Sequence[Similarity]) -
 
 
 def _ends(plan: Plan) -> tuple[str, str]:
-    """Of its first span, as ``similarity.csv`` names them."""
+    """The two ends of the plan's first span, as ``similarity.csv`` names them."""
     start, _, end = str(replace(plan.spans[0], translator="")).partition("-")
     return start, end

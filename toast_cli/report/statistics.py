@@ -1,6 +1,6 @@
 """What a difference in accuracy is worth: paired bootstrap, McNemar's test, flip rate.
 
-Shapes: S probe seeds, M test images.
+Shapes: M test images.
 """
 
 import numpy as np
@@ -12,11 +12,12 @@ _DRAWS = 2000
 def bootstrap_interval(
     change: np.ndarray, times: np.ndarray, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of Σ ``change`` / Σ ``times`` (M,), images drawn with replacement (Efron & Tibshirani, 1993, ch. 13).
+    """Percentile interval of Σ ``change`` / Σ ``times``, (M,) each, over images drawn with replacement.
 
-    ``change`` is (right with the plan) − (right with the original) of an image, added up over the ``times`` that it was
-    judged (probe and data seeds): both are judged on the same images, so that it is the images' difference that is drawn
-    again. Images that are alike in both numbers are drawn together, which is the same draw and takes no time.
+    ``change`` is (right with the plan) − (right with the original) for an image, added up over the ``times`` that it
+    was judged (probe and data seeds). Both are judged on the same images, so the differences are drawn again, image by
+    image (Efron & Tibshirani, 1993, ch. 13). Images with the same two numbers are drawn together, which is the same
+    draw and takes no time.
     """
     kinds, counts = np.unique(np.stack([change, times], axis=1), axis=0, return_counts=True)
     drawn = (
@@ -27,12 +28,14 @@ def bootstrap_interval(
 
 
 def mcnemar(right: np.ndarray, right_original: np.ndarray) -> float:
-    """Two-sided exact p that the plan is as often right as the original (M,) bool each: a binomial test on the images on
-    which one is right and the other wrong (McNemar, 1947). 1 where there are none."""
+    """Two-sided exact p-value for the plan being right as often as the original, bool (M,) each.
+
+    A binomial test on the images on which one is right and the other wrong (McNemar, 1947); 1 if there are none.
+    """
     lost, won = int((right_original & ~right).sum()), int((right & ~right_original).sum())
     return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
 
 
 def flip_rate(predicted: np.ndarray, predicted_original: np.ndarray) -> float:
-    """Share of the test images (M,) whose predicted class is another one than the original's, right or wrong."""
+    """Share of the test images (M,) whose predicted class differs from the original's, right or wrong."""
     return float((predicted != predicted_original).mean())

@@ -1,4 +1,4 @@
-"""Findings as tables on paper: Markdown and LaTeX, plans down, data sets across."""
+"""Findings as tables for papers, in Markdown and LaTeX: plans down, data sets across."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from toast_cli.report.findings import Finding
 from toast_cli.runs.rows import Tuned
 
 NOTE = (
-    "≈: the 95% paired bootstrap interval of the change over test images holds 0 (how far probe and data seeds spread is the ±). Bold and "
-    "underlined: best and second among plans that remove as many blocks."
+    "≈: the 95% paired bootstrap interval of the change over test images contains 0 (± is the spread over probe and data seeds). Bold and "
+    "underlined: best and second best among plans that remove the same number of blocks."
 )
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text: ``rows`` of (cells, rank of each cell or None). Rank 1 is the best of its group, 2 the second."""
+    """Cells of text: ``rows`` of (cells, rank of each cell or None). Rank 1 is best in its group, 2 second best."""
 
     title: str
     head: list[str]
@@ -26,7 +26,7 @@ class Table:
 
 
 def by_model(findings: Sequence[Finding]) -> list[Table]:
-    """A table for each model: accuracy of every plan on every data set, ranked among plans that remove as many blocks."""
+    """A table for each model: accuracy of every plan on every data set, ranked among plans of equally many blocks."""
     return [
         _table(model, [f for f in findings if f.model == model]) for model in dict.fromkeys(f.model for f in findings)
     ]
@@ -53,7 +53,7 @@ def _table(model: str, findings: list[Finding]) -> Table:
         "translator",
         *(name.replace("_", " ") for name in extras),
         "plan",
-        "blocks out",
+        "blocks removed",
         "params",
         "GFLOPs",
         *columns,
@@ -61,15 +61,16 @@ def _table(model: str, findings: list[Finding]) -> Table:
     return Table(f"{model}: accuracy, {_over(findings)}", head, rows)
 
 
-# Of a fine-tuning's settings: what columns of their own or the means over seeds stand for, and what says where things are.
+# Settings of fine-tuning that have columns of their own, are averaged over, or only say where things are.
 _SHOWN = ("seeds", "spans", "data.seed", "data.label", "translator._target_", "data.path", "fit_data.path")
-_OF_MAPS = ("translator.", "fit.", "fit_data.", "data.fit_", "tune.train_maps")  # no matter without a map
+_OF_MAPS = ("translator.", "fit.", "fit_data.", "data.fit_", "tune.train_maps")  # irrelevant without a map
 
 
 def of_tuned(entries: Sequence[tuple[Tuned, dict[str, Any]]]) -> list[Table]:
-    """A table for each model: accuracy before and after fine-tuning, means over seeds, a line for whatever settings differ.
+    """A table for each model: accuracy before and after fine-tuning, means over seeds.
 
-    Every row comes with the settings of its run by dotted key.
+    There is a line for each choice of the settings that differ. Every row comes with the settings of its run by dotted
+    key.
     """
     models = dict.fromkeys(row.model for row, _ in entries)
     return [_of_tuned(model, [entry for entry in entries if entry[0].model == model]) for model in models]
@@ -83,7 +84,7 @@ def _of_tuned(model: str, entries: list[tuple[Tuned, dict[str, Any]]]) -> Table:
     for row, found in sorted(entries, key=lambda entry: entry[0].blocks_removed):
         told = ["–" if not row.blocks_removed and key.startswith(_OF_MAPS) else str(found.get(key)) for key in extras]
         seen = groups.setdefault((row.data, row.translator or "–", *told, row.plan), {})
-        seen.setdefault((row.data_seed, row.seed), row)  # the untouched model is tuned alike whatever the maps would be
+        seen.setdefault((row.data_seed, row.seed), row)  # the untouched model is tuned alike, whatever the maps are
     head = ["data", "translator", *(key.removeprefix("tune.").replace("_", " ") for key in extras), "plan"]
     head += ["params", "GFLOPs", "original", "before", "after", "seeds"]
     lines = [_tuned(key, list(found.values())) for key, found in groups.items()]
@@ -113,7 +114,7 @@ def _varies(findings: list[Finding], name: str) -> bool:
 
 
 def _column(finding: Finding, findings: list[Finding]) -> str:
-    """The data set, with what else tells its columns apart."""
+    """The data set, with whatever else tells its columns apart."""
     names = ("probe", "readout", "protocol", "precision")
     return " ".join([finding.data, *(str(getattr(finding, name)) for name in names if _varies_at_all(findings, name))])
 
@@ -144,7 +145,7 @@ def _rank(found: dict[str, Finding], group: list[dict[str, Finding]], column: st
 
 
 def markdown(table: Table) -> str:
-    """GitHub's tables; bold is best, underlined second."""
+    """The table in GitHub's Markdown; bold is best, underlined second best."""
     marks = {1: "**{}**", 2: "<u>{}</u>", None: "{}"}
     lines = [table.head, ["---"] * len(table.head)]
     lines += [
@@ -159,7 +160,7 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """For booktabs and longtable."""
+    """The table in LaTeX, for booktabs and longtable."""
     marks = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}", None: "{}"}
 
     def line(texts: Sequence[str], mark: Callable[[int, str], str] = lambda _, text: text) -> str:

@@ -1,4 +1,4 @@
-"""Complete runs as they lie on disk: found and read."""
+"""Find and read complete runs on disk."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -30,6 +30,7 @@ class CompleteRun:
 
     @classmethod
     def read(cls, path: Path) -> "CompleteRun":
+        """Read the run in the folder ``path``. Raises ToastError if one of its files is missing or damaged."""
         rows = read_csv(path / RESULTS, Row)
         if not rows:
             raise ToastError(f"{path / RESULTS} has no rows: restore the file, or use fresh=true.")
@@ -37,26 +38,26 @@ class CompleteRun:
 
     @cached_property
     def stored(self) -> Predictions | None:
-        """What its probes predicted."""
+        """What its probes predicted; None if that is not stored."""
         path = self.path / PREDICTIONS
         return predictions.read(path) if path.is_file() else None
 
     @property
     def test_set(self) -> str:
-        """Hash of its test images' numbers and classes; empty where they are not known."""
+        """Hash of its test images' numbers and classes; empty if they are not known."""
         if self.stored is None:
             return ""
         return hashlib.sha256(self.stored.images.tobytes() + self.stored.truth.tobytes()).hexdigest()[:8]
 
     @property
     def split(self) -> int:
-        """Runs with the same number have the same stored test split, in which images have the same numbers."""
+        """A number that runs share if they have the same stored test split, in which images have the same numbers."""
         data = self.config["data"]
         return data["seed"] if data.get("one_split") and data.get("splits") == "paper" else -1
 
     @property
     def translator(self) -> dict[str, Any]:
-        """Its settings that no column of the rows tells."""
+        """The settings of its translator that no column of the rows shows."""
         return {key: value for key, value in self.config["translator"].items() if key not in ("tokens", "solver")}
 
 
@@ -71,7 +72,7 @@ def find(places: Iterable[Path], file: str) -> tuple[list[Path], list[Path]]:
 
 
 def settings(path: Path) -> dict[str, Any]:
-    """A run's settings by dotted key."""
+    """A run's settings by dotted key. Raises ToastError if they cannot be read."""
     return dict(_flat(_config(path), ""))
 
 

@@ -1,39 +1,39 @@
-"""The files of a run's folder, in one table."""
+"""The names of the files in a run's folder."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-RECORD = "run.json"  # what is known of the run: versions, fingerprints, progress
+RECORD = "run.json"  # what is known about the run: versions, fingerprints, progress
 CONFIG = "config.yaml"  # its scientific settings
 RESULTS, SUMMARY = "results.csv", "summary.csv"
 SIMILARITY, FINETUNE, SEARCH, FRONT = "similarity.csv", "finetune.csv", "search.csv", "front.csv"
 TRANSLATORS = "translators.safetensors"
 PREDICTIONS, PROJECTION = "predictions.safetensors", "projection.safetensors"
-EPOCH = "epoch.pt"  # all that the next epoch of fine-tuning starts from
+EPOCH = "epoch.pt"  # everything that the next epoch of fine-tuning starts from
 _FEATURES = "features"
 
 
 def features(split: str, prefix: str = "") -> str:
-    """The features of all plans for the images of a ``split``; ``prefix`` tells one set of plans from another."""
+    """The file of all plans' features for the images of a ``split``; ``prefix`` tells one set of plans from another."""
     return f"{_FEATURES}/{prefix}{split}.f32"
 
 
 def latents(layer: int) -> str:
-    """The latents X^(layer) of the fit images, while maps are trained on them."""
+    """The file of the latents X^(layer) of the fit images, kept while maps are trained on them."""
     return f"{_FEATURES}/latent{layer}.f32"
 
 
 def weights(seed: int) -> str:
-    """The fine-tuned model of a probe seed."""
+    """The file of the fine-tuned model of a probe seed."""
     return f"model-seed{seed}.safetensors"
 
 
 def weights_of_epoch(seed: int, epoch: int) -> str:
-    """Those of its best epoch so far: under a name of their own, so that a kill never separates them from the record."""
+    """The file of its best epoch so far, under a name of its own, so that a kill never separates it from the record."""
     return f"model-seed{seed}-epoch{epoch}.safetensors"
 
 
-# Every fixed name, the record last: a folder without one was never a run's.
+# Every fixed name. The record is last: a folder without one never belonged to a run.
 FIXED = (
     features("train"), features("test"), TRANSLATORS, PREDICTIONS, PROJECTION, RESULTS, SUMMARY, SIMILARITY, FINETUNE,
     SEARCH, FRONT, EPOCH, CONFIG, RECORD,
@@ -41,22 +41,23 @@ FIXED = (
 
 
 def features_in(folder: Path) -> Iterator[Path]:
-    """All files of features, and of latents, in a run's folder."""
+    """All files of features and of latents in a run's folder."""
     return (folder / _FEATURES).glob("*.f32")
 
 
 def latents_in(folder: Path) -> Iterator[Path]:
+    """All files of latents in a run's folder."""
     return (folder / _FEATURES).glob("latent*.f32")
 
 
 def epochs_in(folder: Path) -> Iterator[Path]:
-    """What fine-tuning would resume from."""
+    """The files that fine-tuning resumes from."""
     yield folder / EPOCH
     yield from folder.glob("model-seed*-epoch*.safetensors")
 
 
 def clear(folder: Path) -> None:
-    """Remove what a run wrote, its record last, and nothing else."""
+    """Remove the files that a run wrote, its record last, and nothing else."""
     kinds = ("latent", "round", "front-")
     numbered = [file for kind in kinds for file in (folder / _FEATURES).glob(f"{kind}*.f32")]
     for file in [*numbered, *folder.glob("model-seed*.safetensors")]:

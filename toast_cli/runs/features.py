@@ -1,4 +1,4 @@
-"""Features of every plan for every image of a split, on disk: float32 (N images, P plans, F), appended batch by batch."""
+"""Features of every plan for every image of a split, on disk as float32 (N images, P plans, F), batch by batch."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 class FeatureFile:
-    """A file whose length says how many images are finished, so that a killed run goes on where it stopped.
+    """A file whose length says how many images are finished, so that a killed run resumes where it stopped.
 
-    An image that was left out has NaN for features.
+    An image that was left out has NaN as its features.
     """
 
     def __init__(self, path: Path, images: int, plans: int, width: int) -> None:
@@ -18,16 +18,16 @@ class FeatureFile:
 
     @property
     def bytes(self) -> int:
-        """Of the whole file."""
+        """The size of the whole file."""
         return self.shape[0] * self._row
 
     @property
     def bytes_missing(self) -> int:
-        """What is still to be written."""
+        """The size of what is still to be written."""
         return self.bytes - (self.path.stat().st_size if self.path.is_file() else 0)
 
     def finished(self, batch_size: int) -> int:
-        """How many images are finished, in whole batches; what a kill left beyond them is cut off."""
+        """How many images are finished, in whole batches; what a kill left after them is cut off."""
         rows = min(self.path.stat().st_size // self._row, self.shape[0]) if self.path.is_file() else 0
         whole = rows if rows == self.shape[0] else rows // batch_size * batch_size
         if self.path.is_file():
@@ -36,20 +36,20 @@ class FeatureFile:
         return whole
 
     def append(self, features: np.ndarray) -> None:
-        """Add float32 (B, P, F)."""
+        """Append ``features``, float32 (B, P, F)."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
             file.write(np.ascontiguousarray(features, dtype=np.float32).tobytes())
 
     def read(self) -> "Features":
-        """What is finished, left on disk."""
+        """The features of a finished file, which stay on disk."""
         return Features(np.memmap(self.path, np.float32, "r", shape=self.shape))
 
 
 class Features:
-    """The features (M, P, F) of the M images that were not left out; rows are read from disk when they are asked for.
+    """The features (M, P, F) of the M images that were not left out; rows are read from disk when they are needed.
 
-    ``positions`` (M,) are those of the images among the split's.
+    ``positions`` (M,) are the positions of these images in the split.
     """
 
     def __init__(self, stored: np.ndarray, positions: np.ndarray | None = None) -> None:
@@ -61,13 +61,13 @@ class Features:
         return len(self.positions)
 
     def __getitem__(self, which: np.ndarray | slice) -> np.ndarray:
-        """float32 (B, P, F) of the images that ``which`` picks out of M."""
+        """The features, float32 (B, P, F), of the images that ``which`` (B,) picks out of M."""
         return np.asarray(self._stored[self.positions[which]])
 
     def of_plan(self, plan: int) -> np.ndarray:
-        """float32 (M, F) of one plan."""
+        """The features of one plan, float32 (M, F)."""
         return np.asarray(self._stored[self.positions, plan])
 
     def at(self, which: np.ndarray) -> "Features":
-        """Those of the images that ``which`` picks out of M."""
+        """The features of the images that ``which`` (B,) picks out of M."""
         return Features(self._stored, self.positions[which])

@@ -1,4 +1,4 @@
-"""Run folders: locked while in use, every file written beside its name and renamed."""
+"""Run folders: locked while in use; every file is written under a temporary name, then renamed."""
 
 import json
 import os
@@ -22,12 +22,12 @@ _LOCK = ".lock"
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record of the run at ``path``, empty where there is none. Raises ToastError where the file is damaged."""
+    """The record of the run at ``path``, empty if there is none. Raises ToastError if the file is damaged."""
     return read_json(path / RECORD) if (path / RECORD).is_file() else {}
 
 
 class Folder:
-    """A folder that holds files of a run, see contents.py."""
+    """A folder that holds the files of a run; see contents.py."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,19 +46,22 @@ class Folder:
 
     @property
     def feature_bytes(self) -> int:
-        """The size of the features that are here so far."""
+        """The size of the features stored so far."""
         return sum(file.stat().st_size for file in features_in(self.path))
 
 
 class RunFolder(Folder):
-    """The folder of a run that this process holds. ``inputs`` is a hash of the files it reads, ``outputs`` the tables it ends with."""
+    """The folder of a run, held by this process.
+
+    ``inputs`` is a hash of the files that the run reads, ``outputs`` are the tables that it ends with.
+    """
 
     def __init__(self, path: Path, inputs: str, outputs: Sequence[str]) -> None:
         super().__init__(path)
         self._inputs, self._outputs = inputs, outputs
 
     def begin(self, **facts: Any) -> None:
-        """Record what the run is made of or, when it goes on, check that this has not changed. Raises ToastError if it has."""
+        """Record what the run is made of or, when it resumes, check it. Raises ToastError if it has changed."""
         for key, value in facts.items():
             before = self.record.get(key, value)
             if before != value:
@@ -80,7 +83,7 @@ class RunFolder(Folder):
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Record that a stage has begun, and at its end the seconds that it took."""
+        """Record that a stage has begun and, at its end, the seconds that it took."""
         begun = time.perf_counter()
         self.note(stage={"name": name, "begun": time.time(), "bytes": self.feature_bytes})
         try:
@@ -92,11 +95,11 @@ class RunFolder(Folder):
 
 @contextmanager
 def open_folder(path: Path, cfg: DictConfig, outputs: Sequence[str] = (RESULTS, SUMMARY)) -> Iterator[RunFolder]:
-    """The run folder at ``path``, held by this process alone; emptied of results first if ``cfg.fresh``.
+    """The run folder at ``path``, held by this process alone; if ``cfg.fresh``, its results are removed first.
 
     It is complete when its record says so and it holds the ``outputs``.
 
-    Raises ToastError where another process holds it or it belongs to a run with other settings.
+    Raises ToastError if another process holds it or it belongs to a run with other settings.
     """
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / _LOCK)
@@ -123,10 +126,10 @@ def open_folder(path: Path, cfg: DictConfig, outputs: Sequence[str] = (RESULTS, 
 
 
 def _leave(path: Path, lock: FileLock) -> None:
-    """Let go of the folder, and remove it if no run has begun in it: a mistyped setting should not leave one behind."""
+    """Release the folder, and remove it if no run has begun in it: a mistyped setting should not leave one behind."""
     try:
         begun = _begun(path)
-    except ToastError:  # a damaged record is for a person to look at
+    except ToastError:  # a damaged record is left for the user to look at
         begun = True
     if not begun and (path / RECORD).is_file():
         clear(path)
@@ -138,7 +141,7 @@ def _leave(path: Path, lock: FileLock) -> None:
 
 
 def _holder(path: Path) -> str:
-    """`` (process 123 on host)``, as the record says, or nothing."""
+    """`` (process 123 on host)`` from the record, or an empty string."""
     process = read_record(path).get("process")
     return f" (process {process['pid']} on {process['host']})" if process else ""
 
@@ -162,7 +165,7 @@ def _begun(path: Path) -> bool:
 
 
 def _claim(path: Path, cfg: DictConfig, settings: dict[str, Any]) -> None:
-    """Make a new folder this run's, or check that it is. Raises ToastError where it belongs to something else."""
+    """Claim a new folder for this run, or check that it is this run's. Raises ToastError if it is not."""
     foreign = [name for name in FIXED if (path / name).exists()] if not (path / RECORD).is_file() else []
     if foreign:
         raise ToastError(

@@ -1,7 +1,7 @@
-"""What a run's folder is called: the settings that decide what it computes, and their hash.
+"""Name a run's folder after the settings that decide what it computes, and their hash.
 
 The same settings always name the same folder, across versions too: classes that have moved are stored and hashed under
-the names that they had first.
+their first names.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ _TODAY = {first: name for name, first in _FIRST_NAMES.items()}
 
 
 def today(target: str) -> str:
-    """Where the class that a config names as ``_target_`` lies today."""
+    """The current name of the class that a config gives as ``_target_``."""
     return _TODAY.get(target, target)
 
 
@@ -63,7 +63,10 @@ def scientific(cfg: DictConfig) -> dict[str, Any]:
 
 
 def folder_name(cfg: DictConfig) -> str:
-    """``<model>-<data>-<translator>-<hash8>``: the same settings always name the same folder."""
+    """``<model>-<data>-<translator>-<hash8>``: the same settings always name the same folder.
+
+    Raises ToastError if one of the first three is not a name.
+    """
     settings = scientific(cfg)
     words = [_word(settings, group, key) for group, key in _NAMING]
     words[-1] = words[-1].rpartition(".")[2].lower()
@@ -72,17 +75,17 @@ def folder_name(cfg: DictConfig) -> str:
 
 
 def _word(settings: dict[str, Any], group: str, key: str) -> str:
-    """One of the settings that a folder is named by. Raises ToastError where it is no name."""
+    """One of the settings that a folder is named after. Raises ToastError if it is not a name."""
     value = settings.get(group, {}).get(key)
     if not isinstance(value, str if key == "_target_" else str | int | float) or value == "":
         raise ToastError(
-            f"{group}.{key}={value} is not a name: choose {group}=<name>, see toast list, or give text that names yours."
+            f"{group}.{key}={value} is not a name: choose {group}=<name>, see toast list, or give text as a name for yours."
         )
     return str(value)
 
 
 def inputs(settings: dict[str, Any]) -> str:
-    """Hash of the names, sizes and times of the local files that a run reads: a cheap sign that one of them changed."""
+    """Hash of the names, sizes and times of the local files that a run reads: a cheap sign that one has changed."""
     digest = hashlib.sha256()
     for file in _input_files(settings):
         digest.update(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}".encode())
@@ -90,7 +93,7 @@ def inputs(settings: dict[str, Any]) -> str:
 
 
 def _input_files(settings: dict[str, Any]) -> list[Path]:
-    """The checkpoint; the parquet files of a data folder, and all that lies in those named like its splits."""
+    """The checkpoint, the parquet files of a data folder, and all files in the subfolders named after its splits."""
     checkpoint = settings["model"].get("checkpoint")
     stored: list[Path] = []
     for data in (settings["data"], settings["fit_data"]):
@@ -111,6 +114,6 @@ def differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
 
 
 def register_resolvers() -> None:
-    """What ``conf/`` may interpolate: ``${toast_folder:}``, a run's folder name, and ``${toast_basename:path}``."""
+    """Register what ``conf/`` may interpolate: ``${toast_folder:}``, a run's folder name, and ``${toast_basename:path}``."""
     OmegaConf.register_new_resolver("toast_folder", lambda *, _root_: folder_name(_root_), replace=True)
     OmegaConf.register_new_resolver("toast_basename", lambda path: Path(str(path or "")).name or "folder", replace=True)

@@ -1,4 +1,4 @@
-"""What each probe predicted for each test image: one safetensors file a run, so that runs can be compared image by image."""
+"""What each probe predicted for each test image, so that runs can be compared: one safetensors file per run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from toast_cli.files import write_arrays
 
 @dataclass(frozen=True)
 class Predictions:
-    """Class numbers: ``truth`` (M,), ``by_seed`` (P, M) each, rows in the order of the run's plans.
+    """Class numbers: ``truth`` (M,) and, for each seed, ``by_seed`` (P, M), its rows in the order of the run's plans.
 
     ``images`` (M,) are the test images' numbers in their split.
     """
@@ -22,7 +22,7 @@ class Predictions:
 
 
 def add(path: Path, seed: int, predicted: np.ndarray, truth: np.ndarray, images: np.ndarray) -> None:
-    """Add the predictions (P, M) of a seed."""
+    """Add the classes ``predicted`` (P, M) with a seed; ``truth`` (M,) and ``images`` (M,) as in ``Predictions``."""
     stored = load_file(path) if path.is_file() else {}
     stored |= {f"seed{seed}": predicted.astype("<i4"), "truth": truth.astype("<i4"), "images": images.astype("<i8")}
     write_arrays(path, stored)

@@ -1,4 +1,4 @@
-"""Where the test images lie in the plane of the original's two leading principal components, by the original and by each plan."""
+"""The test images in the plane of the original's two leading principal components, for the original and each plan."""
 
 from pathlib import Path
 
@@ -12,7 +12,10 @@ _IMAGES = 500
 
 
 def store(path: Path, features: Features, labels: np.ndarray) -> None:
-    """Project the features (N, P, F) of up to 500 test images: points (P, N, 2), explained variance (2,), labels (N,)."""
+    """Project the features (N, P, F) of up to 500 test images, of classes ``labels`` (N,).
+
+    Stores points (P, N, 2), explained variance (2,) and labels (N,).
+    """
     which = np.linspace(0, len(features) - 1, min(_IMAGES, len(features))).astype(int)
     chosen = features[which].astype(np.float64)  # (N, P, F)
     centre = chosen[:, 0].mean(0)

@@ -1,4 +1,4 @@
-"""CSV files of rows, and their means over seeds."""
+"""Write and read CSV files of rows, and average rows over seeds."""
 
 import csv
 import dataclasses
@@ -13,7 +13,7 @@ from toast_cli.runs.rows import Row, Summary
 
 
 def write_csv(path: Path, rows: Iterable[Any], kind: type) -> None:
-    """All rows (of dataclass ``kind``) at once, atomically; floats as their shortest text that reads back exactly."""
+    """Write all rows (of dataclass ``kind``) at once, atomically; floats as shortest text that reads back exactly."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, [field.name for field in dataclasses.fields(kind)], lineterminator="\n")
     writer.writeheader()
@@ -22,7 +22,7 @@ def write_csv(path: Path, rows: Iterable[Any], kind: type) -> None:
 
 
 def read_csv(path: Path, kind: type) -> list[Any]:
-    """The rows of a file that ``write_csv`` wrote; none where there is no file. Raises ToastError for anything else."""
+    """The rows of a file that ``write_csv`` wrote; none if there is no file. Raises ToastError for anything else."""
     if not path.is_file():
         return []
     types = get_type_hints(kind)
@@ -30,7 +30,7 @@ def read_csv(path: Path, kind: type) -> list[Any]:
         reader = csv.DictReader(file)
         if reader.fieldnames != list(types):
             raise ToastError(
-                f"{path} has other columns than this version of toast writes: move it away, or use fresh=true."
+                f"{path} does not have the columns that this version of toast writes: move it away, or use fresh=true."
             )
         rows = []
         for number, line in enumerate(reader, 2):
@@ -49,7 +49,7 @@ def _parse(text: str, kind: Any) -> Any:
 
 
 def summarise(rows: list[Row]) -> list[Summary]:
-    """One line a plan, number of fit images and kind of fit, in the order of the rows."""
+    """One line for each plan, number of fit images and kind of fit, in the order of the rows."""
     import pandas as pd
 
     keys = [(row.plan, row.fit_images, row.sequential) for row in rows]
@@ -77,6 +77,6 @@ def _summary(row: Row, spread: Any) -> Summary:
 
 
 def _beats(other: Summary, line: Summary) -> bool:
-    """At least as good in accuracy and GFLOPs, and better in one."""
+    """Whether ``other`` is at least as good in accuracy and GFLOPs, and better in one."""
     pair, best = (-other.accuracy_mean, other.gflops), (-line.accuracy_mean, line.gflops)
     return pair != best and all(a <= b for a, b in zip(pair, best, strict=True))

@@ -1,4 +1,4 @@
-"""The rows of every table that toast writes: a dataclass each, fields in the order of its columns."""
+"""The rows of every table that toast writes: a dataclass for each table, its fields in the order of the columns."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ MEASURES = ("cka", "cosine", "mse", "r2")
 class Row:
     """One plan and seed. The order of the fields is that of the columns of ``results.csv``.
 
-    ``seed`` is the probe's, ``data_seed`` that of the draws. ``spans_start_end`` is a JSON list of [s, e], −1 being the
-    stem. ``fit_images`` … ``test_images`` are the numbers used; the untouched model needs no fit images.
-    ``fit_r2`` and ``fit_rank`` are the lowest among the plan's spans, empty without any; ``sequential``: each map was
-    fitted on what those before it produce. Accuracies and ratios are
-    fractions; ``accuracy_delta`` = accuracy − accuracy_original, so that a loss is negative.
+    ``seed`` is the probe's, ``data_seed`` that of the draws. ``spans_start_end`` is a JSON list of [s, e], where −1 is
+    the stem. ``fit_images`` … ``test_images`` are the numbers of images used; the untouched model needs no fit images.
+    ``fit_r2`` and ``fit_rank`` are the lowest among the plan's spans, empty if it has none. ``sequential``: each map
+    was fitted on what the maps before it produce. Accuracies and ratios are fractions; ``accuracy_delta`` = accuracy −
+    accuracy_original, so a loss is negative.
     """
 
     model: str
@@ -51,7 +51,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """One plan over all seeds: a line of ``summary.csv``. Standard deviations are those of a sample, empty for one seed.
+    """One plan over all seeds: a line of ``summary.csv``. Standard deviations are of the sample, empty for one seed.
 
     ``best_trade_off``: no other plan is at least as accurate for no more GFLOPs.
     """
@@ -87,11 +87,10 @@ class Similarity:
     - ``cka``: linear CKA, see ``PairMoments.cka``
     - ``cosine``: mean over tokens of x·y / (‖x‖ ‖y‖)
     - ``mse``: mean over tokens and dimensions of (x − y)²
-    - ``r2``: for blocks, that of the linear map from source to target, as a run's ``fit_r2``; for plans, 1 − Σ‖x − y‖² /
-      Σ‖x − mean x‖² with x the untouched model's.
+    - ``r2``: for blocks, that of the linear map from source to target, like a run's ``fit_r2``; for plans,
+      1 − Σ‖x − y‖² / Σ‖x − mean x‖², where x is the untouched model's latent.
 
-    ``fit_images`` are those that the plan's maps come from, or, for blocks, those that were compared; blocks have no
-    ``translator``.
+    ``fit_images`` is how many images the maps were fitted on or the blocks compared on; blocks have no ``translator``.
     """
 
     model: str
@@ -114,9 +113,9 @@ class Similarity:
 class Tuned:
     """One fine-tuned model; the order of the fields is that of the columns of ``finetune.csv``.
 
-    ``accuracy_original`` is the untouched model's under the probe, ``accuracy_before`` the plan's under the probe that the
-    head starts from, ``accuracy_after`` that of ``best_epoch``, which has the best ``held_out_accuracy``: all but the
-    last on test images. ``train_images`` are those trained on, without the ``held_out_images``.
+    ``accuracy_original`` is the untouched model's with the probe, ``accuracy_before`` the plan's with the probe that
+    the head starts from, ``accuracy_after`` that of ``best_epoch``, which has the best ``held_out_accuracy``. All but
+    the last are on test images. ``train_images`` are those trained on, without the ``held_out_images``.
     """
 
     model: str
@@ -151,8 +150,8 @@ class Tuned:
 class Candidate:
     """A plan that a search has measured; the order of the fields is that of the columns of ``search.csv``.
 
-    ``loss`` and ``held_out_accuracy`` are those of ``held_out.Score`` on train images, ``loss_predicted`` what was expected
-    before (empty in round 0, which measures single spans), and ``_original`` those of the untouched model.
+    ``loss`` and ``held_out_accuracy`` are those of ``held_out.Score`` on train images, ``loss_predicted`` is the loss
+    predicted before (empty in round 0, which measures single spans), and ``_original`` marks the untouched model's.
     """
 
     model: str
@@ -175,11 +174,12 @@ class Candidate:
 class Found:
     """A plan that a search has found: a line of ``front.csv``. Losses and held-out accuracies are as in ``Candidate``.
 
-    ``sequential``: the fit that is the better one on held-out images; ``loss`` and ``accuracy_mean`` are those of this fit, and
-    those of either fit stand beside them (``loss_predicted`` is of the independent one, the sequential one is empty with a
-    single span). ``rival`` is what it has to beat: the single span that removes as many blocks, with the run's own translator, and
-    has the least held-out loss. Accuracies are on test images, means over seeds. ``latency_ratio`` is empty unless it was asked for.
-    ``best_trade_off``: no other plan found has less loss for no more GFLOPs. ``chosen``: the answer to the budget or the target.
+    ``sequential``: the sequential fit is better on held-out images. ``loss`` and ``accuracy_mean`` are those of the
+    better fit; ``_independent`` and ``_sequential`` mark those of either fit (the latter empty for a single span).
+    ``loss_predicted`` is for the independent fit. ``rival`` is the plan to beat: the single span that removes as many
+    blocks with the run's own translator and has the lowest held-out loss. Accuracies are means over seeds on test
+    images. ``latency_ratio`` is empty unless asked for. ``best_trade_off``: no other plan found has less loss for no
+    more GFLOPs. ``chosen``: the answer to the budget or target.
     """
 
     model: str
@@ -218,10 +218,10 @@ class Found:
 class Timing:
     """One model of a bench; the order of the fields is that of the columns of ``bench.csv``.
 
-    Times and rates are medians over ``rounds``, in which every model is run once; ``_low`` and ``_high`` are the
-    quartiles. Ratios are to the original, medians of the ratios within a round. ``batch_size`` is the original's best,
-    used for all. ``peak_memory_mb`` (1e6 bytes) is what the model and one such batch take at most; empty where it cannot
-    be had (CPUs without Linux, Apple's GPUs).
+    Times and rates are medians over rounds, each of which runs every model once; ``_low`` and ``_high`` are the
+    quartiles. Ratios are to the original, medians of the ratios within a round. ``batch_size`` is the best for the
+    original, used for all. ``peak_memory_mb`` (1e6 bytes) is the most that the model and one such batch take; empty
+    where it is not available (CPUs without Linux, Apple's GPUs).
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""How small the smaller model has to be, and which of the plans that were measured it is."""
+"""How small the shortened model must be, and which measured plan to choose."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from toast_cli.errors import ToastError, is_number, require_group
 from toast_cli.plans import Plan
 
 RATIOS = ("params", "gflops", "latency")
-_ROUNDING = 1e-9  # 1.0 − 0.99 is more than 0.01
+_ROUNDING = 1e-9  # in floating point, 1.0 − 0.99 is more than 0.01
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Blocks that must leave, shares of the original that may stay, or a drop of accuracy that may not be passed."""
+    """How many blocks must leave, what share of the original may stay, or how far accuracy may drop."""
 
     blocks: int | None = None
     params: float | None = None
@@ -23,7 +23,7 @@ class Budget:
 
     @classmethod
     def check(cls, budget: Any, target: Any, depth: int) -> "Budget":
-        """Raises ToastError for a value that cannot be used, or for a budget beside a target."""
+        """The budget, checked. Raises ToastError for a value that cannot be used, or for both a budget and a target."""
         budget = require_group(budget, "budget", ("blocks", *RATIOS))
         target = require_group(target, "target", ("accuracy_drop",))
         blocks, drop = budget["blocks"], target["accuracy_drop"]
@@ -38,13 +38,14 @@ class Budget:
 
     @property
     def given(self) -> bool:
+        """Whether anything is asked for."""
         return any(value is not None for value in vars(self).values())
 
     def __str__(self) -> str:
         return ", ".join(f"{key} {value}" for key, value in vars(self).items() if value is not None)
 
     def holds(self, plan: Plan, ratios: Mapping[str, float]) -> bool:
-        """Whether a plan is small enough, ``ratios`` being its shares of the original."""
+        """Whether a plan is small enough; ``ratios`` are its shares of the original."""
         if plan.blocks_removed < (self.blocks or 0):
             return False
         return all(getattr(self, key) is None or ratios[key] <= getattr(self, key) for key in RATIOS)
@@ -56,7 +57,7 @@ class Budget:
         loss: Callable[[Plan], float],
         drop: Callable[[Plan], float],
     ) -> Plan | None:
-        """The plan of least ``loss`` within the budget, or of fewest GFLOPs within the accuracy ``drop``; None where there is none."""
+        """The plan of the least ``loss`` within the budget, or of fewest GFLOPs within the accuracy drop; or None."""
         if self.accuracy_drop is not None:
             near = [plan for plan in plans if drop(plan) <= self.accuracy_drop + _ROUNDING]
             return min(near, key=lambda plan: (ratios(plan)["gflops"], loss(plan)), default=None)

@@ -1,4 +1,4 @@
-"""The picture of a search: what was measured and found, and how well it was foretold."""
+"""The figure of a search: what was measured and found, and how well it was predicted."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def picture(measured: Sequence[Candidate], found: Sequence[Found]) -> Figure:
     _predictions(foretold, [row for row in measured if row.loss_predicted is not None])
     for axes in (cost, foretold):
         axes.grid(alpha=0.25)
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 4}  # where it hides no point
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 4}  # where it covers no point
         axes.legend(fontsize=8, frameon=False, **below)
     return figure
 
@@ -33,7 +33,7 @@ def _sizes(axes: Axes, measured: Sequence[Candidate], found: Sequence[Found]) ->
     axes.axhline(original, color="0.4", linewidth=0.9, linestyle="--", label="original")
     low, high = min(original, *(loss for _, loss in line)), max(loss for _, loss in line)
     reach = max(high - low, 0.01)
-    axes.set_ylim(low - 0.1 * reach, high + reach)  # a few ruinous spans lie above
+    axes.set_ylim(low - 0.1 * reach, high + reach)  # a few ruinous spans are above that
     axes.set(xlabel="GFLOPs, ratio to the original's", ylabel="held-out loss")
 
 

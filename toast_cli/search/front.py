@@ -1,4 +1,4 @@
-"""What a search has found: the best plans of what was measured, then each with its better fit and its test accuracy."""
+"""What a search has found: the best measured plans, then each with its better fit and its test accuracy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,12 +14,15 @@ from toast_cli.search.paths import possible
 from toast_cli.search.sizes import Sizes
 from toast_cli.stages.job import Job
 
-# The columns that come from the summary; ``best_trade_off`` among them is then decided again among the plans found.
+# The columns that come from the summary; one of them, ``best_trade_off``, is then set again for the plans found.
 _SHARED = [name for name in Found.__annotations__ if name in Summary.__annotations__]
 
 
 def best_measured(survey: Survey, sizes: Sizes) -> list[Plan]:
-    """The best of those measured for each number of blocks removed that meets the budget, and the answer to it or the target."""
+    """The best measured plan within the budget for each number of blocks removed, and the one that answers the search.
+
+    Raises ToastError if no measured plan meets it.
+    """
     measured = survey.measured
     best: dict[int, Plan] = {}
     for plan in sorted(measured, key=lambda plan: measured[plan].loss):
@@ -41,7 +44,7 @@ def _drop(row: Candidate) -> float:
 
 
 def front_of(final: Job, best: list[Plan], survey: Survey, sizes: Sizes, translators: int) -> list[Found]:
-    """The plans found, each with the fit that is better on held-out images, and their test accuracies beside their rivals'."""
+    """The plans found, each with the better fit on held-out images, their test accuracies next to their rivals'."""
     judged = _judged(final, best, survey)
     sizes.time(list(judged.better))
     chosen = sizes.budget.choose(
@@ -70,7 +73,7 @@ def front_of(final: Job, best: list[Plan], survey: Survey, sizes: Sizes, transla
 
 @dataclass(frozen=True)
 class _Judged:
-    """The held-out ``scores`` of all variants, the ``better`` of each plan's, and the original's."""
+    """The held-out ``scores`` of all variants, the ``better`` variant of each plan, and the original's score."""
 
     scores: Mapping[Variant, Score]
     better: Mapping[Plan, Variant]
@@ -90,7 +93,7 @@ def _judged(final: Job, best: list[Plan], survey: Survey) -> _Judged:
 
 
 def _row(plan: Plan, judged: _Judged, tested: Mapping[tuple[str, bool], Summary], survey: Survey) -> Found:
-    """A plan's line, but for what only the whole front decides."""
+    """A plan's row, except for what depends on the whole front."""
     variant, held_out = judged.better[plan], judged.held_out(plan)
     line, sequential = tested[str(plan), variant.sequential], tested.get((str(plan), True))
     rival = survey.rival(plan.blocks_removed)

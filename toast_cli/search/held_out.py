@@ -1,6 +1,6 @@
-"""How well features tell classes apart, on train images alone and without a probe's luck.
+"""How well features tell classes apart, on train images alone and without the luck of a probe's seed.
 
-A ridge classifier leaves every image out once, in closed form: no split, no steps, no seed. Plans are chosen by it.
+A ridge classifier leaves every image out once, in closed form: no split, no steps, no seed. It decides between plans.
 
 Shapes: N images, F features, C classes.
 """
@@ -12,15 +12,15 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-# In units of a feature's variance. Plans are ranked as test images do by any from 0.1 to 10, and much worse by weaker ones
-# where train images are few (docs/search.md).
+# In units of a feature's variance. Any strength from 0.1 to 10 ranks plans as test images do; weaker ones do much worse
+# when train images are few (docs/search.md).
 _STRENGTH = 1.0
-_SHARPNESS = (-3.0, 6.0)  # bounds of ln β: where the original is never wrong, the best β would be infinite
+_SHARPNESS = (-3.0, 6.0)  # bounds of ln β: if the original is never wrong, the best β would be infinite
 
 
 @dataclass(frozen=True)
 class Score:
-    """``loss``: mean cross-entropy of images left out, in nats. ``accuracy``: share of them whose class is told rightly."""
+    """``loss``: mean cross-entropy of images left out, in nats. ``accuracy``: share of them classified correctly."""
 
     loss: float
     accuracy: float
@@ -28,13 +28,13 @@ class Score:
 
 
 class LeaveOneOut:
-    """Ridge regression from standardised features to one-hot classes, each image predicted by all others.
+    """Ridge regression from standardised features to one-hot classes, each image predicted from all others.
 
     With H = X (XᵀX + λ n)⁻¹ Xᵀ + 1/n the prediction of an image left out is (ŷ − h y) / (1 − h), h its diagonal entry
-    (Allen, 1974); softmax(β ŷ) are the chances of the classes.
+    (Allen, 1974); softmax(β ŷ) are the probabilities of the classes.
 
     Learned:
-        sharpness_: β, which suits the original's features best and is the same for all plans.
+        sharpness_: β, fitted to the original's features and the same for all plans.
     """
 
     sharpness_: float
@@ -52,13 +52,13 @@ class LeaveOneOut:
         return self
 
     def score(self, features: np.ndarray) -> Score:
-        """Of a plan's ``features`` (N, F)."""
+        """The score of a plan's ``features`` (N, F)."""
         predicted = self._predict(features)
         right = predicted.argmax(1) == self.labels
         return Score(self._loss(predicted, self.sharpness_), float(right.mean()), len(right))
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
-        """(N, F) -> what all other images say of each (N, C)."""
+        """Features (N, F) -> the prediction of each image from all others (N, C)."""
         x = features.astype(np.float64)
         x -= x.mean(0)
         spread = x.std(0)

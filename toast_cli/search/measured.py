@@ -21,9 +21,10 @@ from toast_cli.surgery.costs import Costs
 
 
 class Survey:
-    """``measured`` holds a Candidate for each plan, ``positions`` the train images that plans are measured on.
+    """The plans measured so far, and the fitted maps of all single spans, which are the plans of ``job``.
 
-    ``job`` has all single spans for its plans; their maps are fitted.
+    ``measured`` holds a Candidate for each plan, ``positions`` the train images that plans are measured on. Raises
+    ToastError if too few train images are left for that.
     """
 
     def __init__(self, job: Job, images: int) -> None:
@@ -43,11 +44,11 @@ class Survey:
 
     @property
     def rounds(self) -> int:
-        """How many have been finished, that of the single spans among them."""
+        """How many rounds are finished, including that of the single spans."""
         return 1 + max((row.round for row in self.measured.values()), default=-1)
 
     def rival(self, blocks: int) -> Plan:
-        """The single span with the run's own translator that removes so many ``blocks`` at the least loss."""
+        """The single span with the run's own translator that removes this many ``blocks`` at the least loss."""
         spans = [span for span in self.single if span.blocks_removed == blocks and not span.translator]
         return Plan((min(spans, key=self.single.__getitem__),))
 
@@ -56,12 +57,15 @@ class Survey:
         return Variant(plan, self.job.data.fit_sizes[-1])
 
     def ratios(self, plan: Plan) -> dict[str, float]:
-        """The shares of the original that its independent fit has; a sequential one has the same."""
+        """The plan's shares of the original with an independent fit; with a sequential fit they are the same."""
         columns = self.costs.columns(self.variant(plan))
         return {name: columns[f"{name}_ratio"] for name in ("params", "gflops")}
 
     def measure(self, plans: Iterable[Plan], predicted: Mapping[Plan, float]) -> None:
-        """Encode the train images by every one of ``plans``, all in one walk, and add their scores to ``search.csv``."""
+        """Encode the train images with all ``plans`` in one walk, and add the plans' scores to ``search.csv``.
+
+        Raises ToastError where features are not finite.
+        """
         plans, number = list(plans), self.rounds
         say(f"round {number}: {len(plans)} plans on {len(self.positions)} train images")
         data = replace(self.job.data, train=self.job.data.train.only(self.positions))
@@ -94,7 +98,10 @@ class Survey:
 
 
 def _unseen(data: Data, images: int) -> np.ndarray:
-    """Positions of up to ``images`` train images that no map is fitted on, a stratified draw. Raises ToastError for too few."""
+    """Positions of up to ``images`` train images that no map is fitted on, a stratified draw.
+
+    Raises ToastError for too few.
+    """
     train = data.train
     fitted_on = [part.indices for part in data.fit if part.split is train.split]
     order = stratified(train.labels, data.seed)
@@ -108,7 +115,7 @@ def _unseen(data: Data, images: int) -> np.ndarray:
 
 
 def scored(job: Job, positions: np.ndarray | None = None) -> list[Score]:
-    """The held-out score of each of the job's variants on its train images, or on those at ``positions``."""
+    """The held-out score of each of the job's variants on its train images, or on those at ``positions`` (N,)."""
     features = job.feature_file("train").read()
     if positions is not None:
         features = features.at(np.flatnonzero(np.isin(features.positions, positions)))

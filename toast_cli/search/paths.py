@@ -1,8 +1,8 @@
-"""Which plans are worth measuring: every plan is a path from the stem to the readout, and its loss nearly a sum over spans.
+"""Which plans are worth measuring: a plan is a path from stem to readout, and its loss is nearly a sum over its spans.
 
-A step of the path keeps a block or takes a span. Two spans never touch: two maps in a row are a map, and least squares
-over both spans at once fits no worse. So the best plans under an additive loss are the shortest paths, found for every
-number of blocks removed and of maps by dynamic programming. What is not additive is learned from plans that were measured.
+Each step of the path keeps a block or takes a span. Two spans never touch: two maps in a row are one map, and least
+squares over both spans at once fits no worse. So the best plans under an additive loss are the shortest paths, found by
+dynamic programming for every number of blocks removed and of maps. What is not additive is learned from measured plans.
 """
 
 from collections import defaultdict
@@ -14,17 +14,17 @@ import numpy as np
 
 from toast_cli.plans import STEM, Plan, Span
 
-# Of a pair's correction: it is believed in full only after several measurements. Any from 0.2 to 1 finds the same or nearly
-# the same plans on tables of all plans (docs/search.md).
+# On a pair's correction, which is believed in full only after several measurements. Any value from 0.2 to 1 finds the
+# same or nearly the same plans on tables of all plans (docs/search.md).
 _DAMPING = 0.5
-POOL = 16  # times the beam: so many plans of least sums, of each number of blocks and of maps, are looked at again every round
-_STEEPEST = 2.0  # the scale's bounds: where sums are next to nothing, what plans cost is no multiple of them
+POOL = 16  # times the beam: how many plans with the least sums, per number of blocks and of maps, every round considers
+_STEEPEST = 2.0  # bound of the scale: where sums are close to zero, what plans cost is not a multiple of them
 
 
 def shortest(losses: Mapping[Span, float], depth: int, most: int, keep: int) -> dict[int, list[Plan]]:
-    """The ``keep`` plans of least summed ``losses`` for each number of blocks removed up to ``most`` and number of spans.
+    """The ``keep`` plans of least summed ``losses`` for each number of spans and of blocks removed, up to ``most``.
 
-    Listed by blocks removed, best first within a number of spans. ``depth`` is the model's L.
+    Listed by blocks removed, best first within each number of spans. ``depth`` is the model's L.
     """
     steps: dict[int, list[Span]] = defaultdict(list)
     for span in losses:
@@ -52,7 +52,7 @@ def shortest(losses: Mapping[Span, float], depth: int, most: int, keep: int) -> 
 
 
 def possible(depth: int, removed: int, translators: int = 1) -> int:
-    """How many plans remove so many of L blocks: j spans that do not touch, each with one of the translators."""
+    """How many plans remove this many of L blocks: j spans that do not touch, each with one of the translators."""
     kept = depth - removed
     return sum(comb(removed - 1, j - 1) * comb(kept + 1, j) * translators**j for j in range(1, removed + 1))
 
@@ -61,13 +61,13 @@ _Pair = tuple[Span, Span] | tuple[int, int]
 
 
 class Predictor:
-    """A plan's loss as the sum of its spans', plus a correction for each pair that meets in it and one in proportion to the sum.
+    """Predicts a plan's loss: the sum over its spans, a correction for each pair, and one in proportion to the sum.
 
-    A pair is two spans, or two blocks that leave by different spans: what is learned of blocks holds for spans never measured
-    together. Both corrections are ridge regression on the plans that were measured.
+    A pair is two spans, or two blocks that leave by different spans: what is learned about blocks holds for spans never
+    measured together. Both corrections come from ridge regression on the measured plans.
 
     Learned:
-        scale_: of the sum. pairs_: by two spans or two blocks.
+        scale_: the correction per unit of the sum. pairs_: the corrections by two spans or two blocks.
     """
 
     def __init__(self, single: Mapping[Span, float]) -> None:
@@ -76,7 +76,7 @@ class Predictor:
         self.pairs_: dict[_Pair, float] = {}
 
     def fit(self, measured: Mapping[Plan, float]) -> "Predictor":
-        """From plans of several spans, by their losses."""
+        """Learn from the losses of the ``measured`` plans with several spans."""
         plans = [plan for plan in measured if len(plan.spans) > 1]
         if not plans:
             return self
@@ -87,11 +87,11 @@ class Predictor:
             together[row, [column[pair] for pair in _pairs(plan)]] = 1
         sums = np.array([self._sum(plan) for plan in plans])
         left = np.array([measured[plan] for plan in plans]) - sums
-        unit = max(float(np.square(sums).mean()), 1e-12)  # so that the scale is hardly damped and pairs are
+        unit = max(float(np.square(sums).mean()), 1e-12)  # so that the scale is hardly damped, but pairs are
         damped = [_DAMPING] * len(pairs)
         scale = _ridge(np.column_stack([sums, together]), left, [1e-3 * unit, *damped])[0]
         self.scale_ = float(np.clip(scale, -1.0, _STEEPEST))
-        corrections = _ridge(together, left - self.scale_ * sums, damped)  # the pairs once more, beside that
+        corrections = _ridge(together, left - self.scale_ * sums, damped)  # the pairs again, given that scale
         self.pairs_ = dict(zip(pairs, corrections.tolist(), strict=True))
         return self
 
@@ -113,21 +113,21 @@ def _pairs(plan: Plan) -> list[_Pair]:
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, penalties: Sequence[float]) -> np.ndarray:
-    """Weights w (F,) of least |x w − y|² + Σ penalty w², from x (N, F) and y (N,)."""
+    """Weights w (F,) that minimise |x w − y|² + Σ penalty w², for x (N, F) and y (N,)."""
     return np.linalg.solve(x.T @ x + np.diag(penalties), x.T @ y)
 
 
 def best_first(plans: Iterable[Plan], predictor: Predictor) -> list[Plan]:
-    """By predicted loss."""
+    """The plans in order of predicted loss."""
     return sorted(plans, key=lambda plan: (predictor(plan), plan))
 
 
 def promising(
     pools: Iterable[Iterable[Plan]], single: Mapping[Span, float], measured: Mapping[Plan, float], beam: int
 ) -> dict[Plan, float]:
-    """The ``beam`` best of each pool as predicted from losses that were ``measured``, with their predictions.
+    """The ``beam`` best plans of each pool as predicted from the ``measured`` losses, with their predictions.
 
-    Those measured already are left out, not made up for: there is nothing more to find where they are all.
+    Plans measured already are left out and not replaced: if all of them are measured, there is nothing more to find.
     """
     predictor = Predictor(single).fit(measured)
     best = [plan for pool in pools for plan in best_first(pool, predictor)[:beam]]

@@ -13,7 +13,7 @@ from toast_cli.search.sizes import Sizes
 
 @dataclass(frozen=True)
 class Settings:
-    """``conf/search.yaml``'s group ``search``."""
+    """The group ``search`` of ``conf/search.yaml``."""
 
     beside: tuple[str, ...]
     blocks: int | None
@@ -23,7 +23,7 @@ class Settings:
 
     @classmethod
     def check(cls, given: Any) -> "Settings":
-        """Raises ToastError for a value that cannot be used."""
+        """The settings, checked. Raises ToastError for a value that cannot be used."""
         given = require_group(given, "search", cls.__dataclass_fields__)
         for key in ("images", "beam", "rounds", "blocks"):
             value = given[key]
@@ -32,7 +32,7 @@ class Settings:
         beside = given["beside"]
         if not isinstance(beside, list) or not all(isinstance(name, str) for name in beside):
             raise ToastError(
-                f"search.beside={beside} is no list of translators: write search.beside=[identity], or [] for none."
+                f"search.beside={beside} is not a list of translators: write search.beside=[identity], or [] for none."
             )
         return cls(**{**given, "beside": tuple(dict.fromkeys(beside))})
 
@@ -44,7 +44,10 @@ def single_spans(depth: int, names: tuple[str, ...], most: int | None = None) ->
 
 
 def measure_rounds(survey: Survey, settings: Settings, budget: Budget, names: tuple[str, ...]) -> Sizes:
-    """Measure round by round until nothing new is promising; returns what plans cost."""
+    """Measure round by round until nothing new is promising; returns the sizes of plans.
+
+    Raises ToastError where features are not finite.
+    """
     depth, sizes = survey.job.backbone.depth, Sizes(survey, budget)
     most = settings.blocks or _most(budget, depth, sizes)
     if not survey.measured:
@@ -52,7 +55,7 @@ def measure_rounds(survey: Survey, settings: Settings, budget: Budget, names: tu
     original = next(iter(survey.measured.values())).loss_original
     paths = shortest(survey.single, depth, most, POOL * settings.beam)
     within = [[plan for plan in plans if sizes.budget.holds(plan, sizes(plan))] for plans in paths.values()]
-    # What the rounds before have found decides the next, so that a search that was killed goes on alike.
+    # The next round depends only on what earlier rounds found, so that a killed search goes on in the same way.
     while survey.rounds <= settings.rounds:
         losses = {plan: row.loss - original for plan, row in survey.measured.items()}
         new = promising(within, survey.single, losses, settings.beam)
@@ -63,5 +66,5 @@ def measure_rounds(survey: Survey, settings: Settings, budget: Budget, names: tu
 
 
 def _most(budget: Budget, depth: int, sizes: Sizes) -> int:
-    """How many blocks may leave where nobody has said so: any number where only accuracy is given."""
+    """How many blocks may leave if ``search.blocks`` does not say: any number if only accuracy is given."""
     return depth - 1 if budget.accuracy_drop is not None else max(depth // 2, sizes.blocks_needed(depth))

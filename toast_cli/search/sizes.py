@@ -1,4 +1,4 @@
-"""A plan's shares of the original: parameters, GFLOPs and, where a budget asks for it, time on this machine."""
+"""A plan's shares of the original: parameters, GFLOPs and, if a budget asks for it, time on this machine."""
 
 import numpy as np
 import torch
@@ -13,8 +13,11 @@ _SECONDS = 2.0  # for each model that is timed
 
 
 class Sizes:
-    """``sizes(plan)`` is {"params": …, "gflops": …} and, if the budget has a latency, "latency": what ``time`` has measured,
-    or else foretold from a few shortened models, a block and a map of each kind taking the same time wherever they stand.
+    """What share of the original each plan keeps.
+
+    ``sizes(plan)`` is {"params": …, "gflops": …} and, if the budget has a latency, "latency": what ``time`` has
+    measured, or else a prediction from a few shortened models, as if a block, or a map of one kind, took the same time
+    anywhere.
     """
 
     def __init__(self, survey: Survey, budget: Budget) -> None:
@@ -30,7 +33,7 @@ class Sizes:
         return ratios
 
     def blocks_needed(self, depth: int) -> int:
-        """How many blocks must leave at least, with a single span; 1 where no budget asks for more."""
+        """The fewest blocks that must leave, by a single span, to meet the budget; 1 if it asks for no more."""
         for removed in range(1, depth):
             plan = Plan((Span(depth - 1 - removed, depth - 1),))
             if self.budget.holds(plan, self(plan)):
@@ -38,7 +41,7 @@ class Sizes:
         return depth - 1
 
     def time(self, plans: list[Plan]) -> None:
-        """Measure one image's latency of every plan beside the original's, if the budget asks for it."""
+        """Measure every plan's latency for one image against the original's, if the budget asks for it."""
         if self.budget.latency is None:
             return
         job = self.survey.job
@@ -56,7 +59,7 @@ class Sizes:
     def _calibrate(self) -> None:
         depth, folder = self.survey.job.backbone.depth, self.survey.job.folder
         self._names = sorted({plan.spans[0].translator for plan in self.survey.job.plans if plan.spans})
-        if "latency" in folder.record:  # measured again it would choose other plans, beside features of those before
+        if "latency" in folder.record:  # measuring again would choose other plans, next to these features
             self.seconds_ = np.array(folder.record["latency"])
             return
         known = [Plan((Span(0, end, name),)) for name in self._names for end in (1, depth // 2)]
@@ -67,6 +70,6 @@ class Sizes:
         folder.note(latency=self.seconds_.tolist())
 
     def _row(self, plan: Plan) -> np.ndarray:
-        """1, how many blocks leave, how many maps of each kind come."""
+        """1, how many blocks leave, how many maps of each kind take their place."""
         maps = [sum(span.translator == name for span in plan.spans) for name in self._names]
         return np.array([1, plan.blocks_removed, *maps], dtype=float)

@@ -1,4 +1,4 @@
-"""The model of a reopened run as it is deployed: shortened, folded, with its classifier.
+"""The model of a reopened run, ready to deploy: shortened, folded, with its classifier.
 
 Shapes: N images, F features, C classes.
 """
@@ -17,9 +17,9 @@ from toast_cli.surgery.parts import Part, join, parts_of, split
 
 
 def deployed(run: Reopened, with_head: bool, seed: int) -> tuple[Vit, list[Part]]:
-    """The shortened model on the CPU, (N, 3, H, W) -> logits (N, C), or features (N, F) without a head; and its parts.
+    """The shortened model on the CPU, and its parts: (N, 3, H, W) -> logits (N, C), or features (N, F) without a head.
 
-    The head is the probe's with this ``seed``, or the fine-tuned one.
+    The head is the probe of this ``seed``, or the fine-tuned one.
     """
     job, classes = run.job, list(run.job.data.classes)
     parts = parts_of(job.backbone, run.variant, job.modules(run.fitted))
@@ -30,7 +30,7 @@ def deployed(run: Reopened, with_head: bool, seed: int) -> tuple[Vit, list[Part]
         head = _probe(run, seed) if tuned is None else _tuned_head(tuned)
         pooler = job.backbone.pooler
         attach_head(vit, head if pooler is None else nn.Sequential(*copy.deepcopy(pooler).cpu(), head), len(classes))
-    vit.pretrained_cfg = {  # type: ignore[assignment]  # a plain dict is one of the kinds that timm takes
+    vit.pretrained_cfg = {  # type: ignore[assignment]  # timm accepts a plain dict
         "architecture": job.backbone.recipe["name"],
         **{
             key: list(value) if isinstance(value, tuple) else value for key, value in job.backbone.preprocessing.items()
@@ -49,7 +49,7 @@ def _tuned(parts: Sequence[Part], weights: Mapping[str, Tensor]) -> list[Part]:
 
 
 def _tuned_head(weights: Mapping[str, Tensor]) -> nn.Linear:
-    """(N, F) -> (N, C)."""
+    """The fine-tuned head, (N, F) -> (N, C)."""
     classes, width = weights["head.weight"].shape
     head = nn.Linear(width, classes)
     head.load_state_dict({key: weights[f"head.{key}"] for key in ("weight", "bias")})
@@ -57,7 +57,7 @@ def _tuned_head(weights: Mapping[str, Tensor]) -> nn.Linear:
 
 
 def _probe(run: Reopened, seed: int) -> nn.Module:
-    """The plan's classifier (N, F) -> (N, C), trained again on the run's train images as the run has trained it."""
+    """The plan's probe, (N, F) -> (N, C), trained again on the run's train images as the run trained it."""
     job = run.job
     encode(job, job.modules(run.fitted), ["train"])
     features = job.feature_file("train").read()

@@ -1,4 +1,4 @@
-"""The encode stage: the features of every variant, on disk; what was encoded before is not encoded again."""
+"""The encode stage: write the features of every variant to disk; what is already encoded is not encoded again."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,10 @@ from toast_cli.stages.walk import Encoder
 
 
 def encode(job: Job, maps: Mapping[Map, nn.Module], splits: Sequence[str] = ("train", "test")) -> None:
-    """The features of every variant for all train and test images, on disk."""
+    """Write the features of every variant for all images of ``splits`` to disk.
+
+    Raises ToastError where they are not finite.
+    """
     encoder = Halving(Encoder(job.backbone, job.variants, maps), say)
     for name in splits:
         _encode_split(job, encoder, name, {"train": job.data.train, "test": job.data.test}[name])

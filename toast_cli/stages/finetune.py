@@ -1,7 +1,7 @@
-"""The stages of a fine-tuning, seed by seed: features, the probe that the head starts from, training, one row.
+"""The stages of fine-tuning, seed by seed: features, the probe that the head starts from, training, one row.
 
-The head starts from the probe, so that accuracy before and after are of the same model. The epoch is chosen on held-out
-train images, and its weights see the test images once.
+The head starts from the probe, so that the accuracies before and after belong to the same model. The epoch is chosen on
+held-out train images, and its weights see the test images once.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,10 @@ from toast_cli.surgery.costs import Costs
 
 
 def one_plan(spans: Any, fit_images: Any, probe: Any, depth: int) -> list[Plan]:
-    """The untouched model and the plan. Raises ToastError for several plans or fit sizes, or a probe that no head can start from."""
+    """The untouched model and the plan.
+
+    Raises ToastError for several plans or fit sizes, or for a probe that no head can start from.
+    """
     plans = parse_plans(spans, depth)
     several = isinstance(fit_images, list) and len(fit_images) > 1
     if len(plans) > 2 or several or not isinstance(probe, LinearProbe):
@@ -37,11 +40,14 @@ def one_plan(spans: Any, fit_images: Any, probe: Any, depth: int) -> list[Plan]:
     return plans
 
 
-def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions among ``labels`` (N,) of the images to train on and of those held out, a stratified draw."""
+def split_off(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in ``labels`` (N,) of the images to train on and of those held out, a stratified draw.
+
+    Raises ToastError for fewer than two images.
+    """
     if len(labels) < 2:
         raise ToastError(
-            "toast finetune holds out train images to choose the epoch, and there is one: use data.train_images=2 or more."
+            "toast finetune holds out train images to choose the epoch, and there is only one: use data.train_images=2 or more."
         )
     order = stratified(labels, seed)
     count = min(max(round(share * len(order)), 1), len(order) - 1)
@@ -51,14 +57,17 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
 def tune_seeds(
     job: Job, folder: RunFolder, fitted: Fitted, settings: Settings, seeds: list[int], rows: list[Tuned]
 ) -> None:
-    """Add the row of each seed to ``rows``, and all of them to ``finetune.csv`` before the next begins."""
+    """Add each seed's row to ``rows``, and write them all to ``finetune.csv`` before the next seed begins.
+
+    Raises ToastError where the loss or the features are not finite.
+    """
     maps, probe = job.modules(fitted), job.probe
     if not isinstance(probe, LinearProbe):
         raise TypeError(f"{probe.name}: one_plan refuses such probes")
     with folder.stage("encode"):
         encode(job, maps)
     train, test = (job.feature_file(name).read() for name in ("train", "test"))
-    rest, apart = held_out(job.data.train.labels[train.positions], settings.held_out, job.data.seed)
+    rest, apart = split_off(job.data.train.labels[train.positions], settings.held_out, job.data.seed)
     trained_on, chosen_by = (job.data.train.only(train.positions[which]) for which in (rest, apart))
     tested = job.data.test.only(test.positions)
     for seed in seeds:

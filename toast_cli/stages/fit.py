@@ -1,7 +1,7 @@
 """The fit stage: one pass over the fit images, then the translator of every span at every number of fit images.
 
-The fit images come in parts, each of which adds to those before it: sums are taken once, and at the end of each part the
-translators of that number of images are solved from what has been added up so far.
+The fit images come in parts, each adding to those before it: the sums are taken once, and at the end of each part the
+translators for that number of images are solved from the sums so far.
 """
 
 import copy
@@ -33,10 +33,12 @@ _Maps = dict[Map, FittedMap]
 
 
 def fit(job: Job) -> Fitted:
-    """The translator of every map. Bad images that are left out are not counted.
+    """Fit the translator of every map. Bad images that are left out are not counted.
 
-    Maps whose sources are latents of the untouched model come from one pass; those that follow n others in a sequential
-    fit need these first, and come from a pass of their own for each n and number of images.
+    Maps whose sources are latents of the untouched model come from one pass; maps that follow n others in a sequential
+    fit need those first, and come from a separate pass for each n and number of images.
+
+    Raises ToastError if no fit image can be decoded, or if latents are not finite.
     """
     path, team = job.folder / contents.TRANSLATORS, job.team
     maps, used = team.share((load_maps(job, job.folder.path), _used(job)) if team.leads else ({}, {}))
@@ -51,13 +53,13 @@ def fit(job: Job) -> Fitted:
             if team.leads:
                 stored.save(path, maps)
     if team.leads:
-        for file in contents.latents_in(job.folder.path):  # no map is left to train on them
+        for file in contents.latents_in(job.folder.path):  # no map still has to be trained on them
             file.unlink()
     return Fitted({key: maps[key] for key in job.maps}, used)
 
 
 def load_maps(job: Job, folder: Path, wanted: Container[Map] | None = None) -> _Maps:
-    """The maps that a run has left in ``folder``, all or those ``wanted``; none where it has left none."""
+    """The maps that a run has stored in ``folder``, all or only those ``wanted``; empty if it has stored none."""
     path, groups = folder / contents.TRANSLATORS, _groups(job)
     if not path.is_file():
         return {}
@@ -67,23 +69,23 @@ def load_maps(job: Job, folder: Path, wanted: Container[Map] | None = None) -> _
 
 
 def _used(job: Job) -> dict[int, int]:
-    """How many fit images could be used, by how many were asked for, where the run has recorded it."""
+    """How many fit images could be used, by how many were asked for, if the run has recorded it."""
     return {int(asked): used for asked, used in job.folder.record.get("fit_images", {}).items()}
 
 
 def _from_one_pass(job: Job, wanted: list[Map], maps: _Maps, sequential: bool) -> tuple[_Maps, dict[int, int]]:
-    """The maps ``wanted``, and how many images could be used (nothing for a sequential pass, which uses the same)."""
+    """The maps ``wanted``, and how many images could be used (empty for a sequential pass, which uses the same)."""
     size = max(job.batch_size, -(-ROWS_FOR_A_BASIS * job.backbone.width // job.backbone.tokens))
-    while True:  # the whole pass again when memory runs out: half a batch may have been added to the sums already
+    while True:  # when memory runs out, the whole pass again: half a batch may already be in the sums
         try:
             if sequential:
                 return _solve_after(job, wanted, maps, size), {}
-            if isinstance(job.translator, TrainedTranslator):  # one map after the other: there is nothing to share out
+            if isinstance(job.translator, TrainedTranslator):  # one map after another: there is nothing to share
                 alone = replace(job, team=ALONE)
                 return job.team.share(_train(alone, job.translator, wanted, maps, size) if job.team.leads else ({}, {}))
             return _solve(job, wanted, size)
         except Exception as e:
-            if not out_of_memory(e) or job.team.size > 1:  # the others have gone on
+            if not out_of_memory(e) or job.team.size > 1:  # the other processes have gone on
                 raise
             size = halve(size, say, e)
 
@@ -95,8 +97,8 @@ def _groups(job: Job) -> list[slice]:
 def _passes(
     job: Job, batch_size: int, encode: Callable[[Tensor], Latents]
 ) -> Iterator[tuple[np.ndarray, Latents] | int]:
-    """Each of this process's batches as (its images' numbers, its latents), and at the end of each part how many images of
-    all processes could be used so far."""
+    """This process's batches as (image numbers (N,), latents by layer), and after each part how many images could be
+    used so far by all processes."""
     before = seen = used = 0
     own = sum(len(which) for part in job.data.fit for which in job.team.ranges(0, len(part), batch_size))
     with progress("fit", own) as advance:
@@ -109,12 +111,12 @@ def _passes(
             before, used = before + len(part), used + job.team.sum(seen)
             seen = 0
             if used == 0:
-                raise ToastError("None of the fit images can be decoded: mend them, or draw others with data.seed.")
+                raise ToastError("None of the fit images can be decoded: repair them, or draw others with data.seed.")
             yield used
 
 
 def _new_sums(job: Job, pairs: list[tuple[Layer, Layer]], batch_size: int, encode: Callable[[Tensor], Latents]) -> Sums:
-    """Empty sums. All processes of a run use the bases of its first images, so that each batch adds the same whoever adds it."""
+    """Empty sums. All processes use the bases of the run's first images, so a batch adds the same in any of them."""
     sums = Sums(pairs, _groups(job), max(translator.held_out for translator in job.closed_forms.values()))
     if not job.team.leads:
         first = job.data.fit[0].only(np.arange(min(batch_size, len(job.data.fit[0]))))
@@ -133,9 +135,9 @@ def _add(job: Job, sums: Sums, images: np.ndarray, found: Latents) -> None:
 
 
 def _solved(job: Job, sums: Sums, sources: Mapping[Map, Layer]) -> _Maps:
-    """The translator of every map from what has been added up so far of its source and of the latents after its span.
+    """The translator of every map, from the sums so far over its source and the latents after its span.
 
-    The processes add up what each has seen, and share out the maps.
+    The processes add up what each has seen, and divide the maps among them.
     """
     team, found = job.team, {}
     for number, (key, source) in enumerate(sources.items()):
@@ -150,9 +152,10 @@ def _solved(job: Job, sums: Sums, sources: Mapping[Map, Layer]) -> _Maps:
 
 
 def _solve(job: Job, wanted: list[Map], batch_size: int) -> tuple[_Maps, dict[int, int]]:
-    """Closed forms from latents of the untouched model. The sums, gigabytes for a large model, end with this function."""
+    """Closed forms from latents of the untouched model. The sums, gigabytes for a large model, are freed at the end."""
 
     def encode(pixels: Tensor) -> Latents:
+        """uint8 (N, 3, H, W) -> latents (N, T, D) of the untouched model."""
         return latents(job.backbone, pixels)
 
     sums = _new_sums(job, [(key.span.start, key.span.end) for key in wanted], batch_size, encode)
@@ -169,7 +172,7 @@ def _solve(job: Job, wanted: list[Map], batch_size: int) -> tuple[_Maps, dict[in
 
 
 def _solve_after(job: Job, wanted: list[Map], maps: _Maps, batch_size: int) -> _Maps:
-    """Closed forms from latents of models that have the maps before them already; targets are the untouched model's."""
+    """Closed forms from latents of models that already have the maps before them; targets are the untouched model's."""
     sources = {key: key.source(job.backbone.depth) for key in wanted}
     prefixes = list(dict.fromkeys(sources.values()))
     modules = {
@@ -181,6 +184,7 @@ def _solve_after(job: Job, wanted: list[Map], maps: _Maps, batch_size: int) -> _
     encoder = Encoder(job.backbone, prefixes, modules, whole=True)
 
     def encode(pixels: Tensor) -> Latents:
+        """uint8 (N, 3, H, W) -> latents (N, T, D) of the untouched model, and those after each prefix."""
         return {**latents(job.backbone, pixels), **dict(zip(prefixes, encoder(pixels).unbind(1), strict=True))}
 
     sums = _new_sums(job, [(sources[key], key.span.end) for key in wanted], batch_size, encode)
@@ -196,7 +200,7 @@ def _solve_after(job: Job, wanted: list[Map], maps: _Maps, batch_size: int) -> _
 def _train(
     job: Job, translator: TrainedTranslator, wanted: list[Map], maps: _Maps, batch_size: int
 ) -> tuple[_Maps, dict[int, int]]:
-    """Trained maps, one after the other, each on disk before the next begins; their latents wait on disk meanwhile."""
+    """Train the maps one after another, each on disk before the next begins; their latents stay on disk meanwhile."""
     layers = sorted({layer for span in job.spans for layer in (span.start, span.end)})
     shape = (sum(map(len, job.data.fit)), job.backbone.tokens, job.backbone.width)
     files = {layer: FeatureFile(job.folder / contents.latents(layer), *shape) for layer in layers}
@@ -216,7 +220,10 @@ def _train(
 
 
 def _write_latents(job: Job, files: Mapping[int, FeatureFile], batch_size: int) -> list[int]:
-    """The latents (N, T, D) of the fit images, each layer into its file; how many images could be used after each part."""
+    """Write the latents (N, T, D) of the fit images, one file per layer.
+
+    Returns how many images could be used after each part.
+    """
     for file in files.values():
         file.path.unlink(missing_ok=True)
     used: list[int] = []
@@ -242,7 +249,7 @@ def _trained(
 
 
 def _noted(job: Job, used: list[int]) -> dict[int, int]:
-    """How many fit images could be used, by how many were asked for; recorded too."""
+    """How many fit images could be used, by how many were asked for; also recorded in the folder."""
     counts = dict(zip(job.data.fit_sizes, used, strict=True))
     if job.team.leads:
         job.folder.note(fit_images={str(asked): count for asked, count in counts.items()})

@@ -1,4 +1,4 @@
-"""What a run will take, said before it begins: memory and disk from its shapes, time from trying each stage for a few seconds."""
+"""Predict what a run will take: memory and disk from its shapes, time from trying each stage for a few seconds."""
 
 import shutil
 import time
@@ -22,13 +22,13 @@ from toast_cli.translators.by_token import example
 from toast_cli.translators.trained import TrainedTranslator
 
 _FP32, _FP64 = 4, 8  # bytes
-_BLOCK = 12  # latents that a block has in memory at once: queries, keys and values, the hidden layer twice, norms
+_BLOCK = 12  # latents that a block holds in memory at once: queries, keys and values, the hidden layer twice, norms
 _PROBED = 512  # train images
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes: of all features, of those still to be written, free on the disk, of memory at most beyond what is mapped from disk."""
+    """Bytes: of all features, of those still to be written, free on the disk, of peak memory without mapped files."""
 
     features: int
     disk: int
@@ -36,7 +36,7 @@ class Forecast:
     memory: int
 
     def check(self, job: Job) -> None:
-        """Raises ToastError where the disk has no room."""
+        """Check that the features fit on the disk. Raises ToastError if they do not."""
         if self.disk > self.free:
             raise ToastError(
                 f"The features need {self.disk / 1e9:.1f} GB in {job.folder.path}, which has {self.free / 1e9:.1f} GB free: make room, ask for "
@@ -45,7 +45,7 @@ class Forecast:
 
 
 def forecast(job: Job) -> Forecast:
-    """From shapes alone."""
+    """The forecast for a job, from shapes alone."""
     place = next(parent for parent in (job.folder.path, *job.folder.path.absolute().parents) if parent.is_dir())
     files = [job.feature_file(name) for name in ("train", "test")]
     disk = sum(file.bytes_missing for file in files) if missing_seeds(job) else 0
@@ -53,7 +53,7 @@ def forecast(job: Job) -> Forecast:
 
 
 def _peak(job: Job) -> int:
-    """Bytes that the stages add to what the process holds once model and data are loaded: its maps and the largest of them."""
+    """Bytes that the stages add to what the process holds after loading: the maps and the largest stage."""
     backbone, plans, features = job.backbone, len(job.variants), job.backbone.feature_width
     matrix, latent = backbone.width**2, _FP32 * backbone.tokens * backbone.width
     pairs = {(key.span.start, key.span.end) for key in job.maps}
@@ -66,7 +66,7 @@ def _peak(job: Job) -> int:
     at_once = max(job.batch_size, -(-ROWS_FOR_A_BASIS * backbone.width // backbone.tokens))
     sums = _FP64 * matrix * kinds * groups * (len(pairs) + 2 * len(layers)) + 8 * _FP64 * matrix
     fit = sums + at_once * latent * (backbone.depth + 1 + len(layers) + _BLOCK) if pairs else 0
-    fit = max(fit + modules, 3 * modules)  # the translators, and twice what they are when they are written
+    fit = max(fit + modules, 3 * modules)  # the translators, and twice their size while they are written
     tails = set(build_trie(job.variants, backbone.depth).tails())
     converted = sum(p.numel() for i in tails for p in backbone.blocks[i].parameters()) * backbone.block_dtype.itemsize
     encode = converted + job.batch_size * (latent * (backbone.depth + _BLOCK) + 2 * _FP32 * plans * features)
@@ -77,7 +77,7 @@ def _peak(job: Job) -> int:
 
 
 def seconds_left(job: Job, seconds: float = 10.0) -> dict[str, float]:
-    """Stage -> the seconds it will still take, from doing a little of each for ``seconds`` in all. Writes nothing."""
+    """The seconds each stage will still take, from doing a little of each for ``seconds`` in all. Writes nothing."""
     left = {"fit": 0.0, "encode": 0.0, "probe": 0.0}
     encoder = Encoder(job.backbone, job.variants, dict.fromkeys(job.maps, _example(job).to(job.compute.device)))
     if (
@@ -102,7 +102,7 @@ def _example(job: Job) -> torch.nn.Module:
 
 
 def _seconds_an_image(job: Job, function: Callable[[torch.Tensor], object], seconds: float) -> float:
-    """Decoding included. The first batch warms up and is not counted, unless it takes all the time there is."""
+    """Seconds per image, decoding included. The first batch is a warm-up and not counted, unless it is the only one."""
     begun = first = time.perf_counter()
     done = 0
     for number, batch in enumerate(job.batches(job.data.train, job.batch_size)):
@@ -120,14 +120,17 @@ def _seconds_an_image(job: Job, function: Callable[[torch.Tensor], object], seco
 
 
 def _seconds_to_solve(job: Job) -> float:
-    """One map."""
+    """Seconds to solve one map."""
     begun = time.perf_counter()
     _example(job)
     return time.perf_counter() - begun
 
 
 def _seconds_to_probe(job: Job) -> float:
-    """One seed, from random features of a part of the images; a probe that runs to convergence may need more or less."""
+    """Seconds for one seed, from random features of part of the images.
+
+    A probe that runs to convergence may need more or less.
+    """
     train, plans = job.data.train, len(job.variants)
     part = min(len(train), _PROBED)
     shape = (part, plans, job.backbone.feature_width)
@@ -140,9 +143,9 @@ def _seconds_to_probe(job: Job) -> float:
 
 
 def announce(job: Job, memory: bool = True) -> Forecast:
-    """One line on what is about to be done; ``memory`` is foreseen for ``toast run`` alone.
+    """Say in one line what is about to be done; returns the forecast. ``memory`` is predicted for ``toast run`` alone.
 
-    Raises ToastError where the disk has no room for the features.
+    Raises ToastError if the disk has no room for the features.
     """
     backbone, plans, expected = job.backbone, job.variants, forecast(job)
     most = f", {expected.memory / 1e9:.2g} GB of memory at most" if memory else ""
@@ -156,7 +159,7 @@ def announce(job: Job, memory: bool = True) -> Forecast:
 
 
 def tell(job: Job) -> None:
-    """``dry=true``: the plans, and what the run will take."""
+    """Say what a run would do and take (``dry=true``). Raises ToastError if the disk has no room for the features."""
     expected = announce(job)
     counts = [f"{len(job.data.train)} train", f"{len(job.data.test)} test"]
     say(

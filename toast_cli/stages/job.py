@@ -21,7 +21,7 @@ from toast_cli.translators.base import BaseTranslator, FittedMap, Translator
 
 @dataclass(frozen=True)
 class Fitted:
-    """The fitted maps of a job; ``images_used`` says how many fit images could be decoded, by how many were asked for."""
+    """The fitted maps of a job. ``images_used``: how many fit images could be decoded, by how many were asked for."""
 
     maps: Mapping[Map, FittedMap]
     images_used: Mapping[int, int]
@@ -31,9 +31,9 @@ class Fitted:
 class Job:
     """One run. ``plans`` are as asked for, the untouched model first.
 
-    ``translators`` are the run's own, under the empty name, and those that spans name; ``sequential`` are the kinds of fit
-    that plans of several spans get. ``feature_prefix`` tells the features of one set of plans in a folder from another's.
-    ``pixels`` keeps the fit images that are train images too.
+    ``translators`` are the run's own, under the empty name, and those named in spans. ``sequential`` lists the kinds of
+    fit that plans of several spans get. ``feature_prefix`` tells one set of plans' features in a folder from another's.
+    ``pixels`` keeps the fit images that are also train images.
     """
 
     folder: Folder
@@ -54,7 +54,7 @@ class Job:
 
     @property
     def translator(self) -> BaseTranslator:
-        """The run's own."""
+        """The run's own translator."""
         return self.translators[""]
 
     @property
@@ -64,7 +64,7 @@ class Job:
 
     @property
     def variants(self) -> list[Variant]:
-        """Every plan at every number of fit images: the order of features, rows and predictions."""
+        """Every plan at every number of fit images, in the order of features, rows and predictions."""
         return variants(self.plans, self.data.fit_sizes, self.sequential)
 
     @property
@@ -84,7 +84,8 @@ class Job:
     def batches(self, images: Images, size: int, start: int = 0, keep: bool = False) -> Iterator[Batch]:
         """This process's share of the images from number ``start`` on, ``size`` at a time, on the run's device.
 
-        ``keep``: remember the pixels of those images that are needed again.
+        ``keep`` remembers the pixels of images that are needed again. Raises ToastError that names a bad image, unless
+        such images are left out.
         """
         device = self.compute.device
         pin = device.type == "cuda"
@@ -100,6 +101,6 @@ class Job:
         return FeatureFile(path, len(images), len(self.variants), self.backbone.feature_width)
 
     def not_finite(self, what: str) -> ToastError:
-        """The error for numbers that overflow."""
+        """The error for numbers that are not finite."""
         advice = "check the weights" if self.compute.precision == "fp32" else "use precision=fp32"
         return ToastError(f"{what} are not finite in {self.compute.precision}: {advice}.")

@@ -1,4 +1,4 @@
-"""A config becomes a job: the model is loaded, the settings are checked against it, then the data is loaded."""
+"""Turn a config into a job: load the model, check the settings against it, then load the data."""
 
 import os
 import platform
@@ -31,11 +31,11 @@ from toast_cli.translators.named import by_name
 from toast_cli.translators.trained import TrainedTranslator
 from toast_cli.version import __version__
 
-PlansOf = Callable[[int], list[Plan]]  # the plans for a model of so many blocks
+PlansOf = Callable[[int], list[Plan]]  # from the number of blocks of a model
 
 
 def begin(cfg: DictConfig, folder: RunFolder, plans_of: PlansOf | None = None, team: Team = ALONE) -> Job:
-    """``load``, and record what the run is made of. Raises ToastError for invalid settings."""
+    """Load the job, and record what the run is made of. Raises ToastError for invalid settings."""
     begun_with = folder.record.get("precision", "auto")  # what `auto` stood for when the run began
     job = load(cfg, folder, plans_of, begun_with if cfg.precision == "auto" else cfg.precision, team)
     folder.begin(
@@ -55,7 +55,10 @@ def begin(cfg: DictConfig, folder: RunFolder, plans_of: PlansOf | None = None, t
 def load(
     cfg: DictConfig, folder: Folder, plans_of: PlansOf | None = None, precision: str | None = None, team: Team = ALONE
 ) -> Job:
-    """The job that the config describes, with the plans of ``plans_of`` or else of ``spans``. Raises ToastError for invalid settings."""
+    """The job that the config describes, its plans from ``plans_of`` or else from ``spans``.
+
+    Raises ToastError for invalid settings.
+    """
     seeds, translator, probe = _seeds(cfg.seeds), make_translator(cfg), make_probe(cfg)
     sequential = require_flag(require_group(cfg.fit, "fit", ["sequential"])["sequential"], "fit.sequential")
     backbone: Backbone = make(cfg.model, _convert_="all")
@@ -93,14 +96,14 @@ def load(
 
 
 def make(group: DictConfig, **settings: Any) -> Any:
-    """What a group of settings describes: its ``_target_``, called with the group's other settings and these."""
+    """The object that a group describes: its ``_target_``, called with the group's other settings and ``settings``."""
     if OmegaConf.is_config(group) and isinstance(target := group.get("_target_"), str):
         settings["_target_"] = today(target)
     return instantiate(group, **settings)
 
 
 def make_translator(cfg: DictConfig) -> BaseTranslator:
-    """The run's own translator. Raises ToastError where ``translator`` describes something else."""
+    """The run's own translator. Raises ToastError if ``translator`` describes something else."""
     translator = make(cfg.translator)
     if not isinstance(translator, BaseTranslator):
         raise ToastError(
@@ -110,7 +113,7 @@ def make_translator(cfg: DictConfig) -> BaseTranslator:
 
 
 def make_probe(cfg: DictConfig) -> Probe:
-    """Raises ToastError where ``probe`` describes something else."""
+    """The run's probe. Raises ToastError if ``probe`` describes something else."""
     probe = make(cfg.probe)
     if not isinstance(probe, Probe):
         raise ToastError(f"probe={type(probe).__name__} is not a probe: derive it from toast_cli.probes.Probe.")
@@ -118,7 +121,7 @@ def make_probe(cfg: DictConfig) -> Probe:
 
 
 def of_spans(plans: list[Plan], own: BaseTranslator) -> dict[str, BaseTranslator]:
-    """The translators that spans name. Raises ToastError for one that is unknown or cannot be mixed with the run's ``own``."""
+    """The translators named in spans. Raises ToastError for an unknown one, or one that does not mix with ``own``."""
     found: dict[str, BaseTranslator] = {}
     for name in sorted({span.translator for plan in plans for span in plan.spans} - {""}):
         found[name] = by_name(name, tokens=own.tokens)
@@ -130,27 +133,27 @@ def of_spans(plans: list[Plan], own: BaseTranslator) -> dict[str, BaseTranslator
 
 
 def _needed_twice(data: Data) -> PixelCache:
-    """Fit images that are train images too: they are encoded again, and need no second decoding."""
+    """Fit images that are also train images: they are encoded again, but need not be decoded again."""
     split = data.train.split
     fit = {index for part in data.fit if part.split is split for index in part.indices.tolist()}
     return PixelCache(split, fit & set(data.train.indices.tolist()))
 
 
 def _protocol(cfg: DictConfig) -> str:
-    """The protocol's name, with those of its choices that were made otherwise: ``clean+splits=paper``."""
+    """The protocol's name, with any of its choices that were overridden: ``clean+splits=paper``."""
     known = options("protocol", [CONF])
     if cfg.protocol not in known:
         return str(cfg.protocol)
     usual: Any = OmegaConf.load(known[cfg.protocol])
     choices = [("data", "fit_order")]
-    choices += [("data", "splits")] if cfg.data.get("one_split") else []  # other data sets have one way to be split
+    choices += [("data", "splits")] if cfg.data.get("one_split") else []  # other data sets can be split in only one way
     choices += [("model", "preprocessing")] if cfg.model.get("paper_resize") else []
     other = [f"+{key}={cfg[group][key]}" for group, key in choices if cfg[group][key] != usual[group][key]]
     return f"{cfg.protocol}{''.join(other)}"
 
 
 def load_data(cfg: DictConfig) -> Data:
-    """The data set, its fit images from ``fit_data`` where that is given."""
+    """The data set, its fit images from ``fit_data`` if that is given. Raises ToastError for invalid settings."""
     data = make(cfg.data, _convert_="all")
     if "_target_" not in cfg.fit_data:
         if cfg.fit_data.get("path") is not None:
@@ -164,7 +167,7 @@ def load_data(cfg: DictConfig) -> Data:
 
 
 def _note_versions(folder: RunFolder) -> None:
-    """A run that went on under other versions lists both."""
+    """Record the versions in use; a run that was resumed under other versions lists both."""
     before, now = folder.record.get("versions", []), _versions()
     folder.note(versions=[*before, now] if now not in before else before)
 
@@ -186,7 +189,7 @@ def plain(value: Any) -> Any:
 
 
 def _workers(workers: Any, compute: Compute) -> int:
-    """On a CPU the model takes so much longer than decoding that a process for it would only be in its way."""
+    """How many processes decode images; ``auto`` is none on a CPU, where they would only get in the model's way."""
     if workers == "auto":
         return 0 if compute.device.type == "cpu" else min(8, (os.cpu_count() or 1) - 1)
     if type(workers) is not int or workers < 0:

@@ -1,4 +1,4 @@
-"""The probe stage: probes of every variant and their rows, seed by seed; a finished seed is not done again."""
+"""The probe stage: probes of every variant and their rows, seed by seed; a finished seed is not repeated."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,11 +16,14 @@ from toast_cli.surgery.costs import Costs
 
 
 def score(job: Job, fitted: Fitted, maps: Mapping[Map, nn.Module]) -> None:
-    """Train and test the probes of all variants, seed by seed; a finished seed's rows are on disk before the next begins."""
+    """Train and test the probes of all variants, seed by seed; a seed's rows are on disk before the next seed begins.
+
+    Raises ToastError if none of the train or none of the test images can be decoded.
+    """
     train, test = (job.feature_file(name).read() for name in ("train", "test"))
     if len(train) == 0 or len(test) == 0:
         raise ToastError(
-            "None of the train or none of the test images can be decoded: mend them or name another data.path."
+            "None of the train or none of the test images can be decoded: repair them, or give another data.path."
         )
     left_out = len(job.data.train) + len(job.data.test) - len(train) - len(test)
     if left_out:

@@ -1,4 +1,4 @@
-"""A complete run opened again: for one of its shortened models, or for its features under another probe."""
+"""Open a complete run again: for one of its shortened models, or for its features under another probe."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ _MAY_DIFFER = ("probe", "seeds")
 class Reopened:
     """One model of a complete run, the last of the job's variants.
 
-    ``row`` is its line in the run's table; ``tuned`` holds the weights that fine-tuning left.
+    ``row`` is its row in the run's table; ``tuned`` is the file of weights that fine-tuning left.
     """
 
     job: Job
@@ -48,8 +48,7 @@ class Reopened:
 def job_of(path: Path, plans: Sequence[Plan], how: Mapping[str, Any], scratch: Path) -> Job:
     """The job of the complete run at ``path`` again, for these ``plans``. New features go to ``scratch``.
 
-    ``how`` has device, batch_size and workers. Raises ToastError where the weights or images are no longer those it was made
-    from.
+    ``how`` holds device, batch_size and workers. Raises ToastError if the weights or images have changed since the run.
     """
     record = read_record(path)
     how = {key: how[key] for key in ("device", "batch_size", "workers")}
@@ -64,9 +63,9 @@ def job_of(path: Path, plans: Sequence[Plan], how: Mapping[str, Any], scratch: P
 
 
 def reopen(path: Path, plan: str | None, seed: int, how: DictConfig, scratch: Path) -> Reopened:
-    """The model of ``plan`` with the maps that the run has fitted, as ``job_of``.
+    """The model of ``plan`` with the maps that the run has fitted; ``how`` and ``scratch`` are those of ``job_of``.
 
-    Raises ToastError also where ``path`` is not a complete run or has no such plan.
+    Raises ToastError as ``job_of`` does, and if ``path`` is not a complete run or has no such plan or seed.
     """
     record = read_record(path)
     if not record.get("complete"):
@@ -82,7 +81,7 @@ def reopen(path: Path, plan: str | None, seed: int, how: DictConfig, scratch: Pa
 
 
 def _row(path: Path, plan: str | None, seed: int) -> Any:
-    """The line of the run's own table that ``plan`` and the probe's ``seed`` stand for."""
+    """The row of the run's table for ``plan`` and the probe's ``seed``."""
     rows: Sequence[Any] = next((found for name, kind in _TABLES if (found := read_csv(path / name, kind))), [])
     if not rows:
         raise ToastError(f"{path} holds no rows: restore its results.csv, or run it again with fresh=true.")
@@ -106,11 +105,14 @@ def _row(path: Path, plan: str | None, seed: int) -> Any:
     seeds = [row.seed for row in of_plan if hasattr(row, "seed")]
     if seeds and seed not in seeds:
         raise ToastError(f"seed={seed} is not in {path}: it has {', '.join(map(str, dict.fromkeys(seeds)))}.")
-    return next(row for row in reversed(of_plan) if getattr(row, "seed", seed) == seed)  # the one of most fit images
+    return next(row for row in reversed(of_plan) if getattr(row, "seed", seed) == seed)  # the most fit images
 
 
 def take_features(cfg: DictConfig, folder: Folder) -> None:
-    """Link maps and features of the run ``cfg.features_from`` into ``folder``. Raises ToastError where they are not the same run's."""
+    """Link the maps and features of the run ``cfg.features_from`` into ``folder``.
+
+    Raises ToastError if that run has no features, is not complete, or differs in more than its probe and seeds.
+    """
     other = Path(str(cfg.features_from)).expanduser()
     if not (other / RECORD).is_file() or not all((other / name).is_file() for name in _REUSED):
         raise ToastError(
@@ -120,15 +122,15 @@ def take_features(cfg: DictConfig, folder: Folder) -> None:
     differ = [key for key in differences(theirs, scientific(cfg)) if key.partition(".")[0] not in _MAY_DIFFER]
     record = read_record(other)
     if differ or not record.get("complete"):
-        what = f"has another {', '.join(sorted(differ))}" if differ else "is not complete"
-        raise ToastError(f"features_from={other} {what}: only probe and seeds may differ from a complete run's.")
+        what = f"differs in {', '.join(sorted(differ))}" if differ else "is not complete"
+        raise ToastError(f"features_from={other} {what}: give a complete run that differs only in probe and seeds.")
     for name in _REUSED:
         _link(other / name, folder / name)
     folder.note(**{key: record[key] for key in ("fit_images", "precision", "weights", "data")})
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file under another name, or a copy where the file system has no such thing."""
+    """Make ``target`` a hard link to ``source``, or a copy where the file system has no hard links."""
     if target.is_file():
         return
     target.parent.mkdir(parents=True, exist_ok=True)

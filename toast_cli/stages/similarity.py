@@ -1,6 +1,6 @@
-"""How alike the latents of a model's blocks are, and its last latent and those of its shortened versions.
+"""How similar a model's latents are to each other, and its last latent to those of its shortened versions.
 
-The rows of all measures are tokens: a latent of N images and T tokens is n = N·T rows of width D.
+All measures take tokens as rows: a latent of N images and T tokens is n = N·T rows of width D.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,13 +35,13 @@ class Alike:
         self._cosine += torch.stack(sums).cpu().double()
 
     def pairs(self) -> Iterator[tuple[int, int, PairMoments, float]]:
-        """Source, target, their moments and their mean cosine."""
+        """Source, target, moments and mean cosine of every pair."""
         for (i, j), cosine in zip(self.moments.pairs, self._cosine.tolist(), strict=True):
             yield i, j, self.moments.pair(i, j), cosine / self.moments.count
 
 
 def of_blocks(alike: Alike) -> Iterator[tuple[str, int, int, float]]:
-    """(measure, source, target, value) for all ordered pairs of layers, each with itself too."""
+    """(measure, source, target, value) for all ordered pairs of layers, including each with itself."""
     for layer in alike.moments.layers:
         for measure in MEASURES:
             yield measure, layer, layer, 0.0 if measure == "mse" else 1.0
@@ -60,13 +60,13 @@ def of_plan(pair: PairMoments, cosine: float) -> dict[str, float]:
 
 
 def mse(pair: PairMoments) -> float:
-    """(tr xx + tr yy − 2 tr xy) / (n D)."""
+    """Mean squared error, (tr xx + tr yy − 2 tr xy) / (n D)."""
     width = len(pair.sum_x)
     return pair.residual(torch.eye(width)) / (pair.count * width)
 
 
 def between_blocks(job: Job) -> Iterator[dict[str, Any]]:
-    """The columns of every pair of blocks, over the fit images."""
+    """The columns for every pair of blocks, over the fit images."""
     layers = range(STEM, job.backbone.depth)
     alike = Alike((i, j) for i in layers for j in layers if i < j)
     used = _over_fit_images(job, job.batch_size, lambda pixels: alike.update(latents(job.backbone, pixels)))
@@ -77,7 +77,7 @@ def between_blocks(job: Job) -> Iterator[dict[str, Any]]:
 
 
 def _over_fit_images(job: Job, batch_size: int, look: Callable[[Tensor], None]) -> int:
-    """Show every batch of fit images; returns how many could be decoded."""
+    """Call ``look`` on every batch of fit images (N, 3, H, W); returns how many could be decoded."""
     used = 0
     with progress("similarity", sum(map(len, job.data.fit))) as advance:
         for part in job.data.fit:
@@ -94,7 +94,10 @@ def _name(layer: int) -> str:
 
 
 def between_plans(job: Job) -> Iterator[dict[str, Any]]:
-    """The columns of every plan's last latent and the untouched model's, over the fit images; all plans are walked together."""
+    """The columns for each plan's last latent against the untouched model's, over the fit images, in one walk.
+
+    Raises ToastError where latents are not finite.
+    """
     if len(job.variants) == 1:
         return
     fitted = fit(job)
@@ -102,6 +105,7 @@ def between_plans(job: Job) -> Iterator[dict[str, Any]]:
     alike = Alike((0, plan) for plan in range(1, len(job.variants)))
 
     def look(pixels: Tensor) -> None:
+        """Add the last latents of one batch, uint8 (N, 3, H, W)."""
         last = encoder(pixels)  # (N, P, T, D)
         alike.update({plan: last[:, plan] for plan in range(last.shape[1])})
 

@@ -1,7 +1,7 @@
-"""Training a shortened model: its settings, the model with its head, the epochs.
+"""Train a shortened model: its settings, the model with its head, the epochs.
 
-Kept blocks, the final norm and the head are trained, the stem is not; the maps are frozen or trained by choice. After every
-epoch all state is on disk, and a run goes on from its last epoch to the same end.
+The kept blocks, the final norm and the head are trained, the stem is not; the maps are trained if ``train_maps``. After
+every epoch all state is on disk, and a run resumes from its last epoch with the same result.
 """
 
 import io
@@ -31,7 +31,7 @@ from toast_cli.surgery.shortened import shorten
 
 @dataclass(frozen=True)
 class Settings:
-    """``conf/finetune.yaml``'s group ``tune``."""
+    """The group ``tune`` of ``conf/finetune.yaml``."""
 
     epochs: int
     learning_rate: float
@@ -52,7 +52,7 @@ class Settings:
 
     @classmethod
     def check(cls, given: Any) -> "Settings":
-        """Raises ToastError for a value that cannot be used."""
+        """The settings, checked. Raises ToastError for a value that cannot be used."""
         given = require_group(given, "tune", cls.__dataclass_fields__)
         rules = {
             "epochs": (int, lambda v: v >= 1, "a whole number from 1"),
@@ -76,10 +76,10 @@ class Settings:
 
 
 class Student:
-    """A shortened model with a head, to be trained: the blocks that stay, the final norm and the head, maps if ``train_maps``.
+    """A shortened model with a head, to be trained: kept blocks, final norm and head, and the maps if ``train_maps``.
 
     Attributes:
-        model: uint8 (N, 3, H, W) -> logits (N, C). In bf16 it rounds the same blocks as when it was encoded.
+        model: uint8 (N, 3, H, W) -> logits (N, C). In bf16 it rounds the same blocks as encoding does.
         encoder, head: the parameters that are trained.
     """
 
@@ -98,7 +98,7 @@ class Student:
 
 
 class Training:
-    """The epochs of one seed: AdamW, a cosine after a linear warm-up, label smoothing, clipped gradients."""
+    """The epochs of one seed: AdamW, a linear warm-up then a cosine, label smoothing, clipped gradients."""
 
     def __init__(self, job: Job, student: Student, settings: Settings, seed: int) -> None:
         self.job, self.student, self.settings, self.seed = job, student, settings, seed
@@ -114,7 +114,10 @@ class Training:
         return self.job.folder / contents.weights_of_epoch(self.seed, epoch)
 
     def run(self, train: Images, held_out: Images) -> dict[str, Any]:
-        """Train on ``train``; leaves the student with the weights of the epoch that is best on ``held_out``."""
+        """Train on ``train``; leaves the student with the weights of the epoch that is best on ``held_out``.
+
+        Raises ToastError where the loss is not finite.
+        """
         state = self._resume()
         for epoch in range(state["epoch"], self.settings.epochs):
             loss = self._epoch(train, epoch)
@@ -135,7 +138,7 @@ class Training:
         return {name: value.detach().cpu().contiguous() for name, value in self.student.model.state_dict().items()}
 
     def _keep(self, state: dict[str, Any]) -> None:
-        """All that the next epoch needs, in a file of plain tensors and numbers."""
+        """Save all that the next epoch needs, in a file of plain tensors and numbers."""
         buffer = io.BytesIO()
         torch.save(
             state | {"seed": self.seed, "student": self._state_dict(), "optimizer": self.optimizer.state_dict()}, buffer
@@ -155,7 +158,7 @@ class Training:
         return {key: stored[key] for key in fresh}
 
     def _epoch(self, images: Images, epoch: int) -> float:
-        """One pass over the images in an order of its own; returns the mean loss."""
+        """Train for one pass over the images, in an order drawn for it; returns the mean loss."""
         settings, generator = self.settings, np.random.default_rng([self.seed, epoch])
         order = generator.permutation(len(images))
         shuffled, steps, total = images.only(order), -(-len(images) // settings.batch_size), 0.0
@@ -181,7 +184,7 @@ class Training:
         return total / len(images)
 
     def _factor(self, epoch: float) -> float:
-        """Of the learning rate, at a fraction of an epoch: linear to 1 in the warm-up, then half a cosine to 0."""
+        """Factor on the learning rate at a fractional epoch: linear to 1 in the warm-up, then half a cosine to 0."""
         warmup, epochs = min(self.settings.warmup_epochs, self.settings.epochs), self.settings.epochs
         if epoch < warmup:
             return (epoch + 1e-3) / warmup
@@ -189,7 +192,7 @@ class Training:
 
 
 def forget(folder: Folder) -> None:
-    """Remove what a resumed run would start from; no seed is in training."""
+    """Remove what a resumed run would start from, once no seed is in training."""
     for file in contents.epochs_in(folder.path):
         file.unlink(missing_ok=True)
 

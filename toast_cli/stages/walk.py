@@ -1,9 +1,9 @@
 """The trie walk: features of every plan in one pass over the images, each shared prefix computed once.
 
 A plan is a sequence of operations from the stem to the readout. All plans of a run form a trie; for each batch it is
-walked depth-first, so memory is one path of activations. What comes before the first translator of a plan is the untouched
-model, and computed by timm's own code; what comes after it is a tail, computed by fused blocks. Where the readout looks at
-the leading tokens only, the last operation of a tail is computed for these alone.
+walked depth-first, so memory holds one path of activations. What comes before a plan's first translator is the
+untouched model, computed by timm's own code; what comes after it is a tail, computed by fused blocks. If the readout
+uses only the leading tokens, the last operation of a tail is computed for those alone.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from toast_cli.plans import STEM, Shortened
 
 @dataclass
 class Node:
-    """A prefix of operations: which plans end with it, and by which operation each longer prefix goes on."""
+    """A prefix of operations: the plans that end with it, and the longer prefixes by their next operation."""
 
     plans: list[int] = field(default_factory=list)
     children: dict[Hashable, "Node"] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Node:
         return sum(isinstance(operation, int) + child.evaluations() for operation, child in self.children.items())
 
     def tails(self, shortened: bool = False) -> Iterator[int]:
-        """The blocks that come after a translator, each as often as it does."""
+        """The blocks that come after a translator, each as many times as it does so."""
         for operation, child in self.children.items():
             if shortened and isinstance(operation, int):
                 yield operation
@@ -48,10 +48,10 @@ def build_trie(plans: Sequence[Shortened], depth: int) -> Node:
 
 
 class Encoder:
-    """Pixels -> the features of P plans. ``maps`` holds the module of every operation in ``plans`` that is no block.
+    """Pixels -> the features of P plans. ``maps`` holds the module of every operation in ``plans`` that is not a block.
 
-    The untouched model is computed whole, so that its features are bit for bit those of timm's own forward pass. With
-    ``whole`` the result is X^(L−1), all tokens of the last latent, in the place of the readout's features.
+    The untouched model is computed whole, so that its features equal those of timm's own forward pass bit for bit. With
+    ``whole`` the result is X^(L−1), all tokens of the last latent, instead of the readout's features.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Encoder:
     def _walk(
         self, node: Node, latent: Tensor, extras: Extras, features: dict[int, Tensor], shortened: bool = False
     ) -> None:
-        """``latent`` (N, T, D) is where ``node``'s prefix leads; ``shortened`` says whether a translator is in it."""
+        """``latent`` (N, T, D) is the output of ``node``'s prefix; ``shortened`` says whether a translator is in it."""
         for plan in node.plans:
             features[plan] = self.read(latent)
         for operation, child in node.children.items():
@@ -94,7 +94,7 @@ def latents(backbone: Backbone, pixels: Tensor) -> dict[int, Tensor]:
 
 
 def latents_of(backbone: Backbone, stem: Tensor, extras: Extras) -> dict[int, Tensor]:
-    """X^(−1) (N, T, D) and what blocks take beside it -> X^(i) (N, T, D) for i = −1 … L−1."""
+    """X^(−1) (N, T, D) and the blocks' other inputs -> X^(i) (N, T, D) for i = −1 … L−1."""
     result = {STEM: stem}
     for i in range(backbone.depth):
         result[i] = backbone.block(i, result[i - 1], extras)

@@ -1,4 +1,4 @@
-"""A plan and its maps become a smaller timm model: built, folded, counted, written and read."""
+"""Turn a plan and its maps into a smaller timm model: build, fold, count, write and read it."""
 
 from toast_cli.surgery.saved import load
 from toast_cli.surgery.shortened import shorten

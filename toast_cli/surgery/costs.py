@@ -18,7 +18,7 @@ from toast_cli.surgery.parts import BlockPart, MapPart, StemPart, parts_of
 
 @dataclass(frozen=True)
 class Cost:
-    """``params`` is a count; ``gflops`` is 1e9 floating point operations an image, a multiply-add being two."""
+    """``params`` is a count; ``gflops`` is in 1e9 floating point operations per image, two for a multiply-add."""
 
     params: int
     gflops: float
@@ -28,7 +28,7 @@ class Cost:
 
 
 class Costs:
-    """Costs of any plan of one backbone, as the sum over its operations, each counted once on one image."""
+    """The costs of any plan of one backbone: the sum over its operations, each counted once, on one image."""
 
     def __init__(self, backbone: Backbone, maps: Mapping[Any, nn.Module]) -> None:
         device = backbone.mean.device
@@ -44,10 +44,10 @@ class Costs:
             **{i: _cost(block, latent) for i, block in enumerate(backbone.blocks)},
             **{key: _cost(module, latent) for key, module in maps.items()},
         }
-        self._merge = cache(merge)  # for thousands of plans that share what folds
+        self._merge = cache(merge)  # thousands of plans share the same folded parts
 
     def of(self, plan: Shortened) -> Cost:
-        """Parameters and operations of the shortened model of ``plan``; maps that fold into other weights cost nothing."""
+        """Parameters and FLOPs of the shortened model of ``plan``; maps that fold into other weights cost nothing."""
         folded = fold(parts_of(self.backbone, plan, self.maps), self._merge)
         return sum((self._of_part(part) for part in folded if not isinstance(part, StemPart)), start=self.ends)
 
@@ -57,7 +57,7 @@ class Costs:
         return self.operations[part.keys[0]] if len(part.keys) == 1 else _cost(part.module, self.latent)
 
     def columns(self, plan: Shortened) -> dict[str, Any]:
-        """The same as the columns ``params``, ``params_ratio``, ``gflops`` and ``gflops_ratio``, ratios to the original."""
+        """The same as columns ``params``, ``params_ratio``, ``gflops`` and ``gflops_ratio``, ratios to the original."""
         cost, original = self.of(plan), self.of(Plan())
         return {
             "params": cost.params,
@@ -72,7 +72,7 @@ def _cost(module: nn.Module, latent: Tensor) -> Cost:
 
 
 def _gflops(function: Callable[[Tensor], object], argument: Tensor) -> float:
-    """Counted on attention written out as two products: fused kernels have been counted as nothing."""
+    """GFLOPs of one call, with attention written out as two products: fused kernels have been counted as nothing."""
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         function(argument)
     return counter.get_total_flops() / 1e9

@@ -1,8 +1,8 @@
-"""Maps that cost nothing: those that can be moved into weights that exist, and maps in a row that are one map.
+"""Fold maps so that they cost less or nothing: into existing weights, or several maps in a row into one.
 
-A shift T(x) = x + b disappears into the bias of the layer that ends the block before it. A dense map T(x) = x W + b after the
-stem disappears into the patch projection, the prefix tokens and the position embeddings. After a block only a shift can: any
-other map would have to act on the residual stream, which runs past every layer of a block.
+A shift T(x) = x + b disappears into the bias of the layer that ends the block before it. A dense map T(x) = x W + b
+after the stem disappears into the patch projection, the prefix tokens and the position embeddings. After a block, only
+a shift can be folded: any other map would have to act on the residual stream, which bypasses every layer of a block.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from toast_cli.surgery.parts import BlockPart, MapPart, Part, StemPart
 
 
 def merge(first: Part, second: Part) -> Part | None:
-    """One part that does what both do in turn, sharing what it can with them; None where there is none."""
+    """One part that does what both do in turn and shares their weights where it can; None if there is no such part."""
     if not isinstance(second, MapPart) or not isinstance(second.module, nn.Linear | Shift):
         return None
     if isinstance(first, StemPart):
@@ -31,7 +31,7 @@ def merge(first: Part, second: Part) -> Part | None:
 
 
 def fold(parts: Sequence[Part], merge: Callable[[Part, Part], Part | None] = merge) -> list[Part]:
-    """The same function in fewer parts."""
+    """The same function in fewer parts, each pair of neighbours merged where possible."""
     done: list[Part] = []
     for part in parts:
         if isinstance(part, MapPart) and isinstance(part.module, nn.Identity):
@@ -46,7 +46,7 @@ def fold(parts: Sequence[Part], merge: Callable[[Part, Part], Part | None] = mer
 
 
 def _chained(before: nn.Linear | Shift, after: nn.Linear | Shift) -> nn.Module:
-    """x -> after(before(x)), in float64 and rounded once."""
+    """x -> after(before(x)), computed in float64 and rounded once."""
     if isinstance(before, Shift) and isinstance(after, Shift):
         return Shift(before.bias + after.bias)
     (w1, b1), (w2, b2) = _affine(before), _affine(after)
@@ -56,7 +56,7 @@ def _chained(before: nn.Linear | Shift, after: nn.Linear | Shift) -> nn.Module:
 
 
 def _affine(part: nn.Linear | Shift) -> tuple[Tensor, Tensor]:
-    """W (D, E) and b (E,) of x W + b, float64 on the CPU."""
+    """W (D, E) and b (E,) of x W + b, in float64 on the CPU."""
     if isinstance(part, Shift):
         return torch.eye(len(part.bias), dtype=torch.float64), exact(part.bias)
     bias = torch.zeros(part.out_features, dtype=torch.float64) if part.bias is None else exact(part.bias)

@@ -1,7 +1,7 @@
-"""The forms a model is written in, and what reads each of them back: the runtime that will use it.
+"""The formats of an export: each writes a model, and reads it back with the runtime that will use it.
 
-Each format is a pair of functions: ``write(folder, model, dtype)`` and ``read(folder)``, the latter giving a function from
-normalised images (N, 3, H, W), float32, to outputs (N, C or F), float32.
+A format is a pair of functions, ``write(folder, model, dtype)`` and ``read(folder)``. The second returns a function
+from normalised float32 images (N, 3, H, W) to float32 outputs, (N, C) or (N, F).
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Run = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Format:
-    """``file``: what it writes. ``dtypes``: those its runtime can compute in. ``executes``: a file can hold code that reading runs."""
+    """``file``: what it writes. ``dtypes``: what its runtime computes in. ``executes``: whether it can run code."""
 
     file: str
     dtypes: tuple[str, ...]
@@ -41,19 +41,20 @@ def _read_safetensors(folder: Path) -> Run:
 def _call(model: nn.Module, dtype: torch.dtype) -> Run:
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, C) or (N, F)."""
         return model(images.to(dtype)).float()
 
     return run
 
 
 def _example(model: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
-    """The model in ``dtype`` and two images: with one, exporters take the batch for a constant."""
+    """The model in ``dtype`` and two images: with one, exporters take the batch size for a constant."""
     size = model.pretrained_cfg["input_size"]  # type: ignore[index]
     return model.to(dtype), torch.zeros(2, *size, dtype=dtype)
 
 
 def _any_batch() -> tuple[dict[int, torch.export.Dim], ...]:
-    """Older versions of torch cannot tell an unlimited batch from the largest number there is."""
+    """Any batch size up to a limit: older versions of torch confuse an unlimited batch with the largest integer."""
     return ({0: torch.export.Dim("batch", min=1, max=2**20)},)
 
 
@@ -93,6 +94,7 @@ def _read_onnx(folder: Path) -> Run:
     half = session.get_inputs()[0].type == "tensor(float16)"
 
     def run(images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, C) or (N, F)."""
         values = images.numpy().astype(np.float16 if half else np.float32)
         return torch.from_numpy(np.asarray(session.run(None, {"images": values})[0])).float()
 

@@ -1,4 +1,4 @@
-"""The parts of a shortened model: a stem, then blocks that stay and maps in the place of the others.
+"""The parts of a shortened model: a stem, then blocks that stay and maps in place of the others.
 
 Shapes: N images, T tokens, D width.
 """
@@ -17,7 +17,7 @@ from toast_cli.plans import Shortened
 
 @dataclass(frozen=True)
 class StemPart:
-    """The whole timm model, for all of it but its blocks."""
+    """The whole timm model, used for everything but its blocks."""
 
     vit: Vit
 
@@ -32,7 +32,7 @@ class BlockPart:
 
 @dataclass(frozen=True)
 class MapPart:
-    """A map (N, T, D) -> (N, T, D) that does what those with the ``keys`` do, one after the other."""
+    """A map (N, T, D) -> (N, T, D) that does what the maps with these ``keys`` do, one after the other."""
 
     keys: tuple[Hashable, ...]
     module: nn.Module
@@ -45,7 +45,7 @@ Part: TypeAlias = StemPart | BlockPart | MapPart
 
 
 def parts_of(backbone: Backbone, plan: Shortened, maps: Mapping[Any, nn.Module]) -> list[Part]:
-    """What the shortened model of ``plan`` is made of, in order; ``maps`` by what stands for them in the plan's operations."""
+    """The parts of the shortened model of ``plan``, in order; the keys of ``maps`` are in the plan's operations."""
     return [
         StemPart(backbone.vit),
         *(
@@ -56,7 +56,7 @@ def parts_of(backbone: Backbone, plan: Shortened, maps: Mapping[Any, nn.Module])
 
 
 def join(parts: Sequence[Part]) -> Vit:
-    """A timm model of copies of the ``parts``, a stem first."""
+    """A timm model made of copies of the ``parts``, the first of which is a stem."""
     stem, *rest = parts
     if not isinstance(stem, StemPart):
         raise ValueError(f"a model begins with its stem, not with {stem}")
@@ -69,6 +69,6 @@ def join(parts: Sequence[Part]) -> Vit:
 
 
 def split(vit: Vit, parts: Sequence[Part]) -> list[Part]:
-    """The parts of ``vit``, which was joined from ``parts`` and has other weights since."""
+    """The parts of ``vit``, which was joined from ``parts`` and has been given other weights since."""
     blocks = iter(block.map if isinstance(block, MapBlock) else block for block in vit.blocks)
     return [StemPart(vit) if isinstance(part, StemPart) else replace(part, module=next(blocks)) for part in parts]

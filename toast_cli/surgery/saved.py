@@ -1,6 +1,7 @@
-"""A shortened model on disk: ``model.safetensors`` and ``recipe.json``, read back without a hub and with nothing to execute.
+"""A shortened model on disk: ``model.safetensors`` and ``recipe.json``, read back without a hub or running code.
 
-The recipe names timm's architecture and describes every map in plain words; the weights are tensors. Neither can carry code.
+The recipe names timm's architecture and describes every map in plain words; the weights are tensors. Neither can carry
+code.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from toast_cli.surgery.parts import BlockPart, Part, StemPart
 
 RECIPE, WEIGHTS = "recipe.json", "model.safetensors"
 _FORMAT = "toast-export-1"
-# What timm.create_model takes that says where weights come from, not what the model looks like.
+# Arguments of timm.create_model that say where weights come from, not what the model looks like.
 _NOT_SHAPE = {
     "checkpoint_path",
     "pretrained",
@@ -37,7 +38,10 @@ _NOT_SHAPE = {
 
 
 def recipe_of(vit: Vit, architecture: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
-    """What builds ``vit`` again, which was joined from ``parts``: the architecture's blocks by number, maps in plain words."""
+    """The recipe that builds ``vit``, joined from ``parts``: the architecture's blocks by number, maps in plain words.
+
+    Raises ToastError for a map or a head that cannot be described.
+    """
     blocks = [
         part.index if isinstance(part, BlockPart) else {"of": str(part), **describe(part.module)}
         for part in parts
@@ -54,13 +58,13 @@ def recipe_of(vit: Vit, architecture: Mapping[str, Any], parts: Sequence[Part]) 
 
 
 def write_weights(folder: Path, vit: nn.Module, dtype: torch.dtype) -> None:
-    """``model.safetensors``."""
+    """Write the weights of ``vit`` to ``model.safetensors``, in ``dtype``."""
     tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in vit.state_dict().items()}
     write_atomically(folder / WEIGHTS, safetensors.torch.save(tensors))
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Raises ToastError where ``path`` is not the folder of an export."""
+    """The recipe of the export at ``path``. Raises ToastError if that is not the folder of an export."""
     file = path / RECIPE
     if not file.is_file():
         raise ToastError(f"{path} is not an export: give the folder that toast export wrote, which holds {RECIPE}.")
@@ -70,18 +74,18 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise ToastError(f"{file} cannot be read ({type(e).__name__}): export the model again.") from e
     if not isinstance(recipe, dict) or recipe.get("format") != _FORMAT:
         raise ToastError(
-            f"{file} is not of this version's format, {_FORMAT}: use the toast that wrote it, or export the model again."
+            f"{file} is not in this version's format, {_FORMAT}: use the version that wrote it, or export the model again."
         )
     return recipe
 
 
 def load(path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The model of an export as an ordinary timm module in evaluation mode: (N, 3, H, W), normalised, -> logits, or features.
+    """Load an export as an ordinary timm module in evaluation mode: normalised (N, 3, H, W) -> logits or features.
 
-    Its preprocessing is in ``pretrained_cfg``, where ``timm.data.resolve_model_data_config`` finds it. Needs no hub; nothing
-    in the files is executed. Weights stored in half precision are widened to ``dtype``.
+    Its preprocessing is in ``pretrained_cfg``, where ``timm.data.resolve_model_data_config`` finds it. Loading needs
+    no hub and runs no code from the files. Weights stored in half precision are widened to ``dtype``.
 
-    Raises ToastError where ``path`` is no export in safetensors, or its files do not belong together.
+    Raises ToastError if ``path`` is not an export in safetensors, or if its files do not belong together.
     """
     path = Path(path).expanduser()
     recipe = read_recipe(path)
@@ -100,7 +104,7 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
         weights = {name: value.to(dtype) for name, value in safetensors.torch.load(content).items()}
         vit.load_state_dict(weights, assign=True)
         config = recipe["pretrained_cfg"].items()
-        sizes = ("input_size", "mean", "std")  # timm has tuples there, JSON lists
+        sizes = ("input_size", "mean", "std")  # tuples in timm, lists in JSON
         vit.pretrained_cfg = {key: tuple(value) if key in sizes else value for key, value in config}  # type: ignore[assignment]
         vit.default_cfg = vit.pretrained_cfg  # timm's older name for it
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, SafetensorError) as e:

@@ -1,4 +1,4 @@
-"""A plan and its maps become a smaller model, an ordinary timm module."""
+"""Turn a plan and its maps into a smaller model, an ordinary timm module."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from toast_cli.surgery.parts import join, parts_of
 
 
 def shorten(backbone: Backbone, plan: Shortened, maps: Mapping[Any, nn.Module], folded: bool = True) -> Vit:
-    """A copy of the backbone's timm model without the blocks of ``plan``, with ``maps`` in their place, folded where they can be.
+    """A copy of the backbone's timm model with ``maps`` in place of the blocks of ``plan``, ``folded`` where possible.
 
     It takes normalised images (N, 3, H, W), as the original does, and shares no memory with it.
     """

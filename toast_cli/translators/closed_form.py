@@ -18,7 +18,7 @@ from toast_cli.translators.base import Translator
 
 
 class Identity(Translator):
-    """T(x) = x: the blocks leave and nothing takes their place."""
+    """T(x) = x: the blocks are removed and nothing takes their place."""
 
     name = "identity"
 
@@ -53,7 +53,7 @@ class Shift(Translator):
 class Linear(Translator):
     """T(x) = x W, W = argmin Σ ‖y − x W‖²; no bias.
 
-    ``solver="gelsy"`` is what ``torch.linalg.lstsq`` computes on CPUs when it is left to itself, see ``gelsy``.
+    ``solver="gelsy"`` is what ``torch.linalg.lstsq`` computes on CPUs by default, see ``gelsy``.
 
     Learned:
         weight_: W (D, D), in the precision of the latents.
@@ -99,7 +99,7 @@ class Affine(Translator):
         return self._deploy(weight, moments, rank)
 
     def _deploy(self, weight: Tensor, moments: PairMoments, rank: int) -> Self:
-        """Keep W in the precision of the latents with the bias that suits it, b = mean y − mean x W."""
+        """Keep W (D, D) in the precision of the latents, with the matching bias b = mean y − mean x W."""
         centred, (mean_x, mean_y) = moments.centred(), moments.means
         self.weight_ = weight.to(moments.dtype).contiguous()
         self.bias_ = (mean_y - mean_x @ self.weight_.double()).to(moments.dtype)
@@ -113,7 +113,7 @@ class Ridge(Affine):
     """T(x) = x W + b, W = argmin Σ ‖y − x W − b‖² + λ n Σ_d σ_d² ‖W_d‖², σ_d the standard deviation of dimension d of x.
 
     The penalty is on standardised dimensions, so that a few massive activations do not set its scale. λ is the one of
-    ``strengths`` with the least error on the held-out fit images, the first where there are none; W then comes from all of them.
+    ``strengths`` with the least error on the held-out fit images, or the first if none are held out; W then comes from all fit images.
 
     Learned:
         weight_: W (D, D). bias_: b (D,). strength_: λ.
@@ -169,7 +169,7 @@ class LowRank(Translator):
     """T(x) = x A B + b with A (D, k), B (k, D): least squares among maps of rank k (reduced-rank regression, Izenman, 1975).
 
     W B'ᵀ B', W being the affine map's and the rows of B' (k, D) the leading principal directions of its predictions: the
-    best map of its rank, which cutting off singular values of W itself is not.
+    best map of its rank, unlike W with its smallest singular values cut off.
 
     Args:
         rank: k from 1 to D, or a share of the predictions' variance below 1 that the fewest directions must hold.
@@ -209,6 +209,6 @@ class LowRank(Translator):
 
 
 def _fewest(values: Tensor, share: float) -> int:
-    """How many of the descending ``values`` hold ``share`` of their sum."""
+    """How many of the descending ``values`` (D,) add up to ``share`` of their sum."""
     held = values.cumsum(0) / values.sum().clamp(min=1e-300)
     return int((held < share).sum().item()) + 1

@@ -1,7 +1,7 @@
 """Translators without a closed form: small networks trained on the latents of the fit images.
 
-The latents wait on disk and are read chunk by chunk; every step is one of Adam on all tokens (full batch), the gradients of
-the chunks added up, so that memory does not grow with the number of images.
+The latents are on disk and are read chunk by chunk. Each step of Adam uses all tokens (full batch), adding up the gradients of
+the chunks, so that memory does not grow with the number of images.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,13 +17,13 @@ from toast_cli.errors import ToastError, is_number
 from toast_cli.layers import Residual
 from toast_cli.translators.base import BaseTranslator
 
-_CHUNK = 2**22  # elements of a latent read at a time
+_CHUNK = 2**22  # elements of a latent that are read at a time
 
 Advance = Callable[[int], None]
 
 
 class LatentFile:
-    """X^(i) of the fit images on disk, float32 ``shape`` (N, T, D); of its tokens those in ``group`` are read."""
+    """X^(i) of the fit images on disk, float32 ``shape`` (N, T, D); only the tokens in ``group`` are read."""
 
     def __init__(
         self, path: Path, shape: tuple[int, int, int], device: torch.device, group: slice = slice(None)
@@ -35,11 +35,11 @@ class LatentFile:
         return self.shape[0]
 
     def of(self, group: slice) -> "LatentFile":
-        """The same latents, of the tokens in ``group`` alone."""
+        """The same latents (N, T, D), only the tokens in ``group``."""
         return LatentFile(self.path, self.shape, self.device, group)
 
     def chunks(self) -> Iterator[Tensor]:
-        """Rows (n, D) of a few images at a time, in order."""
+        """Rows (N, D), the tokens of a few images at a time, in order."""
         images, tokens, width = self.shape
         stored = np.memmap(self.path, np.float32, "r", shape=self.shape)
         size = max(_CHUNK // (tokens * width), 1)

@@ -1,6 +1,7 @@
 """The verbs of ``toast``, one file each: how it is called, its help, its work.
 
-A verb's module is light to import, so that ``toast --help`` answers at once; what is heavy is imported where the work is done.
+A verb's module is light to import, so that ``toast --help`` answers at once; heavy modules are imported where they are
+used.
 """
 
 from typing import Protocol
@@ -15,7 +16,7 @@ class Verb(Protocol):
     SUMMARY: str
 
     def main(self, argv: "list[str]") -> None:  # type: ignore[valid-type]  # ``list`` is a verb here
-        """Do what the words after the verb ask for."""
+        """Do what the words after the verb ask for. Raises ToastError for what it cannot do."""
 
 
 VERBS: dict[str, Verb] = {

@@ -1,6 +1,6 @@
-"""``toast bench``: latency, throughput and peak memory of a model and of its shortened versions. Config in, bench.csv out.
+"""``toast bench``: latency, throughput and peak memory of a model and its shortened versions.
 
-Nothing is fitted: how long a map takes does not depend on the numbers in it.
+Config in, bench.csv out. Nothing is fitted: how long a map takes does not depend on the numbers in it.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 USAGE = "bench [key=value ...]"
 SUMMARY = "latency, throughput, peak memory of shortened models"
 HELP = Help(
-    "latency (one image), throughput (each model's best batch) and peak memory of a model and of its shortened versions.",
+    "latency (one image), throughput (each model's best batch) and peak memory of a model and its shortened versions.",
     """\
 toast bench                                            the embedded model without its last two blocks
 toast bench model=dinov2_s spans=[9-11,7-11]           a model from the hub, two plans
@@ -36,8 +36,6 @@ def main(argv: list[str]) -> None:
 
 def bench(cfg: "DictConfig", path: Path) -> None:
     """Measure, print the table and write ``bench.csv`` into ``path``. Raises ToastError for invalid settings."""
-    import torch
-
     from toast_cli.machine.console import say
     from toast_cli.machine.device import Compute
     from toast_cli.plans import parse_plans
@@ -64,13 +62,7 @@ def bench(cfg: "DictConfig", path: Path) -> None:
     say(f"{backbone.label}: {len(plans)} models, {compute.precision} on {compute.device}")
     measured = _measure(models, backbone.image_size, compute, seconds)
     costs = Costs(backbone, maps)
-    same = {
-        "model": backbone.label,
-        "translator": translator.name,
-        "precision": compute.precision,
-        "device": compute.device.type,
-        "threads": torch.get_num_threads(),
-    }
+    same = {"model": backbone.label, "translator": translator.name, **_where(compute)}
     rows = [
         Timing(**same, plan=str(plan), blocks_removed=plan.blocks_removed, **costs.columns(plan), **columns)
         for plan, columns in zip(plans, measured, strict=True)
@@ -79,6 +71,13 @@ def bench(cfg: "DictConfig", path: Path) -> None:
     write_csv(path / "bench.csv", rows, Timing)
     print_timings(rows)
     print(path / "bench.csv")
+
+
+def _where(compute: "Compute") -> dict[str, Any]:
+    """The columns that say what the times were measured on."""
+    import torch
+
+    return {"precision": compute.precision, "device": compute.device.type, "threads": torch.get_num_threads()}
 
 
 def _measure(
@@ -94,13 +93,14 @@ def _measure(
     shape = (3, image_size, image_size)
 
     def images(count: int) -> "Tensor":
+        """As many images of zeros (N, 3, H, W)."""
         return torch.zeros(count, *shape, device=compute.device, dtype=compute.dtype)
 
     latency = rounds([call(model, images(1)) for model in models], seconds)
-    say("latency is measured; looking for the best batch of the original")
+    say("latency measured; looking for the best batch size of the original")
     size = best_batch(models[0], images)
     throughput = rounds([call(model, images(size)) for model in models], seconds)
-    say(f"throughput is measured with {size} images at a time; looking at memory")
+    say(f"throughput measured with {size} images at a time; measuring peak memory")
     memory = [peak_memory(model.cpu(), (size, *shape), compute.device) for model in models]
     return [
         {

@@ -1,4 +1,7 @@
-"""``toast doctor``: what this machine, its installation and the hub offer, and whether a plan that removes nothing changes nothing."""
+"""``toast doctor``: what this machine, its installation and the hub offer, and a self-test.
+
+The self-test checks that a plan that removes nothing changes nothing.
+"""
 
 import os
 import platform
@@ -31,9 +34,9 @@ PACKAGES = (
     "numpy",
 )
 EXTRAS = ("onnx", "onnxruntime", "onnxscript", "hydra-joblib-launcher", "hydra-submitit-launcher")
-_WIDTH = 384  # of the model that the precision is picked for, a ViT-S
-_PATIENCE = 5.0  # seconds for the hub's answer
-_SCANT = 2e9  # bytes of memory or disk
+_WIDTH = 384  # of a ViT-S, the model that the precision is picked for
+_PATIENCE = 5.0  # seconds to wait for the hub's answer
+_SCANT = 2e9  # fewer bytes of memory or disk than this are too few
 
 Check = tuple[bool, str]  # whether all is well, and what was found
 
@@ -49,7 +52,7 @@ def main(argv: list[str]) -> None:
 
 
 def doctor() -> int:
-    """One line for each check, on stdout; returns 1 if any of them finds something wrong, else 0."""
+    """Print one line for each check; returns 1 if any of them finds something wrong, else 0."""
     from toast_cli.report.screen import wide_console
 
     well = True
@@ -85,7 +88,7 @@ def _device() -> Iterator[Check]:
         f"{compute.device}{f' ({names[0]}; {len(names)} in all)' if names else ''}, {torch.get_num_threads()} threads on {os.cpu_count()} cores",
     )
     if compute.device.type == "cuda":
-        why = "bf16 is taken from compute capability 8.0 on, and this one is " + ".".join(
+        why = "bf16 is used from compute capability 8.0 up, and this GPU has " + ".".join(
             map(str, torch.cuda.get_device_capability())
         )
     elif compute.device.type == "cpu":
@@ -94,10 +97,10 @@ def _device() -> Iterator[Check]:
         why = (
             f"a product in bf16 is {ratio:.1f} times as fast as in fp32"
             if native
-            else "this processor has no bf16 products of its own"
+            else "this processor does not multiply bf16 natively"
         )
     else:
-        why = "bf16 is taken on CUDA and on CPUs alone"
+        why = "bf16 is used on CUDA and on CPUs only"
     yield True, f"precision=auto is {compute.precision} for a ViT-S: {why}"
 
 
@@ -123,7 +126,7 @@ def _hub() -> Iterator[Check]:
 
 
 def _reach(endpoint: str, offline: bool) -> str:
-    """No hub is no fault: a run needs it only for what is not in the cache or named by a path."""
+    """Whether the hub answers. It need not: a run uses it only for what is neither in the cache nor given by a path."""
     if offline:
         return "HF_HUB_OFFLINE is set: nothing is fetched, the cache and your own files are used"
     from huggingface_hub import get_session
@@ -141,7 +144,7 @@ def _reach(endpoint: str, offline: bool) -> str:
 
 def _room() -> Iterator[Check]:
     free = shutil.disk_usage(Path.cwd()).free
-    yield free > _SCANT, f"{free / 1e9:.3g} GB free on the disk of {Path.cwd()}, where outputs/ lands"
+    yield free > _SCANT, f"{free / 1e9:.3g} GB free on the disk of {Path.cwd()}, where outputs/ goes"
     if (table := Path("/proc/meminfo")).is_file():
         sizes = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in table.read_text().splitlines()}
         there = sizes["MemAvailable"]

@@ -1,7 +1,7 @@
 """``toast export``: a shortened model as files that load anywhere.
 
-What is written is read back by the runtime that will use it and compared with the model in memory on real images, before it
-gets its name: a mismatch leaves nothing behind.
+What is written is read back by the runtime that will use it and compared with the model in memory on real images,
+before it gets its final name: a mismatch leaves nothing behind.
 """
 
 import copy
@@ -41,7 +41,7 @@ toast export outputs/finetune/<run>                        the fine-tuned model"
     groups=False,
 )
 _SCRATCH = ".export-"
-# How far another runtime may be off, as a share of the largest output; a file that timm reads back must be exact in fp32.
+# How far another runtime may be off, as a share of the largest output. What timm reads back must be exact in fp32.
 _TOLERANCES = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}
 
 
@@ -72,7 +72,7 @@ class _Settings:
 
     @classmethod
     def check(cls, cfg: "DictConfig") -> "_Settings":
-        """Raises ToastError for a value that cannot be used."""
+        """The settings, checked. Raises ToastError for a value that cannot be used."""
         from toast_cli.surgery.formats import DTYPES, FORMATS
 
         given = {key: str(cfg[key]).lower() for key in ("format", "dtype", "head")}
@@ -93,7 +93,7 @@ class _Settings:
 
 
 def export(cfg: "DictConfig") -> Path:
-    """Write, check, name; returns the folder. Raises ToastError for invalid settings, and for a mismatch."""
+    """Write, check and name the export; returns its folder. Raises ToastError for invalid settings and a mismatch."""
     from toast_cli.files import write_atomically
     from toast_cli.machine.console import say
     from toast_cli.stages.deploy import deployed
@@ -126,7 +126,7 @@ def export(cfg: "DictConfig") -> Path:
 
 @contextmanager
 def _scratch(parent: Path) -> Iterator[Path]:
-    """A folder in ``parent`` for the time of this export; those that killed exports left are removed."""
+    """A temporary folder in ``parent`` for this export; those that killed exports left behind are removed."""
     from filelock import FileLock
 
     from toast_cli.runs.folder import held
@@ -152,7 +152,7 @@ def _name(run: "Reopened", settings: _Settings) -> str:
 
 
 def _recipe(model: "Vit", parts: "list[Part]", run: "Reopened", settings: _Settings, folder: Path) -> dict[str, Any]:
-    """All that ``toast_cli.load`` and ``toast predict`` need, and where the model comes from."""
+    """Everything that ``toast_cli.load`` and ``toast predict`` need, and where the model comes from."""
     from toast_cli.surgery.formats import FORMATS
     from toast_cli.surgery.saved import WEIGHTS, recipe_of
 
@@ -176,7 +176,7 @@ def _recipe(model: "Vit", parts: "list[Part]", run: "Reopened", settings: _Setti
 
 
 def _compare(model: "Vit", job: "Job", settings: _Settings, folder: Path) -> str:
-    """Compare what was written with the model in memory, on test images. Raises ToastError where they are not the same model."""
+    """Compare what was written with the model in memory, on test images. Raises ToastError if they differ."""
     import torch
 
     from toast_cli.surgery.formats import FORMATS

@@ -1,4 +1,4 @@
-"""``toast finetune``: what training gives back to a shortened model. Config in, finetune.csv and the weights out."""
+"""``toast finetune``: train a shortened model. Config in, finetune.csv and the weights out."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 USAGE = "finetune [key=value ...]"
 SUMMARY = "train a shortened model: accuracy before and after"
 HELP = Help(
-    "remove a span, put the closed-form map in its place, then train what is left; accuracy before and after.",
+    "remove a span, put a closed-form map in its place, then train what is left; accuracy before and after.",
     """\
 toast finetune                                             the embedded model without its last two blocks
 toast finetune spans=[7-11] tune.train_maps=false          the map stays as fitted
 toast finetune spans=none                                  the untouched model, to compare with
 toast finetune model=vit_s data=cifar10 tune.encoder_learning_rate=1e-5 seeds=[0,1,2]""",
     """\
-The same command again goes on from the last epoch. Results are in outputs/finetune/<model>-<data>-<translator>-<hash>/finetune.csv,
-with the weights in the same folder.""",
+Run the same command again to go on from the last epoch. Results are in
+outputs/finetune/<model>-<data>-<translator>-<hash>/finetune.csv, with the weights in the same folder.""",
 )
 
 
@@ -44,7 +44,7 @@ def finetune(cfg: "DictConfig", folder: "RunFolder") -> None:
     from toast_cli.plans import Plan
     from toast_cli.runs.results import read_csv
     from toast_cli.runs.rows import Tuned
-    from toast_cli.stages.finetune import held_out, one_plan, tune_seeds
+    from toast_cli.stages.finetune import one_plan, split_off, tune_seeds
     from toast_cli.stages.fit import fit
     from toast_cli.stages.forecast import announce
     from toast_cli.stages.load import begin, make_probe, plain
@@ -52,12 +52,12 @@ def finetune(cfg: "DictConfig", folder: "RunFolder") -> None:
 
     settings = Settings.check(plain(cfg.tune))
 
-    def plans_of(depth: int) -> list[Plan]:  # before the folder records that a run has begun
+    def plans_of(depth: int) -> list[Plan]:  # checked before the folder records that a run has begun
         return one_plan(plain(cfg.spans), plain(cfg.data.fit_images), make_probe(cfg), depth)
 
     with folder.stage("load"):
         job = begin(cfg, folder, plans_of)
-        held_out(job.data.train.labels, settings.held_out, job.data.seed)  # so that one image is refused now
+        split_off(job.data.train.labels, settings.held_out, job.data.seed)  # so that a single image is refused now
         announce(job, memory=False)
     with folder.stage("fit"):
         fitted = fit(job)

@@ -18,10 +18,10 @@ GROUPS = {
 
 
 def main(argv: list[str]) -> None:
-    """``toast list [group]``: the options of a config group with the first comment of each file."""
+    """Print the options of config groups, each with its file's first comment. Raises ToastError for unknown ones."""
     parser = Parser(prog="toast list", description="What can be chosen on the command line of toast run.")
     parser.add_argument("group", nargs="?", metavar="{" + "|".join(GROUPS) + "}", help="one group (default: all)")
-    parser.add_argument("--config-dir", "-cd", type=Path, help="your own groups, listed too")
+    parser.add_argument("--config-dir", "-cd", type=Path, help="a folder of your own groups, listed too")
     args = parser.parse_args(argv)
     if args.group is not None and args.group not in GROUPS:
         raise ToastError(

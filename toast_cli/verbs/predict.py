@@ -18,7 +18,7 @@ _BATCH = 16
 
 
 def main(argv: list[str]) -> None:
-    """Print the classes of the images that are named."""
+    """Print the classes of the given images."""
     parser = Parser(
         prog="toast predict",
         description="The classes that an exported model sees in image files.",
@@ -32,9 +32,9 @@ def main(argv: list[str]) -> None:
 
 
 def predict(export: Path, paths: Iterable[Path], top: int) -> None:
-    """Print the ``top`` classes of every image with their probabilities. Raises ToastError for an export without classes, or no image.
+    """Print the ``top`` classes of every image with their probabilities.
 
-    A file that is no image is named and left out; if all are, that is an error.
+    A file that is not an image is reported and left out. Raises ToastError if all are, or if the export has no classes.
     """
     from rich.console import Console
     from rich.table import Table
@@ -113,7 +113,7 @@ def _files(paths: Iterable[Path]) -> list[Path]:
 
 
 def _batches(files: list[Path], transform: "Transform", bad: list[str]) -> "Iterator[tuple[list[Path], Tensor]]":
-    """Files with their normalised images (N, 3, H, W); ``bad`` collects what is wrong with others."""
+    """Files with their normalised images (N, 3, H, W); ``bad`` collects what is wrong with the others."""
     import torch
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""``toast report``: any number of runs in; one table, its pictures and a page to read out."""
+"""``toast report``: any number of runs in; tables, figures and a page out."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("folders", nargs="+", type=Path, help="folders of runs, or folders that hold them")
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/report"), help="where it is written (default: %(default)s)"
+        "--out", type=Path, default=Path("outputs/report"), help="where the report is written (default: %(default)s)"
     )
     args = parser.parse_args(argv)
     print(report(args.folders, args.out))
@@ -49,7 +49,7 @@ def report(places: list[Path], out: Path) -> Path:
     runs, similarities, tunings = _read(places)
     if not runs and not similarities and not tunings:
         raise ToastError(
-            f"No complete run lies in {', '.join(map(str, places))}: give folders that toast run, similarity or finetune wrote."
+            f"There is no complete run in {', '.join(map(str, places))}: give folders that toast run, similarity or finetune wrote."
         )
     findings = findings_of(runs)
     out.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def report(places: list[Path], out: Path) -> Path:
 
 
 def _read(places: list[Path]) -> "tuple[list[CompleteRun], list[Similarity], Tunings]":
-    """The complete runs in ``places``, and the rows of those of similarity and fine-tuning."""
+    """The complete runs in ``places``, and the rows of similarity and fine-tuning runs."""
     from toast_cli.runs.archive import CompleteRun, settings
     from toast_cli.runs.results import read_csv
     from toast_cli.runs.rows import Similarity, Tuned
@@ -83,7 +83,7 @@ def _complete(places: list[Path], file: str) -> list[Path]:
 
     complete, others = find(places, file)
     for path in others:
-        say(f"{path} is not complete and left out: the command that began it finishes it.")
+        say(f"{path} is not complete and is left out: give the command that began it again to finish it.")
     return complete
 
 
@@ -105,7 +105,7 @@ def _write_tables(out: Path, findings: "list[Finding]", similarities: "list[Simi
 def _pictures(
     runs: "list[CompleteRun]", findings: "list[Finding]", similarities: "list[Similarity]"
 ) -> "dict[str, Figure]":
-    """Every figure by its file's name."""
+    """Every figure, by the name of its file."""
     from toast_cli.report import gallery, similarity
 
     depths = {run.rows[0].model: run.record["depth"] for run in runs}
@@ -118,7 +118,7 @@ def _pictures(
 
 
 def _draw(pictures: "dict[str, Figure]", folder: Path) -> dict[str, bytes]:
-    """Every picture as PNG and PDF in ``folder``; the PNGs by name."""
+    """Save every figure as PNG and PDF in ``folder``; returns the PNGs by name."""
     from toast_cli.machine.console import progress
     from toast_cli.report import figures
 

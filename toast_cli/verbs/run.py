@@ -31,8 +31,9 @@ toast run experiment=smoke/digits                          a file of settings by
 toast run --cfg job                                        show the settings, run nothing
 toast run --config-dir my_conf data=mine                   with your own groups next to toast's""",
     """\
-The same command again finishes what is missing. Results are in outputs/run/<model>-<data>-<translator>-<hash>/results.csv;
-hydra.run.dir=<dir> puts them elsewhere. Completion in bash: eval "$$(toast -sc install=bash)".""",
+Run the same command again to finish what is missing. Results are in
+outputs/run/<model>-<data>-<translator>-<hash>/results.csv; hydra.run.dir=<dir> puts them elsewhere.
+Completion in bash: eval "$$(toast -sc install=bash)".""",
 )
 
 
@@ -71,7 +72,7 @@ def _show(path: Path) -> None:
 
 
 def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
-    """Bring the run in ``folder`` to its end from wherever it stands; finished stages are not done again.
+    """Complete the run in ``folder`` from wherever it stands; finished stages are not repeated.
 
     This is what the first of several processes does; the others ``assist``. Raises ToastError for invalid settings.
     """
@@ -106,7 +107,10 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
 
 
 def assist(cfg: "DictConfig", path: Path, team: "Team") -> None:
-    """What every process of a run but the first does: its share of fitting and encoding, none of the writing."""
+    """Do what every process of a run except the first does: its share of fitting and encoding, none of the writing.
+
+    Raises ToastError as ``run`` does.
+    """
     from toast_cli.runs.folder import Folder
     from toast_cli.stages.encode import encode
     from toast_cli.stages.fit import fit
@@ -119,7 +123,7 @@ def assist(cfg: "DictConfig", path: Path, team: "Team") -> None:
 
 
 def dry_run(cfg: "DictConfig", path: Path) -> None:
-    """``dry=true``: say what the run would do and take, and do nothing. Raises ToastError as the run would."""
+    """Say what the run would do and take, and do nothing (``dry=true``). Raises ToastError as the run would."""
     from toast_cli.runs.folder import Folder
     from toast_cli.stages.forecast import tell
     from toast_cli.stages.load import load

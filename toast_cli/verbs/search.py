@@ -1,8 +1,8 @@
 """``toast search``: the best plan under a budget.
 
-Every single span is measured; what several spans cost together is predicted from that; the most promising plans are measured
-in one walk, predictions are corrected by what was measured, and so on until nothing new is promising. All of this uses
-held-out train images. The plans found are refitted, and see the test images once.
+Every single span is measured; what several spans cost together is predicted from that; the most promising plans are
+measured in one walk; the predictions are corrected by what was measured, and so on until nothing new is promising. All
+of this uses held-out train images. The plans found are refitted, and see the test images once.
 """
 
 from dataclasses import replace
@@ -28,12 +28,13 @@ HELP = Help(
     "the best plan of any number of spans under a budget, chosen on held-out train images, scored on test once.",
     """\
 toast search                                               the best plans of the embedded model, for 1 to 6 blocks removed
-toast search budget.gflops=0.75                            the best that takes three quarters of the operations
+toast search budget.gflops=0.75                            the best with at most three quarters of the operations
 toast search target.accuracy_drop=0.01                     the smallest within a point of accuracy
 toast search model=vit_s data=cifar10 budget.blocks=4 probe=logistic""",
     """\
-The same command again goes on from the last round. Results are in outputs/search/<model>-<data>-<translator>-<hash>:
-front.csv (the plans found), search.csv (all that were measured), results.csv (their test accuracies), front.png.""",
+Run the same command again to go on from the last round. Results are in
+outputs/search/<model>-<data>-<translator>-<hash>: front.csv (the plans found), search.csv (all that were measured),
+results.csv (test accuracies of the plans found and their rivals), front.png.""",
 )
 
 
@@ -63,11 +64,11 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
 
     settings, own = Settings.check(plain(cfg.search)), make_translator(cfg).name
     _refuse_what_is_for_runs(cfg)
-    refit = require_flag(cfg.fit.sequential, "fit.sequential")
+    sequential = require_flag(cfg.fit.sequential, "fit.sequential")
     names = ("", *(name for name in settings.beside if name != own))
 
     def singles(depth: int) -> list[Plan]:
-        _budget(cfg, settings, depth)  # before the folder records that a run has begun
+        _budget(cfg, settings, depth)  # checked before the folder records that a run has begun
         return [Plan(), *single_spans(depth, names)]
 
     with folder.stage("load"):
@@ -78,18 +79,21 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     with folder.stage("measure"):
         sizes = measure_rounds(survey, settings, budget, names)
     if not (folder / contents.FRONT).is_file():  # the last table: what comes after it needs no features
-        _test(folder, survey, sizes, (False, True) if refit else (False,), len(names))
+        _test(folder, survey, sizes, (False, True) if sequential else (False,), len(names))
     found = read_csv(folder / contents.FRONT, Found)
     if budget.given and not any(row.chosen for row in found):
         _say_that_none_is_chosen(budget)
     save(picture(list(survey.measured.values()), found), folder / "front")
-    for file in contents.features_in(folder.path):  # those of a round that was killed at its end too
+    for file in contents.features_in(folder.path):  # also those of a round that was killed at its end
         file.unlink()
     folder.finish()
 
 
 def _test(folder: "RunFolder", survey: "Survey", sizes: "Sizes", kinds: tuple[bool, ...], translators: int) -> None:
-    """Refit the plans found, encode and probe them, and write the front. ``kinds``: independent fits, sequential ones, or both."""
+    """Refit the plans found, encode and probe them, and write the front.
+
+    ``kinds``: independent fits (False), sequential ones (True), or both.
+    """
     from toast_cli.plans import Plan
     from toast_cli.runs.results import read_csv, summarise, write_csv
     from toast_cli.runs.rows import Found, Row, Summary
@@ -103,10 +107,10 @@ def _test(folder: "RunFolder", survey: "Survey", sizes: "Sizes", kinds: tuple[bo
     plans = dict.fromkeys([Plan(), *best, *(survey.rival(plan.blocks_removed) for plan in best)])
     final = replace(survey.job, plans=list(plans), sequential=kinds, feature_prefix="front-")
     announce(final, memory=False)
-    with folder.stage("refit"):
+    with folder.stage("fit"):
         fitted = fit(final)
     maps = final.modules(fitted)
-    with folder.stage("encode"):  # the front needs the features too, where all rows are there already
+    with folder.stage("encode"):  # the front needs the features even if all rows exist
         encode(final, maps)
     with folder.stage("probe"):
         score(final, fitted, maps)
@@ -118,7 +122,7 @@ def _test(folder: "RunFolder", survey: "Survey", sizes: "Sizes", kinds: tuple[bo
 def _say_that_none_is_chosen(budget: "Budget") -> None:
     from toast_cli.machine.console import say
 
-    say(f"As refitted and timed, none of the plans found meets {budget}: the front is there to choose from.")
+    say(f"Once refitted and timed, none of the plans found meets {budget}: choose one from the front.")
 
 
 def _refuse_what_is_for_runs(cfg: "DictConfig") -> None:
@@ -135,12 +139,12 @@ def _refuse_what_is_for_runs(cfg: "DictConfig") -> None:
         )
     if OmegaConf.is_list(cfg.data.fit_images) and len(cfg.data.fit_images) > 1:
         raise ToastError(
-            f"data.fit_images={cfg.data.fit_images} are several numbers, and toast search fits its maps once: give one, such as 500."
+            f"data.fit_images={cfg.data.fit_images} has several values, but toast search fits its maps once: give one, such as 500."
         )
 
 
 def _budget(cfg: "DictConfig", settings: "Settings", depth: int) -> "Budget":
-    """What the settings ask for of a model of ``depth`` blocks. Raises ToastError for what is not possible."""
+    """What the settings ask of a model of ``depth`` blocks. Raises ToastError for what is not possible."""
     from toast_cli.search.budget import Budget
     from toast_cli.stages.load import plain
 

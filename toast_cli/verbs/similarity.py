@@ -17,7 +17,7 @@ HELP = Help(
     "CKA, cosine, MSE and linear R² between all blocks of a model, and between its last latent and those of its shortened versions.",
     """\
 toast similarity                                           the embedded model on the embedded digits
-toast similarity -m model=vit_s,vit_b data=mnist,cifar10   several; toast report draws one figure a model, one panel a data set
+toast similarity -m model=vit_s,vit_b data=mnist,cifar10   several; toast report draws a figure per model, a panel per data set
 toast similarity model=vit_b data=cifar10 spans=none       blocks only""",
     """\
 Tokens of the fit images are compared; the probe and its seeds are not used. Results are in
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
 
 
 def _show(path: Path) -> None:
-    """Its path is all that is printed."""
+    """Print nothing: the path, which is printed next, is enough."""
 
 
 def similarity(cfg: "DictConfig", folder: "RunFolder") -> None:

@@ -1,4 +1,4 @@
-"""``toast status``: how far each run in a folder is, from the files there; the processes themselves are not asked."""
+"""``toast status``: how far each run in a folder is, judged by its files; the processes themselves are not asked."""
 
 import time
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Standing:
-    """``state`` is done, running, failed (it said why) or stopped (ended from outside); ``seconds_left`` None if unknown."""
+    """``state``: done, running, failed (it said why) or stopped (from outside). ``seconds_left``: None if unknown."""
 
     path: Path
     state: str
@@ -59,7 +59,7 @@ def _stage(record: dict[str, Any]) -> str:
 
 
 def _progress(path: Path, record: dict[str, Any], now: float) -> tuple[str, float | None]:
-    """How much of the features there is, and the seconds to the rest at the rate since the stage began."""
+    """How much of the features is written, and the seconds the rest will take at the rate since the stage began."""
     from toast_cli.runs.folder import Folder
 
     total, stage = record.get("feature_bytes"), record.get("stage", {})
@@ -72,7 +72,7 @@ def _progress(path: Path, record: dict[str, Any], now: float) -> tuple[str, floa
 
 
 def status(places: Sequence[Path]) -> None:
-    """One table of all runs at or below ``places``, on stdout. Raises ToastError where there is none."""
+    """One table of all runs at or below ``places``, on stdout. Raises ToastError if there are none."""
     from rich.table import Table
 
     from toast_cli.machine.console import duration

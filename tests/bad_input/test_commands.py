@@ -1,0 +1,60 @@
+"""Verbs, flags and words that are none."""
+
+import pytest
+
+from tests.bad_input.conftest import Check
+
+SENTENCES = {
+    "fly": (
+        "'fly' is not a verb: use run, search, similarity, finetune, export, predict, bench, report, status, "
+        "doctor, list, or see toast --help."
+    ),
+    "rn": (
+        "'rn' is not a verb (did you mean run?): use run, search, similarity, finetune, export, predict, bench, "
+        "report, status, doctor, list, or see toast --help."
+    ),
+    "--wings": "unrecognized arguments: --wings: see toast --help.",
+    "run --fresh": (
+        "unrecognized arguments: --fresh: settings are written key=value, such as fresh=true; see toast run --help."
+    ),
+    "run spans": (
+        "Error parsing override 'spans' missing EQUAL at '<EOF>'. See toast run --help for the settings and toast "
+        "list for the options."
+    ),
+    "run --config-dir nowhere": (
+        "Additional config directory '{here}/nowhere' not found. See toast run --help for the settings and toast "
+        "list for the options."
+    ),
+    "finetune nope": (
+        "Error parsing override 'nope' missing EQUAL at '<EOF>'. See toast run --help for the settings and toast "
+        "list for the options."
+    ),
+    "bench data=digits": (
+        "Could not override 'data'. No match in the defaults list. To append to your default list use "
+        "+data=digits. See toast run --help for the settings and toast list for the options."
+    ),
+    "export": "toast export needs the folder of a finished run: toast export outputs/run/<run> plan=9-11.",
+    "predict": "the following arguments are required: export, images: see toast predict --help.",
+    "predict nowhere photo.png --top abc": "argument --top: invalid int value: 'abc': see toast predict --help.",
+    "report": "the following arguments are required: folders: see toast report --help.",
+    "report . --out": "argument --out: expected one argument: see toast report --help.",
+    "list model": (
+        "'model' cannot be listed (did you mean models?): use one of models, data, translators, probes, "
+        "protocols, experiments."
+    ),
+    "list models data": "unrecognized arguments: data: see toast list --help.",
+    "status --wings": "unrecognized arguments: --wings: see toast status --help.",
+    "doctor now": "unrecognized arguments: now: see toast doctor --help.",
+    "similarity seeds": (
+        "Error parsing override 'seeds' missing EQUAL at '<EOF>'. See toast run --help for the settings and toast "
+        "list for the options."
+    ),
+    "list --config-dir nowhere": (
+        "--config-dir nowhere is not a folder: give one that holds groups such as model/ or data/."
+    ),
+}
+
+
+@pytest.mark.parametrize("command", SENTENCES)
+def test_one_line_says_what_is_wrong(command: str, check_one_line: Check):
+    check_one_line(command, SENTENCES[command])

@@ -1,0 +1,109 @@
+"""Where rows come from: digits, folders of images, parquet files, saved sets, the hub."""
+
+import hashlib
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import save_image_folder
+from tests.data.conftest import all_pixels, digits, folder, transform
+from toast_cli.data import dataset as data
+from toast_cli.errors import ToastError
+
+
+def test_held_out_digits_are_fixed_whatever_the_seed():
+    one, other = digits(), digits(seed=7)
+    assert (len(one.train), len(one.test), one.classes) == (1437, 360, tuple("0123456789"))
+    assert (one.test.labels == other.test.labels).all()
+    assert one.test.split.encoded(0) == other.test.split.encoded(0)
+    counts = np.bincount(one.test.labels)
+    assert counts.min() >= 34
+    assert counts.max() <= 37
+
+
+def test_held_out_digits_are_those_the_embedded_model_never_saw():
+    """If this fails, the draw has changed and the shipped weights were trained on what is now test: train them again."""
+    test = digits().test
+    seen = np.concatenate([batch.pixels.numpy().ravel() for batch in test.batches(transform, 360)])
+    assert hashlib.sha256(seen.tobytes() + test.labels.astype("<i8").tobytes()).hexdigest()[:16] == "b592472da1f0e4dd"
+
+
+def test_an_image_folder_is_a_data_set(tmp_path):
+    loaded = folder(save_image_folder(tmp_path / "set"))
+    assert loaded.classes == ("kind0", "kind1")
+    assert (len(loaded.train), len(loaded.test)) == (12, 12)
+    brightness = all_pixels(loaded.test).float().mean((1, 2, 3))
+    assert ((brightness > 90).numpy() == (loaded.test.labels == 1)).all()
+
+
+def test_parquet_and_saved_sets_give_the_same(tmp_path):
+    expected = folder(save_image_folder(tmp_path / "set"))
+    rows = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "set"))
+    rows.save_to_disk(str(tmp_path / "saved"))
+    rows = rows.cast_column("image", datasets.Image(decode=False)).map(
+        lambda row: {"image": {"bytes": open(row["image"]["path"], "rb").read(), "path": None}},  # noqa: PTH123, SIM115
+        features=datasets.Features(image=datasets.Image(), label=rows["train"].features["label"]),
+    )
+    (tmp_path / "parquet").mkdir()
+    for split in ("train", "test"):
+        rows[split].to_parquet(str(tmp_path / "parquet" / f"{split}.parquet"))
+    for kind, streaming in (("saved", False), ("parquet", False), ("parquet", True)):
+        loaded = folder(tmp_path / kind, streaming=streaming)
+        assert loaded.classes == expected.classes
+        assert torch.equal(all_pixels(loaded.train), all_pixels(expected.train))
+        assert (loaded.test.labels == expected.test.labels).all()
+
+
+def test_parquet_without_the_hubs_schema_is_read(tmp_path):
+    save_image_folder(tmp_path / "set")
+    for split in ("train", "test"):
+        files = sorted((tmp_path / "set" / split).rglob("*.png"))
+        frame = pd.DataFrame(
+            {"picture": [file.read_bytes() for file in files], "kind": [file.parent.name for file in files]}
+        )
+        (tmp_path / "hub" / "plain_text").mkdir(parents=True, exist_ok=True)
+        frame.to_parquet(tmp_path / "hub" / "plain_text" / f"{split}-00000-of-00001.parquet")
+    loaded = folder(tmp_path / "hub", label_column="kind")
+    assert loaded.classes == ("kind0", "kind1")
+    assert torch.equal(all_pixels(loaded.train), all_pixels(folder(tmp_path / "set").train))
+
+
+def test_splits_may_have_other_names(tmp_path):
+    save_image_folder(tmp_path / "set")
+    (tmp_path / "set" / "test").rename(tmp_path / "set" / "val")
+    assert len(folder(tmp_path / "set", test_split="val").test) == 12
+    with pytest.raises(ToastError, match="has no split 'test': toast looks for test.parquet, a folder test/<class>/"):
+        folder(tmp_path / "set")
+
+
+def test_paths_that_hold_nothing_are_named(tmp_path):
+    with pytest.raises(ToastError, match="data.path=.*nowhere is not a folder: give one with an image folder"):
+        folder(tmp_path / "nowhere")
+    with pytest.raises(ToastError, match="data=folder has no data.path: give data.path=<dir>"):
+        data.load("folder", None)
+    (tmp_path / "train.parquet").write_bytes(b"garbage")
+    (tmp_path / "test.parquet").write_bytes(b"garbage")
+    with pytest.raises(ToastError, match=r"data.path=.* cannot be read as a data set: "):
+        folder(tmp_path)
+
+
+def test_a_hub_out_of_reach_is_named():
+    with pytest.raises(
+        ToastError, match=r"uoft-cs/cifar10 could not be fetched from the hub .*: give data.path=<dir> with a copy"
+    ):
+        data.load("cifar10", "uoft-cs/cifar10", image_column="img", label_column="label")
+
+
+def test_a_gated_set_says_how_to_get_in(monkeypatch: pytest.MonkeyPatch):
+    def gated(*_: object, **__: object) -> None:
+        raise datasets.exceptions.DatasetNotFoundError("Dataset 'ILSVRC/imagenet-1k' is a gated dataset on the Hub.")
+
+    monkeypatch.setattr(datasets, "load_dataset", gated)
+    with pytest.raises(
+        ToastError,
+        match="accept them on its hub page, then set HF_TOKEN to a token with read access; or give data.path",
+    ):
+        data.load("imagenet1k", "ILSVRC/imagenet-1k")

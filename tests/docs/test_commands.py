@@ -1,0 +1,218 @@
+"""Every command that a page shows is run as it stands, page by page, one after the other in one folder.
+
+A command that needs the hub runs with random weights and blank images of the hub's sizes, and ends where its first image would
+be encoded; so does one that takes minutes by its own comment. Commands of scripts are parsed.
+"""
+
+import io
+import os
+import re
+import runpy
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pytest
+import safetensors.torch
+import timm
+from PIL import Image
+
+from tests.docs.commands import PAGES, ROOT, Command, commands_of, inline_of
+from toast_cli.models import factory
+from toast_cli.stages.job import Job
+from toast_cli.verbs import VERBS
+
+_CREATE, _LOAD = timm.create_model, datasets.load_dataset
+# source -> rows of each split, and the classes of each label column
+_HUB = {
+    "uoft-cs/cifar10": ({"train": 50_000, "test": 10_000}, "img", {"label": 10}),
+    "uoft-cs/cifar100": ({"train": 50_000, "test": 10_000}, "img", {"fine_label": 100, "coarse_label": 20}),
+    "ylecun/mnist": ({"train": 60_000, "test": 10_000}, "image", {"label": 10}),
+    "zalando-datasets/fashion_mnist": ({"train": 60_000, "test": 10_000}, "image", {"label": 10}),
+    "ILSVRC/imagenet-1k": ({"train": 1_281_167, "validation": 50_000}, "image", {"label": 1000}),
+}
+
+
+class FirstImageReachedError(Exception):
+    """All settings are right, the model and the data are loaded, and the work begins."""
+
+
+def _reached(*_: object, **__: object) -> None:
+    raise FirstImageReachedError
+
+
+def _blank(rows: int, image: str, labels: dict[str, int]) -> datasets.Dataset:
+    """One picture as often as there are ``rows``, every class in turn."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(buffer, "PNG")
+    columns = {image: pa.repeat(pa.scalar({"bytes": buffer.getvalue(), "path": None}), rows)}
+    features = {image: datasets.Image()}
+    for name, classes in labels.items():
+        columns[name] = pa.array(np.arange(rows) % classes)
+        features[name] = datasets.ClassLabel(names=[f"class {i}" for i in range(classes)])
+    return datasets.Dataset(pa.table(columns)).cast(datasets.Features(features))
+
+
+def _load_dataset(source: str, config: str | None = None, split: str = "train", **more: object) -> datasets.Dataset:
+    if source not in _HUB:
+        return _LOAD(source, config, split=split, **more)
+    sizes, image, labels = _HUB[source]
+    return _blank(sizes[split], image, labels)
+
+
+def _load_builder(source: str, config: str | None = None) -> SimpleNamespace:
+    """What data.streaming asks the hub for: where the parquet files of each split are."""
+    sizes, image, labels = _HUB[source]
+    files = {}
+    for split, rows in sizes.items():
+        files[split] = [str(Path(f"{split}.parquet").absolute())]
+        _blank(rows, image, labels).to_parquet(files[split][0])
+    return SimpleNamespace(config=SimpleNamespace(data_files=files))
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights under the names of dinov2_s."""
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    model = _CREATE("vit_small_patch14_dinov2", num_classes=0)
+    safetensors.torch.save_file(model.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files that pages name, and a hub of random weights and blank images."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 4)):
+        for label in ("cat", "dog"):
+            (tmp_path / "photos" / split / label).mkdir(parents=True)
+            for i in range(count):
+                picture = Image.fromarray(generator.integers(0, 255, (48, 64, 3), dtype=np.uint8))
+                picture.save(tmp_path / "photos" / split / label / f"{i}.jpg")
+    (tmp_path / "w.safetensors").symlink_to(weights)
+    (tmp_path / "cifar10").mkdir()
+    for split, rows in (("train", 4000), ("test", 2000)):
+        _blank(rows, "img", {"label": 10}).to_parquet(tmp_path / "cifar10" / f"{split}.parquet")
+    monkeypatch.setattr(factory.timm, "create_model", lambda *a, **k: _CREATE(*a, **{**k, "pretrained": False}))
+    monkeypatch.setattr(datasets, "load_dataset", _load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", _load_builder)
+
+
+def write_configs(page: Path, folder: Path) -> None:
+    """The YAML files that a page prints below their names."""
+    for name, content in re.findall(r"`(my_conf/[\w/]+\.yaml)`:?\n\n```yaml\n(.*?)```", page.read_text(), re.DOTALL):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(c.toast for c in commands_of(page))], ids=lambda p: p.stem
+)
+def test_commands_do_what_the_page_says(page: Path, stand_ins, toast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_configs(page, tmp_path)
+    for command in commands_of(page):
+        if command.toast is None:
+            continue
+        if command.words[0] == "torchrun" and command.to_its_end:
+            run_torchrun(command)
+        elif command.to_its_end:
+            status, _, err = toast(*command.toast)
+            assert status == 0, f"{command}\n{err}"
+        else:
+            with monkeypatch.context() as stopped:
+                stopped.setattr(Job, "batches", _reached)
+                stopped.setattr("toast_cli.machine.timing.rounds", _reached)
+                check_reached(command, toast)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if inline_of(page)], ids=lambda page: page.stem)
+def test_commands_in_running_text_begin(page: Path, stand_ins, toast, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Job, "batches", _reached)
+    monkeypatch.setattr("toast_cli.machine.timing.rounds", _reached)
+    for command in inline_of(page):
+        check_reached(command, toast)
+
+
+HELPS = {name: verb.HELP for name, verb in VERBS.items() if hasattr(verb, "HELP")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", HELPS)
+def test_examples_of_the_help_begin(verb: str, stand_ins, toast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_configs(ROOT / "docs" / "data.md", tmp_path)
+    for split in ("train", "test"):  # enough of one's own images for the default number of fit images
+        for folder in (tmp_path / "photos" / split).iterdir():
+            for i in range(260):
+                (folder / f"{i + 100}.jpg").symlink_to(folder / "0.jpg")
+    monkeypatch.setattr(Job, "batches", _reached)
+    monkeypatch.setattr("toast_cli.machine.timing.rounds", _reached)
+    lines = [re.split(r" {2,}", line)[0] for line in HELPS[verb].examples.splitlines()]
+    assert all(line.startswith(f"toast {verb}") for line in lines)
+    for line in lines:
+        if "<run>" not in line:
+            check_reached(Command(ROOT, line), toast)
+
+
+def check_reached(command: Command, toast) -> None:
+    """All runs of a multirun have to reach their first image; a run that is complete already only prints its table."""
+    try:
+        status, out, err = toast(*command.toast)
+    except FirstImageReachedError:
+        return
+    if status == 0:
+        return
+    reasons = [line for line in err.splitlines() if line.startswith("  ")]
+    assert status == 1, f"{command}\n{out}"
+    assert reasons, f"{command}\n{err}"
+    assert all("FirstImageReachedError" in line for line in reasons), f"{command}\n{err}"
+
+
+def run_torchrun(command: Command) -> None:
+    words = [sys.executable, "-m", "torch.distributed.run", *command.words[1:]]
+    ended = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert ended.returncode == 0, f"{command}\n{ended.stderr[-2000:]}"
+
+
+def scripts() -> Iterator[Command]:
+    for page in PAGES:
+        yield from (command for command in commands_of(page) if "scripts/" in command.line)
+
+
+class Parsed(Exception):  # noqa: N818, it is no error
+    """The words of a script are those that it takes."""
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(scripts()), ids=str)
+def test_scripts_take_these_words(command: Command, monkeypatch: pytest.MonkeyPatch):
+    words = command.words[command.words.index("python") + 1 :]
+    path = ROOT / words[0]
+    assert path.is_file()
+    if "ArgumentParser" not in path.read_text():
+        assert words[1:], f"{command} names the folders that it reads"
+        return
+
+    def parse(self: ArgumentParser, given: list[str] | None = None) -> None:
+        _, unknown = self.parse_known_args(given)
+        assert not unknown
+        raise Parsed
+
+    monkeypatch.setattr(ArgumentParser, "parse_args", parse)
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(Parsed):
+        runpy.run_path(str(path), run_name="__main__")
+
+
+def test_no_other_program_is_shown():
+    """What is not run here, CI runs itself, or is installing."""
+    known = r"(uv run )?(toast|python scripts/|pytest|pre-commit|lint-imports|ruff|mypy)|torchrun |pip install|uv sync|make |git "
+    for page in PAGES:
+        for command in commands_of(page):
+            assert re.match(known, command.line), f"{page.name}: {command}"
