@@ -6,9 +6,10 @@
 
 A run that is left alone counts its moments: each batch, encoder call, probe seed and epoch that begins, and each file
 when it is about to be opened, half written, written, flushed to the disk, renamed, about to be removed, removed. Every
-other run kills itself at one of these, and the same command is given again until it ends. Its files must equal those of the
-first run bit for bit, with nothing that was finished done again and no temporary file or features left behind; SIGINT
-and SIGTERM must have left one line on how to go on. Status 1 if a run does not survive; its folder then stays in --out.
+other run kills itself at one of these, and the same command is given again until it ends. Its files must equal those of
+the first run bit for bit, with nothing that was finished done again and no temporary file or features left behind;
+SIGINT and SIGTERM must have left one line on how to go on. Status 1 if a run does not survive; its folder then stays in
+--out.
 """
 
 import os
@@ -47,7 +48,7 @@ SETTINGS = {
 }
 SHARED = "data.fit_images=40 data.train_images=96 data.test_images=48 device=cpu"
 STATUS = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143, "SIGINT": 130}
-GOES_ON = "what is finished is kept, the same command goes on from there."
+GOES_ON = "what is finished is kept, and the same command goes on from there."
 SAID = {"SIGTERM": f"toast: Terminated: {GOES_ON}", "SIGINT": f"toast: Interrupted: {GOES_ON}"}
 KEEPERS = {  # what is worked on, by the file that keeps it once it is renamed
     "translators.safetensors": "maps",

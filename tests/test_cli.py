@@ -114,6 +114,7 @@ def test_debug_shows_the_traceback(monkeypatch):
         cli.main(["fly"])
 
 
+@pytest.mark.slow
 def test_from_another_directory_as_a_program(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "toast_cli", "run", *SMALL, "hydra.run.dir=here"]

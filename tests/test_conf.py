@@ -43,6 +43,7 @@ def test_every_option_composes(option: str):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option.startswith("experiment/")])
 def test_every_experiment_composes_by_its_own_command(option: str):
     text = (CONF / f"{option}.yaml").read_text()

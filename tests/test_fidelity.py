@@ -111,6 +111,7 @@ def compare(toast: Callable, folder: Path, overrides: list[str], spans: list[tup
         assert abs(right - rows[number].accuracy * len(images["test"])) <= 2, span
 
 
+@pytest.mark.slow
 def test_every_span_of_the_embedded_model_agrees(toast, tmp_path):
     overrides = ["data.fit_images=200", "data.train_images=300", "data.test_images=100"]
     compare(toast, tmp_path / "here", overrides, PAPERS_SPANS)

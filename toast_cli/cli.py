@@ -14,7 +14,7 @@ from toast_cli.sentences import sentence
 from toast_cli.verbs import VERBS
 from toast_cli.version import __version__
 
-_GOES_ON = "what is finished is kept, the same command goes on from there."
+_GOES_ON = "what is finished is kept, and the same command goes on from there."
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -51,7 +51,7 @@ SENTENCES = {
     ),
     "run data=folder data.fit_images=2 data.path=@no_test": (
         "data.path=no_test has no split 'test': toast looks for test.parquet, a folder test/<class>/ of images or "
-        "a saved data set; set data.train_split or data.test_split if yours is named otherwise."
+        "a saved data set; set data.train_split or data.test_split if yours has another name."
     ),
     "run data=folder data.fit_images=2 data.path=@good data.train_images=13": (
         "data.train_images=13 is not available: give a whole number from 1 to 4, the images of that split."

@@ -59,7 +59,7 @@ BAD_IMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "floats": (
         "0.tif",
         lambda p: Image.fromarray(np.ones((8, 8), np.float32)).save(p),
-        "its pixels are of mode F, whose range is not fixed",
+        "its pixels have mode F, which has no fixed range",
     ),
 }
 

@@ -54,7 +54,7 @@ SENTENCES = {
         "model.checkpoint=nowhere.safetensors is not a file: give the path of a safetensors or torch weights file."
     ),
     "run model.checkpoint=pkg://nowhere/x": (
-        "model.checkpoint=pkg://nowhere/x names no installed package: write pkg://<package>/<file>."
+        "model.checkpoint=pkg://nowhere/x does not name an installed package: write pkg://<package>/<file>."
     ),
     "run model.checkpoint=@folder.safetensors": (
         "model.checkpoint=folder.safetensors is not a file: give the path of a safetensors or torch weights file."

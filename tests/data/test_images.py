@@ -27,7 +27,7 @@ def test_sixteen_bit_grey_is_scaled_and_photographs_stand_upright():
     wide = Image.new("RGB", (8, 4))
     wide.getexif()[0x0112] = 6
     assert to_rgb(wide).size == (4, 8)
-    with pytest.raises(ValueError, match="mode F, whose range is not fixed"):
+    with pytest.raises(ValueError, match="mode F, which has no fixed range"):
         to_rgb(Image.new("F", (2, 2)))
 
 

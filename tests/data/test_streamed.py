@@ -66,7 +66,7 @@ def test_the_hubs_files_are_read_too(stored, monkeypatch: pytest.MonkeyPatch):
 def test_what_the_hub_does_not_store_as_parquet_is_named(monkeypatch: pytest.MonkeyPatch):
     _hub(monkeypatch, {"train": ["hf://datasets/x/y/train.zip"]})
     with pytest.raises(
-        ToastError, match="x/y is not stored as parquet files, which data.streaming=true reads: use data.str"
+        ToastError, match="x/y is not stored as parquet files, which data.streaming=true needs: use data.str"
     ):
         data.load("hub", "x/y", streaming=True)
 

@@ -10,6 +10,7 @@ from toast_cli.machine import memory
 from toast_cli.machine.memory import Halving
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_peak_memory_counts_weights_and_activations():
     model = torch.nn.Sequential(torch.nn.Linear(8, 4_000_000, bias=False), torch.nn.Flatten())  # 128 MB

@@ -34,6 +34,7 @@ def _several(*words: str, processes: int = 2) -> subprocess.CompletedProcess:
     return subprocess.run([*launcher, "-m", "toast_cli", *words], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_does(toast, tmp_path: Path):
     assert toast("run", *WORK, "hydra.run.dir=one")[0] == 0
     done = _several("run", *WORK, "hydra.run.dir=two")

@@ -17,6 +17,8 @@ from toast_cli.runs.predictions import add, read
 from toast_cli.runs.results import read_csv, write_csv
 from toast_cli.runs.rows import Row
 
+pytestmark = pytest.mark.xdist_group("runs")  # one process makes them
+
 
 def merged(root: Path) -> list[Finding]:
     return findings_of([CompleteRun.read(path) for path in find([root], "results.csv")[0]])
@@ -82,6 +84,7 @@ def test_other_test_images_under_the_same_name_are_refused(runs, tmp_path):
         merged(tmp_path)
 
 
+@pytest.mark.slow
 def test_other_numbers_of_images_are_refused_across_data_seeds(toast, tmp_path):
     words = ["data.fit_images=40", "data.test_images=48", "spans=[9-11]", "device=cpu"]
     for seed, train in ((0, 96), (1, 200)):
@@ -92,6 +95,7 @@ def test_other_numbers_of_images_are_refused_across_data_seeds(toast, tmp_path):
         merged(tmp_path)
 
 
+@pytest.mark.slow
 def test_choices_of_a_protocol_are_told_apart(toast, tmp_path):
     for order in ("random", "first"):
         assert toast("run", *SMALL[:3], "spans=[9-11]", f"data.fit_order={order}", f"hydra.run.dir={order}")[0] == 0
@@ -110,6 +114,7 @@ def test_the_same_plan_with_another_accuracy_is_refused(runs, tmp_path):
         merged(tmp_path)
 
 
+@pytest.mark.slow
 def test_translators_that_differ_in_a_setting_are_told_apart(toast, tmp_path):
     for rank in (2, 8):
         assert toast("run", *SMALL, "translator=lowrank", f"translator.rank={rank}", f"hydra.run.dir=r{rank}")[0] == 0

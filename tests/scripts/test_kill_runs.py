@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_killed_twice_anywhere_a_run_ends_with_the_same(tmp_path: Path):
     """In a process of its own: one that has computed, as that of the tests has, cannot be forked."""
     words = [sys.executable, ROOT / "scripts" / "kill_runs.py", "--kills", "6", "--times", "2", "--out", tmp_path]

@@ -13,6 +13,7 @@ from toast_cli.stages import fit as fitting
 BASE = [word for word in SMALL if "fit_images" not in word]
 
 
+@pytest.mark.slow
 def test_several_numbers_of_fit_images_equal_a_run_of_each(toast, tmp_path):
     assert toast("run", *BASE, "data.fit_images=[40,10,100]", "hydra.run.dir=all")[0] == 0
     together = read_csv(tmp_path / "all" / "results.csv", Row)
@@ -62,13 +63,14 @@ def test_maps_are_fitted_on_another_data_set(toast, tmp_path):
     assert third[1].fit_r2 == other[1].fit_r2, "the same maps as where they come from"
 
 
+@pytest.mark.slow
 def test_a_sweep_over_fit_data_has_a_run_for_each(toast, tmp_path):
     words = [*SMALL, "data=digits,digits_inverted", "fit_data=digits,digits_inverted", "hydra.sweep.dir=here"]
     assert toast("run", "-m", *words)[0] == 0
     assert len(list((tmp_path / "here").glob("*/results.csv"))) == 4
 
 
-@pytest.mark.parametrize("kind", ["split", "per_position"])
+@pytest.mark.parametrize("kind", ["split", pytest.param("per_position", marks=pytest.mark.slow)])
 def test_maps_for_tokens_apart_leave_less_and_cost_more(toast, tmp_path, kind: str):
     for words in (["hydra.run.dir=shared"], [f"translator.tokens={kind}", "hydra.run.dir=apart"]):
         assert toast("run", *SMALL, *words)[0] == 0
@@ -83,6 +85,7 @@ def test_maps_for_tokens_apart_leave_less_and_cost_more(toast, tmp_path, kind: s
             assert other.gflops == pytest.approx(one.gflops)
 
 
+@pytest.mark.slow
 def test_a_trained_map_goes_on_from_the_last_span(toast, tmp_path, monkeypatch):
     words = [*SMALL, "translator=mlp", "translator.steps=15"]
     assert toast("run", *words, "hydra.run.dir=whole")[0] == 0

@@ -36,6 +36,7 @@ def test_mistakes_are_found_dry_too(toast):
     assert "dry=perhaps is neither true nor false" in toast("run", "dry=perhaps")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of another process is read from /proc")
 def test_memory_is_foretold_within_30_percent():
     script = Path(__file__).parents[2] / "scripts" / "check_forecast.py"

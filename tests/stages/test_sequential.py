@@ -49,6 +49,7 @@ def test_the_second_map_is_least_squares_on_what_the_first_produces(toast, monke
     assert ((mapped - best).norm() / best.norm()).item() < 1e-3
 
 
+@pytest.mark.slow
 def test_rows_say_which(toast, tmp_path):
     words = [*SMALL[:3], "device=cpu", "spans=[0-1,0-1+3-5,0-1+3-5+8-9]"]
     for kind in ("false", "true"):
@@ -72,6 +73,7 @@ def test_several_numbers_of_fit_images_have_maps_of_their_own(toast, tmp_path):
     assert both[2].fit_images == 40
 
 
+@pytest.mark.slow
 def test_translators_by_span(toast, tmp_path):
     words = [*SMALL[:3], "device=cpu", "spans=[0-1:identity,0-1:linear,0-1,0-1:ridge]"]
     assert toast("run", *words, "hydra.run.dir=mixed")[0] == 0

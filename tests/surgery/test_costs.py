@@ -11,6 +11,7 @@ from toast_cli.surgery import shorten
 from toast_cli.surgery.costs import Costs
 
 
+@pytest.mark.slow
 def test_vit_b_at_224():
     backbone = models.load("b", "vit_base_patch16_224", pretrained=False)
     costs = Costs(backbone, {Span(9, 11): torch.nn.Linear(768, 768, bias=False)})

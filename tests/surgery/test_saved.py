@@ -32,6 +32,7 @@ def test_family_reads_back(family: str, tmp_path):
     assert timm.data.resolve_model_data_config(again)["input_size"] == (3, 32, 32)
 
 
+@pytest.mark.slow
 def test_a_loaded_model_is_an_ordinary_one(tmp_path):
     saved(tmp_path, tiny())
     model = load(tmp_path)

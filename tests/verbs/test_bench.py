@@ -14,6 +14,7 @@ from toast_cli.runs.rows import Timing
 FAST = ["seconds=0.05", "device=cpu", "hydra.run.dir=here"]
 
 
+@pytest.mark.slow
 def test_bench_writes_what_it_measured(toast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(timing, "_LARGEST_BATCH", 8)
     status, out, _ = toast("bench", "spans=[9-11,9-11:identity,stem-11]", *FAST)

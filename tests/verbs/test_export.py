@@ -16,15 +16,17 @@ from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row, Tuned
 from toast_cli.verbs import export as export_module
 
+pytestmark = pytest.mark.xdist_group("finished")  # one process makes the runs
+
 
 @pytest.mark.parametrize(
     ("run", "words", "position"),
     [
         ("plain", [f"plan={PLAN}"], 1),
         ("plain", ["plan=4-6", "seed=1"], 2),
-        ("plain", ["plan=none"], 0),
-        ("sequential", [], 1),
-        ("logistic", ["plan=4-6"], 2),
+        pytest.param("plain", ["plan=none"], 0, marks=pytest.mark.slow),
+        pytest.param("sequential", [], 1, marks=pytest.mark.slow),
+        pytest.param("logistic", ["plan=4-6"], 2, marks=pytest.mark.slow),
         ("mlp", [], 1),
     ],
 )
@@ -85,7 +87,14 @@ def test_a_fine_tuned_model_is_the_tuned_one(finished, toast, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [["dtype=fp16"], ["dtype=BF16"], ["head=none"], ["format=torch_export"], ["format=onnx"]]
+    "words",
+    [
+        ["dtype=fp16"],
+        ["dtype=BF16"],
+        ["head=none"],
+        pytest.param(["format=torch_export"], marks=pytest.mark.slow),
+        ["format=onnx"],
+    ],
 )
 def test_every_form_reads_back(finished, toast, tmp_path, words: list[str]):
     if "format=onnx" in words:
@@ -129,6 +138,7 @@ def test_what_cannot_be_exported_is_a_sentence(finished, toast, words: list[str]
     assert sentence in err
 
 
+@pytest.mark.slow
 def test_nearest_neighbours_have_no_head(finished, toast):
     assert toast("run", *SMALL, "spans=[4-6]", "probe=knn", "hydra.run.dir=knn")[0] == 0
     assert "probe=knn cannot become a model's head" in toast("export", "knn")[2]

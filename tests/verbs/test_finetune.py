@@ -45,6 +45,7 @@ def test_rows_tell_before_and_after(done):
     assert sum(name.endswith("attn.qkv.weight") for name in weights) == 7, "removed blocks are not stored"
 
 
+@pytest.mark.slow
 def test_killed_after_an_epoch_it_ends_with_the_same(done, toast, tmp_path, monkeypatch):
     folder, _ = done
     expected = (folder / "finetune.csv").read_text()
@@ -66,6 +67,7 @@ def test_killed_after_an_epoch_it_ends_with_the_same(done, toast, tmp_path, monk
     assert not (tmp_path / "there" / "epoch.pt").exists()
 
 
+@pytest.mark.slow
 def test_killed_when_only_tidying_up_was_left(done, toast, monkeypatch):
     folder, _ = done
     expected = {path.name for path in folder.iterdir()}
@@ -79,6 +81,7 @@ def test_killed_when_only_tidying_up_was_left(done, toast, monkeypatch):
     assert not list((folder / "features").iterdir())
 
 
+@pytest.mark.slow
 def test_frozen_maps_stay_and_the_stem_always_does(toast, tmp_path):
     for maps in ("true", "false"):
         assert toast("finetune", *QUICK, f"tune.train_maps={maps}", f"hydra.run.dir=maps-{maps}")[0] == 0
@@ -91,6 +94,7 @@ def test_frozen_maps_stay_and_the_stem_always_does(toast, tmp_path):
         assert torch.equal(both[0][name], both[1][name])
 
 
+@pytest.mark.slow
 def test_test_images_choose_nothing(toast, tmp_path):
     """The same epochs and weights come out whatever the test images are."""
     for count in (40, 80):

@@ -9,6 +9,7 @@ from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row
 
 
+@pytest.mark.slow
 def test_each_job_in_its_own_folder_and_all_resumable(toast, tmp_path):
     status, out, _ = toast("run", "-m", *SMALL, "translator=identity,linear")
     assert status == 0
@@ -34,6 +35,7 @@ def test_fail_fast_stops_at_the_first_bad_job(toast, tmp_path):
     assert err == "toast: span 9-12 ends at block 12, but the model's 12 blocks are 0 to 11.\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_a_launcher_runs_jobs_in_processes_of_their_own(toast, tmp_path, launcher: str):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")

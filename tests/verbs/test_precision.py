@@ -10,6 +10,7 @@ from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row
 
 
+@pytest.mark.slow
 def test_bf16_is_close_and_says_so(toast, tmp_path):
     assert toast("run", *SMALL, "hydra.run.dir=fp32", "precision=fp32", "keep_features=true")[0] == 0
     assert toast("run", *SMALL, "hydra.run.dir=bf16", "precision=bf16", "keep_features=true")[0] == 0

@@ -1,22 +1,35 @@
 """toast predict: the classes of image files, by an export."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.verbs.conftest import picture, tested_images
+from toast_cli import cli
 from toast_cli.runs import predictions
+
+pytestmark = pytest.mark.xdist_group("finished")  # one process makes the runs
+
+
+@pytest.fixture(scope="module")
+def made(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export, and five pictures of the digits that its run was tested on."""
+    root = tmp_path_factory.mktemp("made")
+    cli.main(["export", str(finished / "plain"), "plan=4-6", f"out={root / 'it'}"])
+    (root / "pictures").mkdir()
+    images = tested_images()
+    for i in range(5):
+        picture(images, i).save(root / "pictures" / f"{i}.png")
+    return root
 
 
 @pytest.fixture
-def exported(finished, toast, tmp_path):
-    assert toast("export", str(finished / "plain"), "plan=4-6", "out=it")[0] == 0
-    images = tested_images()
-    (tmp_path / "pictures").mkdir()
-    for i in range(5):
-        picture(images, i).save(tmp_path / "pictures" / f"{i}.png")
-    return images
+def exported(made: Path, tmp_path: Path) -> None:
+    """What was made, in the folder of the test, which may change it."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
 
 
 def test_files_are_given_the_classes_that_the_run_predicted(finished, exported, toast, tmp_path):

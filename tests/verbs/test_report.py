@@ -10,7 +10,10 @@ from tests.conftest import SMALL
 from toast_cli.report.findings import Finding
 from toast_cli.runs.results import read_csv
 
+pytestmark = pytest.mark.xdist_group("runs")  # one process makes them
 
+
+@pytest.mark.slow
 def test_everything_is_written_and_the_page_needs_nothing_else(runs, toast, tmp_path):
     toast("similarity", *SMALL, f"hydra.run.dir={tmp_path}/alike")
     status, out, err = toast("report", str(runs), "alike", "--out", "here")
@@ -34,7 +37,7 @@ def test_unfinished_runs_are_named_and_left_out(runs, toast, tmp_path):
     (tmp_path / "runs" / "part" / "run.json").write_text(json.dumps(record | {"complete": False}))
     status, _, err = toast("report", "runs")
     assert status == 0
-    assert f"{tmp_path}/runs/part is not complete and left out" in err
+    assert f"{tmp_path}/runs/part is not complete and is left out" in err
 
 
 @pytest.mark.parametrize(
@@ -50,6 +53,7 @@ def test_nothing_to_report_is_a_sentence(toast, argument: str, text: str):
     assert err.startswith(f"toast: {text}")
 
 
+@pytest.mark.slow
 def test_fine_tuning_with_other_settings_is_another_line(toast, tmp_path):
     words = [*SMALL[:3], "device=cpu", "spans=[6-11]", "tune.epochs=1", "seeds=[0,1]"]
     for rate in ("1e-4", "1e-5"):
@@ -63,6 +67,7 @@ def test_fine_tuning_with_other_settings_is_another_line(toast, tmp_path):
     assert "≈" not in "".join(lines), "no interval, no mark"
 
 
+@pytest.mark.slow
 def test_the_untouched_model_is_tuned_alike_whatever_the_maps_would_be(toast, tmp_path):
     words = [*SMALL[:3], "device=cpu", "spans=none", "tune.epochs=1"]
     for kind in ("true", "false"):

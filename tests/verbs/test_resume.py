@@ -16,7 +16,10 @@ def reference(toast, tmp_path, *settings: str) -> bytes:
     return (tmp_path / "reference" / "results.csv").read_bytes()
 
 
-@pytest.mark.parametrize("call", range(1, 7))
+OTHER_CALLS = [pytest.param(call, marks=pytest.mark.slow) for call in (1, 2, 4, 5, 6)]
+
+
+@pytest.mark.parametrize("call", [3, *OTHER_CALLS])
 def test_killed_at_any_batch_it_ends_with_the_same_rows(toast, tmp_path, monkeypatch, call: int):
     expected = reference(toast, tmp_path, "batch_size=32")
     append, calls = features.FeatureFile.append, iter(range(1, 99))
@@ -30,7 +33,7 @@ def test_killed_at_any_batch_it_ends_with_the_same_rows(toast, tmp_path, monkeyp
     monkeypatch.setattr(features.FeatureFile, "append", killed)
     status, _, err = toast("run", *SMALL, "batch_size=32", "hydra.run.dir=here")
     assert status == (130 if call < 6 else 0)
-    interrupted = "toast: Interrupted: what is finished is kept, the same command goes on from there."
+    interrupted = "toast: Interrupted: what is finished is kept, and the same command goes on from there."
     assert (interrupted in err) == (call < 6)
     encoded: list[int] = []
     monkeypatch.setattr(features.FeatureFile, "append", append)
@@ -41,6 +44,7 @@ def test_killed_at_any_batch_it_ends_with_the_same_rows(toast, tmp_path, monkeyp
     assert sum(encoded) == max(0, 96 + 48 - 32 * (call - 1)), "finished batches are not done again"
 
 
+@pytest.mark.slow
 def test_stopped_between_seeds_it_ends_with_the_same_rows(toast, tmp_path, monkeypatch):
     expected = reference(toast, tmp_path, "seeds=[0,1]")
     fit = probes.LinearProbe.fit

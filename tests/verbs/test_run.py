@@ -102,6 +102,7 @@ def test_identity_leaves_nothing_in_the_blocks_place(toast, tmp_path):
     assert stem.fit_rank == late.fit_rank == 64
 
 
+@pytest.mark.slow
 def test_the_folder_is_named_by_what_it_computes(toast, tmp_path):
     assert toast("run", *SMALL)[0] == 0
     assert toast("run", *SMALL, "batch_size=7")[0] == 0
@@ -111,6 +112,7 @@ def test_the_folder_is_named_by_what_it_computes(toast, tmp_path):
     assert all(name.startswith("digits_vit-digits-linear-") for name in names)
 
 
+@pytest.mark.slow
 def test_the_untouched_model_reads_held_out_digits(toast, tmp_path):
     assert toast("run", "spans=[10-11,0-4]", "hydra.run.dir=linear")[0] == 0
     none, late, early = read_csv(tmp_path / "linear" / "results.csv", Row)

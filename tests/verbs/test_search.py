@@ -8,6 +8,8 @@ from toast_cli.runs.rows import Candidate, Found, Row
 from toast_cli.search import measured as survey
 from toast_cli.stages import encode as encode_stage
 
+pytestmark = pytest.mark.xdist_group("search")  # one process makes the search
+
 FEW = [
     "data.fit_images=60", "data.train_images=160", "data.test_images=60", "device=cpu",
     "search.blocks=3", "search.beam=3", "search.rounds=2",
@@ -57,6 +59,7 @@ def test_test_accuracies_are_those_of_the_rows(found):
     assert not list((found / "features").glob("*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_in", [1, 2, 3])
 def test_a_search_that_was_killed_ends_alike(found, toast, tmp_path, monkeypatch, killed_in: int):
     """In the middle of round 0, of round 1, and of the last encoding."""
@@ -83,6 +86,7 @@ def test_a_search_that_was_killed_ends_alike(found, toast, tmp_path, monkeypatch
         assert (tmp_path / "here" / name).read_text() == (found / name).read_text()
 
 
+@pytest.mark.slow
 def test_killed_after_its_last_file_it_still_ends(found, toast, tmp_path):
     """The features are gone and the record does not say complete: the front is made again from features made again."""
     shutil.copytree(found, tmp_path / "here")
@@ -93,6 +97,7 @@ def test_killed_after_its_last_file_it_still_ends(found, toast, tmp_path):
     assert (tmp_path / "here" / "front.csv").read_text() == (found / "front.csv").read_text()
 
 
+@pytest.mark.slow
 def test_killed_when_only_tidying_up_was_left(found, toast, tmp_path, monkeypatch):
     shutil.copytree(found, tmp_path / "here")
     record = json.loads((tmp_path / "here" / "run.json").read_text())
@@ -104,6 +109,7 @@ def test_killed_when_only_tidying_up_was_left(found, toast, tmp_path, monkeypatc
     assert not list((tmp_path / "here" / "features").iterdir())
 
 
+@pytest.mark.slow
 def test_budgets_and_targets(found, toast, tmp_path):
     for number, (word, holds) in enumerate(
         {
@@ -119,6 +125,7 @@ def test_budgets_and_targets(found, toast, tmp_path):
         assert holds(chosen[0]), word
 
 
+@pytest.mark.slow
 def test_latency_is_measured_where_it_is_asked_for(toast, tmp_path, monkeypatch):
     from toast_cli.search import sizes
 
@@ -153,7 +160,9 @@ def test_latency_is_measured_where_it_is_asked_for(toast, tmp_path, monkeypatch)
         (["spans=all"], "spans=all is not for toast search"),
         (["keep_features=true"], "keep_features and features_from are not for toast search"),
         (["data.fit_images=1437"], "measures plans on train images that no map is fitted on, and there are 0 of these"),
-        (["budget.gflops=0.3"], "No plan that was measured meets gflops 0.3: the smallest"),
+        pytest.param(
+            ["budget.gflops=0.3"], "No plan that was measured meets gflops 0.3: the smallest", marks=pytest.mark.slow
+        ),
         (["translator=mlp"], "next to translator=mlp: only closed forms can be mixed"),
     ],
 )

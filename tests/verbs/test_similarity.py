@@ -30,6 +30,7 @@ def test_the_verb_writes_all_pairs_all_plans_and_pictures(toast, tmp_path):
     assert value == pytest.approx(fitted["9-11"], abs=1e-9), "the R² of the map that a run fits"
 
 
+@pytest.mark.slow
 def test_plans_say_what_their_maps_come_from(toast, tmp_path):
     words = [
         "data.fit_images=[20,40]",
@@ -44,6 +45,7 @@ def test_plans_say_what_their_maps_come_from(toast, tmp_path):
     assert len(set(told)) == len(told) == 4 * 2 * 2
 
 
+@pytest.mark.slow
 def test_a_complete_similarity_is_not_measured_again(toast, monkeypatch):
     toast("similarity", *SMALL, "spans=none", "hydra.run.dir=here")
     monkeypatch.setattr("toast_cli.verbs.similarity.similarity", lambda *_: pytest.fail("there is nothing left to do"))

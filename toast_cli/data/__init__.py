@@ -1,4 +1,4 @@
-"""The images of a run: where they come from, which are drawn, how they become pixels."""
+"""The images of a run: where they come from, which are drawn, and how they become pixels."""
 
 from toast_cli.data.dataset import Data, load
 

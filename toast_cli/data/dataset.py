@@ -20,9 +20,9 @@ _SAMPLED = 1000
 
 @dataclass(frozen=True)
 class Data:
-    """The images of one run. ``classes`` are the C class names; ``seed`` is that of the draws.
+    """The images of one run. ``classes`` are the C class names; ``seed`` is the seed of the draws.
 
-    Fit images come in parts, each of which adds to those before it: ``fit_sizes`` are how many there are after each.
+    Fit images come in parts, each added to those before it; ``fit_sizes`` says how many there are after each part.
     """
 
     label: str
@@ -38,7 +38,7 @@ class Data:
         return list(itertools.accumulate(map(len, self.fit)))
 
     def fingerprint(self) -> str:
-        """Hash of which images are used with which labels, and of up to 1 000 files of each kind, evenly spread."""
+        """Hash of the numbers and labels of the images used, and of up to 1 000 files of each kind, evenly spread."""
         digest = hashlib.sha256()
         for images in (*self.fit, self.train, self.test):
             digest.update(images.indices.astype("<i8").tobytes() + images.labels.astype("<i8").tobytes())
@@ -69,14 +69,14 @@ def load(
 ) -> Data:
     """Fit, train and test images from ``path`` if given, else from ``source`` (a hub data set, or ``scikit-learn``).
 
-    Columns that are not named are read from the data set's own schema. ``train_images`` and ``test_images`` limit a
-    split to a stratified draw; smaller draws of one seed are part of larger ones. Fit images are drawn from the whole
-    train split (``random``: seeded, ``first``: stored order), so that they do not depend on ``train_images``; several
-    numbers of them are nested draws.
-    ``streaming`` reads parquet files in place, on disk or on the hub. With ``splits="paper"`` a data set whose ``one_split`` says {"name", "test_images"}
-    is that split alone, divided at random with the ``seed``.
+    Columns that are not named are found in the data set's schema. ``train_images`` and ``test_images`` limit a split to
+    a stratified draw; a smaller draw is part of a larger one with the same seed. Fit images are drawn from the whole
+    train split (``random``: seeded, ``first``: in stored order), so they do not depend on ``train_images``; if several
+    numbers of them are given, the draws are nested.
+    ``streaming`` reads parquet files in place, on disk or on the hub. With ``splits="paper"``, a data set that has
+    ``one_split`` {"name", "test_images"} is that split alone, divided at random with the ``seed``.
 
-    Raises ToastError for anything that is missing, unreachable, empty or too small.
+    Raises ToastError for data that are missing, unreachable, empty or too small, and for invalid settings.
     """
     require_flag(streaming, "data.streaming")
     if splits not in ("standard", "paper"):
@@ -116,14 +116,14 @@ def _labelled(
 
 
 def _encoded(rows: Rows, image: str) -> Rows:
-    """The rows with their images not decoded."""
+    """The rows with their images left encoded."""
     if isinstance(rows, StreamedRows):
         return rows
     return rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
 
 
 def _labels(splits: tuple[str, str], rows: list[Rows], columns: list[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
-    """The class names, which the first split decides, and the labels of each split as class numbers (N,)."""
+    """The class names, taken from the first split, and the labels of each split as class numbers (N,)."""
     values = [_values(split, column) for split, column in zip(rows, columns, strict=True)]
     feature = rows[0].features[columns[0]]
     names = feature.names if isinstance(feature, datasets.ClassLabel) else np.unique(values[0]).tolist()

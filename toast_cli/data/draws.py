@@ -9,7 +9,7 @@ from toast_cli.errors import ToastError, did_you_mean
 
 
 def stratified(labels: np.ndarray, seed: int) -> np.ndarray:
-    """An order (N,) of the images with these ``labels`` (N,); its first n are a random draw with each class in proportion, for any n."""
+    """An order (N,) of images with ``labels`` (N,); its first n, for any n, are a random draw with classes in proportion."""
     generator = np.random.default_rng(seed)
     place = np.empty(len(labels))
     for label in np.unique(labels):
@@ -19,14 +19,17 @@ def stratified(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def draw(labels: np.ndarray, wanted: int | None, key: str, seed: int) -> np.ndarray:
-    """Indices of ``wanted`` images, a stratified draw by ``labels`` (N,); all of them for None. ``key`` is the setting's name in an error."""
+    """Indices (B,) of ``wanted`` images, stratified by ``labels`` (N,), or of all of them for None.
+
+    Raises ToastError, naming the setting ``key``, for a number that the split does not allow.
+    """
     return np.arange(len(labels)) if wanted is None else stratified(labels, seed)[: _count(wanted, len(labels), key)]
 
 
 def draw_fit(available: int, wanted: int | list[int], order: str, seed: int) -> list[np.ndarray]:
-    """Indices of ``wanted`` of the ``available`` images: the ``first``, or drawn at ``random``.
+    """Indices (B,) of ``wanted`` of the ``available`` images: the ``first``, or drawn at ``random``.
 
-    Several numbers give several parts, each of which adds to those before it.
+    Several numbers give several parts, each added to those before it. Raises ToastError for invalid settings.
     """
     _check_seed(seed)
     counts = [
@@ -45,7 +48,10 @@ def draw_fit(available: int, wanted: int | list[int], order: str, seed: int) -> 
 
 
 def divide(rows: Rows, test_images: int, seed: int) -> list[Rows]:
-    """Two parts in stored order: ``test_images`` rows drawn at random come second, the others first."""
+    """Two parts of the rows, each in stored order: ``test_images`` of them drawn at random are the second part.
+
+    Raises ToastError for a number that the rows do not allow, or an invalid ``seed``.
+    """
     _check_seed(seed)
     count = _count(test_images, len(rows) - 1, "data.one_split.test_images")
     order = np.random.default_rng(seed).permutation(len(rows))

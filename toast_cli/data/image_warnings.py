@@ -1,4 +1,4 @@
-"""Image warnings: what may mislead the reader of a run but is no reason to stop."""
+"""Image warnings: what may mislead the reader of a run, but is no reason to stop it."""
 
 import hashlib
 from collections import Counter
@@ -15,7 +15,7 @@ _MOST = 100_000  # files of each kind that are compared, evenly spread
 def warnings_of(data: Data) -> list[str]:
     """One sentence each for test images that are also train images, repeated images, and classes without images.
 
-    Files are compared byte for byte; streamed images, which would all have to be read, are not.
+    Files are compared byte for byte. Streamed images are not compared, since all of them would have to be read.
     """
     return [*_missing(data), *_repeated(data)]
 

@@ -78,7 +78,7 @@ class Split:
 
 
 class PixelCache:
-    """Keeps the pixels of images that are needed twice: the images of ``split`` whose numbers are in ``wanted``."""
+    """The pixels of images that are needed twice: the images of ``split`` whose numbers are in ``wanted``."""
 
     def __init__(self, split: Split, wanted: Iterable[int]) -> None:
         self._split, self._wanted = split, frozenset(wanted)
@@ -104,12 +104,15 @@ def _reason(error: Exception) -> str:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image upright, with three channels of 8 bits; 16-bit grey is scaled. Raises ValueError for pixels without a fixed range."""
+    """The image upright, with three channels of 8 bits; 16-bit grey is scaled.
+
+    Raises ValueError for pixels without a fixed range.
+    """
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError(f"its pixels are of mode {image.mode}, whose range is not fixed")
+        raise ValueError(f"its pixels have mode {image.mode}, which has no fixed range")
     if "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns if a palette is converted to RGB directly
     return image.convert("RGB")
@@ -130,7 +133,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Images:
-    """N labelled images of a split, by their ``indices`` (N,) in it; ``labels`` (N,) are class numbers 0 … C−1."""
+    """N labelled images of a split: ``indices`` (N,) are their row numbers, ``labels`` (N,) class numbers 0 … C−1."""
 
     split: Split
     indices: np.ndarray
@@ -153,12 +156,12 @@ class Images:
         keep: bool = False,
         pin: bool = False,
     ) -> Iterator[Batch]:
-        """The images in order, ``size`` at a time, or those of each of the ``ranges``, as uint8 (B, 3, H, W).
+        """The images in order as uint8 (B, 3, H, W), ``size`` at a time, or one batch for each of the ``ranges``.
 
-        Pixels that ``cache`` holds are not decoded again; with ``keep`` it is filled too. ``pin`` puts batches where CUDA
-        copies them from while it computes.
+        Pixels that ``cache`` holds are not decoded again; with ``keep``, newly decoded ones are added to it. ``pin`` puts
+        batches in memory that CUDA can copy from while it computes.
 
-        Raises ToastError that names a bad image, unless ``skip_bad_images`` is set.
+        Raises ToastError naming the first bad image, unless ``skip_bad_images`` is set.
         """
         if ranges is None:
             ranges = [range(first, min(first + size, len(self))) for first in range(0, len(self), size)]
@@ -186,7 +189,7 @@ _Item = tuple[int, Tensor | BadImage]  # position, pixels
 
 
 class _Decoder(Dataset):
-    """The data set that a DataLoader reads. A bad image is a value, since an exception would lose its message between processes."""
+    """What a DataLoader reads. A bad image is returned: an exception would lose its message between processes."""
 
     def __init__(self, images: Images, transform: Transform, cache: PixelCache | None) -> None:
         self.images, self.transform, self.cache = images, transform, cache
@@ -198,7 +201,7 @@ class _Decoder(Dataset):
 
 
 def _collate(items: list[_Item]) -> tuple[list[int], Tensor, dict[int, BadImage]]:
-    """One tensor for each batch, since every tensor that is sent between processes takes a file descriptor."""
+    """One tensor for each batch, since each tensor sent between processes takes a file descriptor."""
     good = {position: item for position, item in items if isinstance(item, Tensor)}
     bad = {position: item for position, item in items if isinstance(item, BadImage)}
     return list(good), torch.stack(list(good.values())) if good else torch.empty(0), bad

@@ -1,4 +1,4 @@
-"""Where images come from: hub data sets, parquet files, image folders, saved data sets and the digits of scikit-learn."""
+"""Where images come from: hub data sets, parquet files, image folders, saved data sets and scikit-learn's digits."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,18 +16,18 @@ from toast_cli.data.streamed import Rows, StreamedRows
 from toast_cli.errors import ToastError, did_you_mean, reraise_disk
 
 DIGITS = "scikit-learn"  # the `source` of the digits that ship with scikit-learn
-# The embedded model was trained with these held out: never change them apart from it.
+# The embedded model was trained with these images held out: never change them without retraining it.
 _DIGITS_TEST, _DIGITS_SEED = 360, 0
 
 
 def read(
     source: str | None, config: str | None, path: str | None, names: Sequence[str], streaming: bool = False
 ) -> list[Rows]:
-    """The stored splits of these ``names``: from the folder ``path`` if given, else from ``source``.
+    """The stored splits called ``names``, from the folder ``path`` if given, else from ``source``.
 
-    With ``streaming`` parquet files are read in place; other kinds are never copied.
+    With ``streaming``, parquet files are read in place; other kinds are never copied.
 
-    Raises ToastError for anything that is missing, unreachable, unreadable or empty.
+    Raises ToastError for data that are missing, unreachable, unreadable or empty.
     """
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
@@ -89,7 +89,7 @@ def _find_files(path: Path, names: Sequence[str]) -> tuple[str, dict[str, list[s
         if not files[name]:
             raise ToastError(
                 f"data.path={path} has no split '{name}': toast looks for {name}.parquet, a folder {name}/<class>/ of images or a saved "
-                "data set; set data.train_split or data.test_split if yours is named otherwise."
+                "data set; set data.train_split or data.test_split if yours has another name."
             )
     return kind, files
 
@@ -123,7 +123,7 @@ def _stream_hub(source: str, config: str | None, names: Sequence[str]) -> dict[s
         files = {str(split): list(found) for split, found in (builder.config.data_files or {}).items()}
         if not all(file.endswith(".parquet") for found in files.values() for file in found):
             raise ToastError(
-                f"{source} is not stored as parquet files, which data.streaming=true reads: use data.streaming=false."
+                f"{source} is not stored as parquet files, which data.streaming=true needs: use data.streaming=false."
             )
         for name in names:
             if name not in files:
@@ -135,7 +135,7 @@ def _stream_hub(source: str, config: str | None, names: Sequence[str]) -> dict[s
 
 @contextmanager
 def _hub_told(source: str) -> Iterator[None]:
-    """Turn a refusal of the hub into a ToastError."""
+    """Turn the hub's refusals into ToastErrors."""
     try:
         yield
     except ToastError:
@@ -147,7 +147,7 @@ def _hub_told(source: str) -> Iterator[None]:
         causes = (e, e.__cause__, e.__context__)
         if any(isinstance(cause, GatedRepoError) for cause in causes) or "gated" in str(e):
             raise ToastError(
-                f"The hub gives {source} only to those who accepted its terms: accept them on its hub page, then set HF_TOKEN to a token "
+                f"The hub gives {source} only to users who have accepted its terms: accept them on its hub page, then set HF_TOKEN to a token "
                 "with read access; or give data.path=<dir> with a copy."
             ) from e
         raise ToastError(
@@ -180,7 +180,10 @@ def _read_digits(config: str | None) -> dict[str, datasets.Dataset]:
 
 
 def columns_of(rows: Rows, image: str | None, label: str | None) -> tuple[str, str]:
-    """The names of the image column and the label column: as given, else the only one of its kind in the schema. Raises ToastError for neither."""
+    """The names of the image column and the label column: as given, else the only ones in the schema.
+
+    Raises ToastError for a column that does not fit, and if a name is needed to choose one.
+    """
     images = [name for name, feature in rows.features.items() if _holds_images(feature)]
     labels = [name for name, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
     found = [_column(rows, "image", image, images), _column(rows, "label", label, labels)]

@@ -1,7 +1,7 @@
-"""Parquet files read in place, a row group at a time: no copy of the data set is made, and memory does not grow with it.
+"""Parquet files read in place, one row group at a time: the data set is not copied, and memory does not grow with it.
 
-A data set that is loaded whole is converted first, into a copy of its own size; ImageNet-1k takes 150 GB twice. Here rows
-are numbered over all files, labels come from their own column alone, and an image from the one row group that it lies in.
+A data set that is loaded whole is first converted into a copy of the same size; ImageNet-1k then takes twice 150 GB. Here
+rows are numbered across all files, labels are read from their column alone, and an image from the one row group it is in.
 """
 
 import copy
@@ -26,7 +26,7 @@ class StreamedRows:
     def __init__(self, files: Sequence[str]) -> None:
         self.files = list(files)
         self.sizes: list[int] = []
-        self._groups: list[tuple[int, int, int]] = []  # file, row group in it, rows
+        self._groups: list[tuple[int, int, int]] = []  # file, row group in it, number of rows
         for number, file in enumerate(self.files):
             with _opened(file) as parquet:
                 if number == 0:
@@ -37,7 +37,7 @@ class StreamedRows:
             self.sizes.append(int(system.size(path)))
         self._ends = np.cumsum([rows for *_, rows in self._groups])  # (number of row groups,)
         self._only = np.arange(self._ends[-1] if self._groups else 0)
-        self._held: tuple[Any, list[Any]] = (None, [])  # which row group of which column, in which process; its values
+        self._held: tuple[Any, list[Any]] = (None, [])  # (process, row group, column), and its values
 
     def __len__(self) -> int:
         return len(self._only)
@@ -49,7 +49,7 @@ class StreamedRows:
         return part
 
     def column(self, name: str) -> list[Any]:
-        """All values of a column; no other is read."""
+        """All values of a column; no other column is read."""
         values: list[Any] = []
         for file in self.files:
             with _opened(file) as parquet:
@@ -57,7 +57,7 @@ class StreamedRows:
         return [values[row] for row in self._only]
 
     def value(self, row: int, column: str) -> Any:
-        """One value; its row group stays in memory until another is asked for."""
+        """One value; its row group stays in memory until another is needed."""
         place, group, offset = self._place(row)
         key = (os.getpid(), group, column)  # a process that decodes images opens its own files
         if self._held[0] != key:
@@ -72,7 +72,7 @@ class StreamedRows:
         return f"{PurePosixPath(self.files[place]).name} {self.sizes[place]} {group} {offset}".encode()
 
     def _place(self, row: int) -> tuple[int, int, int]:
-        """(file, row group, row in it)."""
+        """(file, row group, row in that group)."""
         stored = int(self._only[row])
         group = int(np.searchsorted(self._ends, stored, side="right"))
         return self._groups[group][0], group, stored - int(self._ends[group] - self._groups[group][2])

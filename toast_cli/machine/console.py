@@ -14,7 +14,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     console.print(text, markup=False)
 
 
@@ -29,7 +29,7 @@ def silenced(silent: bool = True) -> Iterator[None]:
 
 
 class _Rate(ProgressColumn):
-    """Images a second since the stage began, not counting those that were ``done`` before."""
+    """Images per second since the stage began, not counting those that were ``done`` before."""
 
     def __init__(self, done: int, unit: str) -> None:
         super().__init__()
@@ -41,7 +41,10 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(label: str, total: int, done: int = 0, unit: str = "images") -> Iterator[Callable[[int], None]]:
-    """A stage over ``total`` images (or another ``unit``), of which ``done`` are finished; yields a function to call with the number just finished."""
+    """Show a stage over ``total`` images (or another ``unit``), of which ``done`` are finished.
+
+    Yields a function to call with the number just finished.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -24,7 +24,10 @@ class Compute:
 
     @classmethod
     def pick(cls, device: str, precision: str, width: int) -> "Compute":
-        """The device and the precision for a model of ``width`` D, with ``auto`` resolved. Raises ToastError for what is not available."""
+        """The device and the precision for a model of ``width`` D, with ``auto`` resolved.
+
+        Raises ToastError for a device that is not available or an unknown precision.
+        """
         if precision not in _PRECISIONS:
             raise ToastError(f"precision={precision} is not a precision: use {', '.join(_PRECISIONS)}.")
         chosen = _pick_device(device)
@@ -38,7 +41,10 @@ class Compute:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def batch_size(self, wanted: str | int, tokens: int, width: int) -> int:
-        """Images at a time: as ``wanted``, or for ``auto`` the power of two whose latents have the right size for the device."""
+        """Images at a time: ``wanted``, or for ``auto`` the power of two whose latents have the right size for the device.
+
+        Raises ToastError for anything other than ``auto`` or a whole number above 0.
+        """
         if wanted == "auto":
             elements = _CPU_ELEMENTS if self.device.type == "cpu" else _GPU_ELEMENTS
             return 2 ** min(max((elements // (tokens * width)).bit_length() - 1, 0), 9)
@@ -66,7 +72,7 @@ def _pick_device(text: str) -> torch.device:
 
 
 def _faster_in_bf16(device: torch.device, width: int) -> bool:
-    """Whether bf16 is faster: on CUDA from Ampere on, and on CPUs with AMX or AVX512-BF16 if a product as in a block's MLP shows it.
+    """Whether bf16 is faster: on CUDA from Ampere on; on CPUs with AMX or AVX512-BF16 if a product as in an MLP shows it.
 
     The instructions alone do not decide it: AVX512-BF16 without AMX was 2.7 times as fast as fp32 on one processor (AMD
     Zen 4) and 0.6 times on another (Intel, model 207).

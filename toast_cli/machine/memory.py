@@ -1,6 +1,6 @@
 """Memory: what to do when it runs out, how much a process holds, and the peak of a model and a batch.
 
-A peak is measured by CUDA's allocator on a GPU, and by a process of its own on a CPU (Linux).
+A peak is measured by CUDA's allocator on a GPU, and in a separate process on a CPU (Linux).
 """
 
 import os
@@ -25,7 +25,10 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 class Halving:
-    """Calls ``function`` on batches (N, …), and halves the pieces whenever memory runs out; they never grow again."""
+    """``function`` on batches (N, …), in pieces that are halved whenever memory runs out and never grow again.
+
+    Raises ToastError if not even one image fits.
+    """
 
     def __init__(self, function: Callable[[Tensor], Tensor], say: Callable[[str], None]) -> None:
         self.function = function
@@ -43,7 +46,7 @@ class Halving:
 
 
 def halve(size: int, say: Callable[[str], None], error: Exception) -> int:
-    """Half of ``size`` images, after saying so. Raises ToastError if not even one image fits."""
+    """Announce and return half of ``size`` images. Raises ToastError if not even one image fits."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if size == 1:
@@ -55,7 +58,10 @@ def halve(size: int, say: Callable[[str], None], error: Exception) -> int:
 
 
 def peak_memory(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> float | None:
-    """1e6 bytes that ``model``, given on the CPU, and a batch of ``shape`` (N, 3, H, W) take at most; None where it cannot be measured."""
+    """The most memory, in 1e6 bytes, that ``model`` and a batch of ``shape`` (N, 3, H, W) take; None if it cannot be measured.
+
+    ``model`` is given on the CPU.
+    """
     if device.type == "cuda":
         return _on_cuda(model, shape, device)
     if device.type != "cpu" or sys.platform != "linux":
@@ -85,9 +91,9 @@ def _on_cuda(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> 
 
 @torch.inference_mode()
 def _in_this_process(file: str, modules: str, *numbers: str) -> float:
-    """1e6 bytes by which the model in ``file``, which we have written ourselves, and a batch raise the resident set.
+    """How much the model in ``file``, which toast itself wrote, and a batch raise the resident set, in 1e6 bytes.
 
-    ``modules`` hold the classes of its parts: they are imported first, since their code is no part of the model.
+    ``modules`` hold the classes of its parts: they are imported first, since their code is not part of the model.
     """
     *shape, threads = map(int, numbers)
     torch.set_num_threads(threads)

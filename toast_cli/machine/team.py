@@ -24,7 +24,10 @@ _PATIENCE = timedelta(days=7)  # the others wait while the first trains maps; to
 
 @dataclass(frozen=True)
 class Team:
-    """This process is number ``rank`` of ``size``. A single process exchanges nothing."""
+    """This process is number ``rank`` of ``size``. A single process exchanges nothing.
+
+    Methods that exchange data raise ToastError in the first process if another one has ended.
+    """
 
     rank: int = 0
     size: int = 1
@@ -35,7 +38,7 @@ class Team:
         return self.rank == 0
 
     def ranges(self, start: int, stop: int, size: int) -> list[range]:
-        """Which of the items from ``start`` to ``stop`` are this process's, ``size`` at a time; the last may be empty.
+        """This process's share of the items from ``start`` to ``stop``, ``size`` at a time; the last range may be empty.
 
         All processes have the same number of ranges: taken in turn, one from each process, they are all the items in order.
         """
@@ -66,7 +69,7 @@ class Team:
         return sum(self.unite({self.rank: number}).values())
 
     def add_up(self, sums: _T) -> _T:
-        """A dataclass, each of its tensors summed over all processes and its ``count`` too."""
+        """The dataclass ``sums`` with its ``count`` and each of its tensors summed over all processes."""
         if self.size == 1:
             return sums
         totals: dict[str, Any] = {"count": self.sum(sums.count)}  # type: ignore[attr-defined]
@@ -79,7 +82,7 @@ class Team:
         return replace(sums, **totals)  # type: ignore[type-var]
 
     def gather(self, rows: np.ndarray, most: int) -> list[np.ndarray]:
-        """The float32 ``rows`` (B, …) of every process, at ``most`` B each, in the order of the processes; empty except on the first."""
+        """The float32 ``rows`` (B, …) of every process, B at most ``most``, in order; an empty list except in the first."""
         if self.size == 1:
             return [rows]
         lengths = self.unite({self.rank: len(rows)})
@@ -103,7 +106,7 @@ def _together() -> Iterator[None]:
         if dist.get_rank() != 0:
             raise SystemExit(1) from e
         raise ToastError(
-            "Another process of this run has ended, and says why where it ran; what is finished is kept, and the same command goes on from there."
+            "Another process of this run has ended, and its own output says why; what is finished is kept, and the same command goes on from there."
         ) from e
 
 
@@ -113,7 +116,7 @@ def expected() -> int:
 
 
 def local_rank() -> int:
-    """This process's number on its machine, which is the GPU it takes."""
+    """This process's number on its machine, which is also the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0")) if expected() > 1 else 0
 
 

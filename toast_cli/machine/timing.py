@@ -1,4 +1,4 @@
-"""How long models take, side by side."""
+"""How long models take, measured side by side."""
 
 import itertools
 import statistics
@@ -29,7 +29,7 @@ def call(model: nn.Module, images: Tensor) -> Callable[[], None]:
 
 
 def rounds(calls: list[Callable[[], None]], seconds: float, least: int = 5, most: int = 1000) -> list[list[float]]:
-    """Seconds of each call, about ``seconds`` for each: in turn, so that a machine that slows down affects all alike."""
+    """Seconds of each call, about ``seconds`` for each: taken in turn, so that a machine that slows down affects all alike."""
     for call in calls * 3:  # warm-up
         call()
     times: list[list[float]] = [[] for _ in calls]
@@ -45,7 +45,7 @@ def rounds(calls: list[Callable[[], None]], seconds: float, least: int = 5, most
 def best_batch(model: nn.Module, images: Callable[[int], Tensor]) -> int:
     """The batch size, a power of two, with the highest rate; ``images(N)`` makes a batch (N, 3, H, W).
 
-    Stops when memory runs out, or when two doublings in a row bring nothing.
+    Stops when memory runs out, or when two doublings in a row hardly raise the rate.
     """
     best, best_rate, in_vain = 1, 0.0, 0
     for size in itertools.takewhile(lambda size: size <= _LARGEST_BATCH, (2**i for i in itertools.count())):

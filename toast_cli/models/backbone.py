@@ -1,4 +1,6 @@
-"""A timm vision transformer as stem → blocks → readout. With timm_parts.py the only file that knows the names of timm's parts.
+"""A timm vision transformer as stem → blocks → readout.
+
+Only this file and timm_parts.py know the names of timm's parts.
 
 Shapes: N images, T tokens, D width, F features (what a probe sees), C classes.
 """
@@ -29,20 +31,20 @@ class Backbone(nn.Module):
     """A timm vision transformer, cut into the parts that plans are made of.
 
     Attributes:
-        label: the name it goes by in tables.
+        label: its name in tables.
         blocks: L modules, each (N, T, D) -> (N, T, D).
         depth, width, image_size: L, D and the side of its square input in pixels.
-        block_dtype: what blocks multiply in; the residual stream stays in fp32, and so do the stem, the first two blocks,
-            the translators and the readout: they cost little, and in bf16 they would fill directions in which early latents
-            hardly vary with rounding noise, which a least-squares map then amplifies.
+        block_dtype: what blocks multiply in. The residual stream stays in fp32, as do the stem, the first two blocks, the
+            translators and the readout: they cost little, and in bf16 they would add rounding noise to directions in
+            which early latents hardly vary, and a least-squares map would then amplify it.
         preprocessing: the settings of timm's data config that decide what the model sees of an image.
         transform: PIL image in RGB -> uint8 (3, H, W), as ``preprocessing`` says.
         readout_tokens: how many leading tokens the readout looks at; None means all of them.
-        readout_kind: ``model`` (its own pooling), or ``paper``: after it a dense layer and tanh with random weights, which
-            is what the method's reference implementation puts before the probe for ViT and DeiT (the pooler that another
-            library adds where a checkpoint has none). DINOv2 has no such layer there.
+        readout_kind: ``model`` (its own pooling), or ``paper``: followed by a dense layer and tanh with random weights,
+            which the method's reference implementation puts before the probe for ViT and DeiT (the pooler that another
+            library adds if a checkpoint has none). DINOv2 has no such layer there.
         head: the classifier that came with the weights, (N, F) -> (N, C), or None.
-        recipe: the name and the arguments with which timm builds the model again; empty if they are not known.
+        recipe: the name and the arguments with which timm can build the model again; empty if they are not known.
     """
 
     mean: Tensor
@@ -64,7 +66,7 @@ class Backbone(nn.Module):
 
         ``in_fp32``: the blocks that stay in fp32 whatever ``block_dtype`` is.
 
-        Raises ToastError for a model whose blocks cannot be removed one by one.
+        Raises ToastError for an unknown ``readout``, or a model whose blocks cannot be removed one by one.
         """
         super().__init__()
         if readout not in READOUTS:
@@ -74,7 +76,7 @@ class Backbone(nn.Module):
             )
         if getattr(vit, "rope_mixed", False):
             raise ToastError(
-                f"{label} has position embeddings of its own for every block, which a shortened model would mix up: such models cannot be used."
+                f"{label} has separate position embeddings for every block, which a shortened model would mix up: such models cannot be used."
             )
         self.vit, self.label, self.image_size, self.head = vit, label, image_size, head
         self.readout_kind, self.resize, self.recipe = readout, resize, dict(recipe or {})
@@ -105,17 +107,17 @@ class Backbone(nn.Module):
 
     @property
     def depth(self) -> int:
-        """L."""
+        """L, the number of blocks."""
         return len(self.vit.blocks)
 
     @property
     def width(self) -> int:
-        """D."""
+        """D, the width of a latent."""
         return self.vit.embed_dim
 
     @property
     def tokens(self) -> int:
-        """T, prefix tokens and patches."""
+        """T, the number of prefix tokens and patches."""
         return self.vit.num_prefix_tokens + self.vit.patch_embed.num_patches
 
     @property
@@ -125,7 +127,7 @@ class Backbone(nn.Module):
 
     @property
     def feature_width(self) -> int:
-        """F."""
+        """F, the width of a feature vector."""
         return self.vit.head_hidden_size
 
     @property
@@ -139,7 +141,7 @@ class Backbone(nn.Module):
         return (pixels.float() / 255 - self.mean) / self.std
 
     def stem(self, pixels: Tensor) -> tuple[Tensor, Extras]:
-        """uint8 (N, 3, H, W) -> X^(−1) (N, T, D), what enters block 0, and what all blocks take as well as the latent."""
+        """uint8 (N, 3, H, W) -> X^(−1) (N, T, D), which enters block 0, and what all blocks take as well as the latent."""
         return self.embed(self.normalise(pixels))
 
     def embed(self, images: Tensor) -> tuple[Tensor, Extras]:
@@ -160,9 +162,10 @@ class Backbone(nn.Module):
         return self.block_dtype == torch.bfloat16 and i not in self._in_fp32
 
     def fused_block(self, i: int) -> Callable[[Tensor, Extras, int | None], Tensor]:
-        """``block(i, latent, extras)[:, :rows]`` as a function of all three, (N, T, D) -> (N, rows, D), faster and equal up to rounding.
+        """``block(i, latent, extras)[:, :rows]`` as a function, (N, T, D) -> (N, rows, D).
 
-        It has its own copy of the weights. Blocks that are not timm's plain ``Block`` are computed as they are.
+        It is faster than ``block``, equal to it up to rounding, and has its own copy of the weights. Blocks that are not
+        timm's plain ``Block`` are computed as they are.
         """
         parts = _parts(self.vit.blocks[i])
         if parts is None:
@@ -193,7 +196,7 @@ class Backbone(nn.Module):
 
 
 def _parts(block: nn.Module) -> BlockParts | None:
-    """The parts of timm's pre-norm ``Block``; None for a block of another kind."""
+    """The parts of timm's pre-norm ``Block``; None for any other block."""
     if type(block) is not Block or type(block.attn) is not Attention or type(block.mlp) is not Mlp:
         return None
     attention, mlp = block.attn, block.mlp
@@ -212,7 +215,7 @@ def _parts(block: nn.Module) -> BlockParts | None:
 
 
 def _random_pooler(width: int) -> nn.Sequential:
-    """Dense and tanh, weights from N(0, 0.02²), the same in every run."""
+    """A dense layer and tanh, with weights from N(0, 0.02²), the same in every run."""
     dense = nn.Linear(width, width)
     with torch.no_grad():
         dense.weight.normal_(0, 0.02, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Models by name: built by timm, weights from a file, the hub or at random."""
+"""Models by name: built by timm, with weights from a file, from the hub or at random."""
 
 import importlib.resources
 import pickle
@@ -38,15 +38,16 @@ def load(
     preprocessing: str = "timm",
     paper_resize: int | None = None,
 ) -> Backbone:
-    """A timm vision transformer by ``name``, with weights from ``checkpoint``, else the hub, else (``pretrained=False``) random.
+    """A timm vision transformer by ``name``. Weights are those of ``checkpoint``, the hub, or random (``pretrained=False``).
 
-    Position embeddings are resized to ``image_size`` (default: the size of the model's own config). ``options`` go to
+    Position embeddings are resized to ``image_size`` (default: the size in the model's own config). ``options`` go to
     the constructor (``depth``, ``embed_dim``, …). A checkpoint is a safetensors file, or a torch file of plain tensors;
-    ``pkg://`` names one inside the package. ``readout`` is the Backbone's. With ``preprocessing="paper"`` a model that has a
-    ``paper_resize`` sees images whose short side was resized to that, and its position embeddings are resized without
-    antialiasing: the published preprocessing of DINOv2.
+    ``pkg://`` names one inside a package. ``readout`` is passed to ``Backbone``. With ``preprocessing="paper"``, a model
+    that has a ``paper_resize`` gets images whose short side is resized to that, and its position embeddings are resized
+    without antialiasing: the published preprocessing of DINOv2.
 
-    Raises ToastError for an unknown name, a model that is not a vision transformer, or weights that are missing or do not fit.
+    Raises ToastError for an unknown name, a model that is not a vision transformer, weights that are missing or do not
+    fit, and invalid settings.
     """
     _check_settings(preprocessing, image_size, options)
     resize = paper_resize if preprocessing == "paper" else None
@@ -71,7 +72,7 @@ def load(
 
 
 def _check_settings(preprocessing: object, image_size: object, options: object) -> None:
-    """Raises ToastError for a setting that cannot be used."""
+    """Check the settings. Raises ToastError for one that cannot be used."""
     if preprocessing not in PREPROCESSING:
         raise ToastError(f"model.preprocessing={preprocessing} is not known: use timm, or paper for the paper's own.")
     if image_size is not None and (type(image_size) is not int or image_size < 1):
@@ -94,7 +95,7 @@ def _take_head(vit: Vit) -> nn.Linear | None:
 def blank(name: object, arguments: Mapping[str, Any]) -> Vit:
     """timm's architecture ``name``, without a head, its weights still to be loaded; nothing is fetched.
 
-    Raises ToastError where timm knows no such vision transformer, and what timm raises for ``arguments`` that do not fit.
+    Raises ToastError if timm has no such vision transformer, and what timm raises for ``arguments`` that do not fit.
     """
     if not isinstance(name, str) or not timm.is_model(name):
         raise ToastError(
@@ -201,13 +202,16 @@ def _check_finite(vit: Vit, given: str) -> None:
 
 
 def checkpoint_path(checkpoint: str) -> Path:
-    """The file that ``model.checkpoint`` names; ``pkg://toast_cli/…`` is inside the installed package. Raises ToastError for an unknown package."""
+    """The file that ``model.checkpoint`` names; ``pkg://toast_cli/…`` is inside the installed package.
+
+    Raises ToastError for a package that is not installed.
+    """
     if checkpoint.startswith(_PACKAGE):
         package, _, inside = checkpoint.removeprefix(_PACKAGE).partition("/")
         try:
             return Path(str(importlib.resources.files(package))) / inside
         except (ModuleNotFoundError, ValueError, TypeError) as e:
             raise ToastError(
-                f"model.checkpoint={checkpoint} names no installed package: write pkg://<package>/<file>."
+                f"model.checkpoint={checkpoint} does not name an installed package: write pkg://<package>/<file>."
             ) from e
     return Path(checkpoint).expanduser()

@@ -1,7 +1,7 @@
 """A pre-norm transformer block in as few passes over memory as possible, for the tails of the walk.
 
-It holds the block's own weights, converted once: to the dtype it multiplies in, LayerScale multiplied into the projection
-before it, and on x86 in the layout that oneDNN multiplies fastest. The plain block beside it is the reference in tests.
+It holds the block's own weights, converted once: to the dtype it multiplies in, with LayerScale multiplied into the
+projection before it, and on x86 in the layout that oneDNN multiplies fastest. Tests compare it with the plain block.
 
 Shapes: N images, T tokens, D width, H heads of d dimensions.
 """
@@ -43,7 +43,7 @@ class Dense:
 
 
 def _packs(weight: Tensor) -> bool:
-    """Whether oneDNN's fused products are available. torch.compile calls them, but they are not part of torch's public interface."""
+    """Whether oneDNN's fused products are available. torch.compile calls them, but they are not public in torch."""
     return (
         weight.device.type == "cpu"
         and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
@@ -82,7 +82,7 @@ class FusedBlock:
         self.exact_gelu = isinstance(parts.activation, nn.GELU) and parts.activation.approximate == "none"
 
     def __call__(self, latent: Tensor, rows: int | None = None) -> Tensor:
-        """With ``rows`` the result is (N, rows, D): all tokens are attended to, but only the leading ones are computed further."""
+        """X^(i), or with ``rows`` its leading tokens (N, rows, D): all are attended to, only these are computed further."""
         x = self.parts.norm1(latent)
         mixed = self._attend(x) if rows is None else self._attend_from(x, rows)  # (N, rows or T, H·d)
         latent = self.proj.plus(mixed.to(self.dtype), latent[:, :rows])
@@ -98,8 +98,8 @@ class FusedBlock:
     def _attend_from(self, x: Tensor, rows: int) -> Tensor:
         """Attention from the leading ``rows`` tokens, without computing a key or value for each token.
 
-        A head's score is q·(W_k x + b_k) = (W_kᵀ q)·x + const, and the constant leaves the softmax as it is. Its value is
-        Σ a (W_v x + b_v) = W_v (Σ a x) + b_v. So both projections are moved from T tokens to ``rows`` of them.
+        A head's score is q·(W_k x + b_k) = (W_kᵀ q)·x + const, and the constant does not change the softmax. Its value is
+        Σ a (W_v x + b_v) = W_v (Σ a x) + b_v. So both projections are applied to ``rows`` tokens instead of T.
         """
         n, _, width = x.shape
         weights = self.parts.qkv.weight.view(3, self.parts.heads, -1, width)  # (3, H, d, D)

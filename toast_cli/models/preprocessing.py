@@ -1,4 +1,4 @@
-"""How an image becomes what a model takes, as the model's own data config says."""
+"""How an image becomes the input of a model, as the model's own data config says."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,10 +26,13 @@ def settings_of(vit: Vit, image_size: int, resize: int | None = None) -> dict[st
 
 
 def to_pixels(settings: Mapping[str, Any]) -> Transform:
-    """PIL image in RGB -> uint8 (3, H, W)."""
+    """A transform by ``settings``, PIL image in RGB -> uint8 (3, H, W)."""
     return create_transform(**{key: settings[key] for key in _GEOMETRY}, normalize=False)
 
 
 def to_input(settings: Mapping[str, Any]) -> Transform:
-    """PIL image in RGB -> normalised float (3, H, W). Raises KeyError, TypeError, ValueError or AttributeError for settings that are none."""
+    """A transform by ``settings``, PIL image in RGB -> normalised float (3, H, W).
+
+    Raises KeyError, TypeError, ValueError or AttributeError for invalid settings.
+    """
     return create_transform(**{key: settings[key] for key in _SETTINGS})

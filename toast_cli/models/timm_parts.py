@@ -29,16 +29,16 @@ def with_blocks(vit: Vit, operations: Sequence[nn.Module]) -> Vit:
 
 
 def attach_head(vit: Vit, head: nn.Module, classes: int) -> None:
-    """Make ``head`` (N, F) -> (N, C) the model's classifier. If the model has two heads, each is a copy, and their mean is ``head``."""
+    """Make ``head`` (N, F) -> (N, C) the model's classifier. Of two heads each becomes a copy, so their mean is ``head``."""
     vit.head, vit.num_classes = head, classes  # type: ignore[assignment]  # timm's own is a Linear
     if hasattr(vit, "head_dist"):
         vit.head_dist = copy.deepcopy(head)
 
 
 def block_then_shift(block: nn.Module, shift: Tensor) -> nn.Module | None:
-    """A block that does what ``block`` and then x + ``shift`` (D,) do, through the bias of its last layer; None if it has no such bias.
+    """``block`` and then x + ``shift`` (D,) as one block, through the bias of its last layer; None if that cannot be done.
 
-    It shares all other weights with ``block``.
+    All other weights are shared with ``block``.
     """
     if not isinstance(block, Block | EvaBlock):
         return None
@@ -54,7 +54,7 @@ def block_then_shift(block: nn.Module, shift: Tensor) -> nn.Module | None:
 
 
 def stem_then_affine(vit: Vit, weight: Tensor, bias: Tensor) -> Vit | None:
-    """A model whose X^(−1) is X^(−1) W + b of ``vit``; None if the stem is not linear in the pixels.
+    """A model whose X^(−1) is ``vit``'s X^(−1) W + b; None if the stem is not linear in the pixels or cannot hold b.
 
     W maps the patch projection, the prefix tokens and the position embeddings; b is added once to every token, through the
     position embeddings if there are any. All other weights are shared with ``vit``.

@@ -1,4 +1,4 @@
-"""Second moments of a pair of latents: what every closed form, R² and CKA is computed from.
+"""Second moments of a pair of latents, from which every closed form, R² and CKA are computed.
 
 Tokens are rows: a latent X^(i) of N images and T tokens is n = N·T rows of width D.
 """
@@ -13,8 +13,8 @@ from torch import Tensor
 class PairMoments:
     """Sums over n tokens of a source x and a target y, both of width D, in float64.
 
-    ``dtype`` is that of the latents: what is below its rounding is noise, and maps are deployed in it. ``held_out`` are the
-    sums over images that were kept apart from these, for a translator that chooses a setting by them; None where there are none.
+    ``dtype`` is that of the latents: anything below its rounding is noise, and maps are deployed in it. ``held_out`` are the
+    sums over images kept apart from these, for a translator that chooses a setting by them; None if there are none.
     """
 
     count: int
@@ -28,12 +28,12 @@ class PairMoments:
 
     @classmethod
     def empty(cls, width: int) -> "PairMoments":
-        """The sums over no tokens, D = ``width``."""
+        """The sums over no tokens, for latents of width D = ``width``."""
         vector, matrix = (torch.zeros(shape, dtype=torch.float64) for shape in ((width,), (width, width)))
         return cls(0, vector, vector, matrix, matrix, matrix)
 
     def __add__(self, other: "PairMoments") -> "PairMoments":
-        """The sums over the tokens of both."""
+        """The sums over the tokens of both, without held-out ones."""
         sums = {name: getattr(self, name) + getattr(other, name) for name in ("sum_x", "sum_y", "xx", "xy", "yy")}
         return PairMoments(self.count + other.count, **sums, dtype=self.dtype)
 
@@ -70,7 +70,7 @@ class PairMoments:
         return (self.yy.trace() - 2 * (w * self.xy).sum() + (w * (self.xx @ w)).sum()).item()
 
     def r2(self, weight: Tensor) -> float:
-        """1 − Σ ‖y − x W‖² / Σ ‖y − mean y‖² for W (D, D), over all tokens and dimensions; negative if W is worse than a constant."""
+        """1 − Σ ‖y − x W‖² / Σ ‖y − mean y‖² for W (D, D), over all tokens and dimensions; below 0 if a constant is better."""
         return r2(self.residual(weight), self.variation)
 
     def cka(self) -> float:

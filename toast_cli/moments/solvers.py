@@ -12,12 +12,13 @@ SOLVERS = ("exact", "gelsy")
 
 
 def least_squares(xx: Tensor, xy: Tensor, dtype: torch.dtype) -> tuple[Tensor, int]:
-    """W (D, E) with xx W = xy, of smallest norm, and the rank that was used, for xx = XᵀX (D, D), xy = XᵀY (D, E) in float64.
+    """W (D, E) with xx W = xy, and the rank used, for xx = XᵀX (D, D) and xy = XᵀY (D, E) in float64.
 
     Columns of X are first scaled to unit length, W = S (S xx S)⁺ S xy with S = diag(xx)^(−1/2), so that a few massive
-    activations do not hide the rest. Then Cholesky; where its pivots show that X is rank-deficient to within the
-    rounding of ``dtype``, the precision X was computed in, an eigendecomposition that keeps the eigenvalues above
-    D·max(eps², eps_64)·λ_max. Smaller directions are rounding noise, which a map would amplify.
+    activations do not hide the rest; if there are several solutions, S⁻¹ W has the smallest norm. They are solved by
+    Cholesky or, if its pivots show that X is rank-deficient to within the rounding of ``dtype`` (the precision X was
+    computed in), by an eigendecomposition that keeps the eigenvalues above D·max(eps², eps_64)·λ_max. Smaller directions
+    are rounding noise, which a map would amplify.
     """
     scale = torch.where(xx.diagonal() > 0, xx.diagonal(), 1.0).rsqrt()  # (D,)
     correlation = scale[:, None] * xx * scale  # (D, D)
@@ -33,10 +34,10 @@ def least_squares(xx: Tensor, xy: Tensor, dtype: torch.dtype) -> tuple[Tensor, i
 
 
 def gelsy(moments: PairMoments) -> tuple[Tensor, int]:
-    """W (D, D) and its rank as LAPACK's ``gelsy`` gives them with the default cutoff of ``torch.linalg.lstsq``, eps · n rows.
+    """W (D, D) and its rank, as LAPACK's ``gelsy`` gives them at ``torch.linalg.lstsq``'s default cutoff, eps · max(n, D).
 
-    The routine sees the stacked tokens X only through XᵀX: it reduces X by a pivoted QR decomposition, stops where the
-    condition of the reduced part reaches 1/(eps·n), and solves there. So it is run here on a square root of XᵀX instead of X.
+    The result depends on the stacked tokens X only through XᵀX: the routine reduces X by pivoted QR, stops where the
+    condition number of the reduced part reaches 1/(eps·max(n, D)), and solves there. So it is run on a square root of XᵀX here.
     """
     values, vectors = torch.linalg.eigh(moments.xx)
     root = values.clamp(min=0).sqrt()  # (D,)
@@ -49,7 +50,7 @@ def gelsy(moments: PairMoments) -> tuple[Tensor, int]:
 
 
 def ridge(moments: PairMoments, strengths: list[float]) -> list[Tensor]:
-    """W (D, D) for each λ, (S xx S + λ n 1) S⁻¹ W = S xy on centred sums, S = 1/σ: one eigendecomposition serves all."""
+    """W (D, D) for each λ: (S xx S + λ n 1) S⁻¹ W = S xy on centred sums, S = 1/σ. One eigendecomposition serves all."""
     centred = moments.centred()
     variance = centred.xx.diagonal() / moments.count
     scale = torch.where(variance > 0, variance, 1.0).rsqrt()  # (D,)

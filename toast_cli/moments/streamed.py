@@ -2,10 +2,10 @@
 
 Tokens are rows: a latent X^(i) of N images and T tokens is n = N·T rows of width D.
 
-Products are taken batch by batch in the precision of the latents, and added up in float64. The variances of a latent's
-directions span nine orders of magnitude after early blocks, more than fp32 products resolve. There, rows are first moved
-to a basis in which they are close to white, z = (x − μ) A, with μ and A from a part of the first batch; any invertible A
-is right, and this one keeps rounding small beside every direction. Sums are moved back in float64.
+Products are taken batch by batch in the precision of the latents, and added up in float64. After early blocks, the
+variances of a latent's directions span nine orders of magnitude, more than fp32 products can resolve. There, rows are
+first moved to a basis in which they are close to white, z = (x − μ) A, with μ and A from a part of the first batch. Any
+invertible A is right; this one keeps rounding errors small compared with every direction. Sums are moved back in float64.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,8 +19,8 @@ from toast_cli.moments.pair import PairMoments
 
 Layer = Any  # the key of a latent: i for X^(i), or anything else hashable
 ROWS_FOR_A_BASIS = 4  # times D
-# Share of a dimension's variance that the dimensions before it leave unexplained, below which rows are whitened: at 1e-3
-# fp32 products move maps by some 1e-5, and the move grows with its inverse.
+# Rows are whitened if, for some dimension, the dimensions before it leave less than this share of its variance unexplained:
+# at 1e-3, fp32 products change maps by about 1e-5, and the change grows with the inverse of the share.
 _UNEXPLAINED = 1e-3
 
 
@@ -32,12 +32,12 @@ class _Basis:
     """
 
     mean: Tensor  # (D,), in the precision of the latents or in float64
-    into: Tensor | None  # A (D, D), likewise
+    into: Tensor | None  # A (D, D), in the same precision
     back: Tensor | None  # A⁻¹ (D, D), float64, on the CPU
 
     @classmethod
     def of(cls, rows: Tensor) -> "_Basis":
-        """From rows (N, D): A = S R⁻¹ for their correlations S C S = RᵀR, lifted by the rounding of the rows."""
+        """The basis for rows (N, D): A = S R⁻¹ for their correlations S C S = RᵀR, with a lift by the rounding of the rows."""
         width = rows.shape[1]
         x = _on_cpu(rows[:: max(len(rows) // (ROWS_FOR_A_BASIS * width), 1)]).double()
         if len(x) < ROWS_FOR_A_BASIS * width:
@@ -63,7 +63,7 @@ class _Basis:
 class Moments:
     """Sums for the given pairs of layers, added up batch by batch in float64.
 
-    Memory is one D × D matrix for each pair and four at most for each layer, whatever the number of images.
+    Memory is one D × D matrix for each pair and at most four for each layer, whatever the number of images.
     """
 
     def __init__(self, pairs: Iterable[tuple[Layer, Layer]]) -> None:
@@ -74,10 +74,13 @@ class Moments:
         self._basis: dict[Layer, _Basis] = {}
         self._total: dict[Layer, Tensor] = {}  # layer -> Σ z (D,)
         self._product: dict[tuple[Layer, Layer], Tensor] = {}  # (layer, layer) -> Σ zᵀz (D, D)
-        self._square: dict[Layer, Tensor] = {}  # layer -> Σ xᵀx (D, D), kept once it was computed
+        self._square: dict[Layer, Tensor] = {}  # layer -> Σ xᵀx (D, D), kept once computed
 
     def choose_bases(self, latents: Mapping[Layer, Tensor]) -> None:
-        """Choose the bases from the latents (N, T, D) of a first batch, without adding it. Raises FloatingPointError for values that are not finite."""
+        """Choose the bases from the latents (N, T, D) of a first batch, without adding it.
+
+        Raises FloatingPointError for values that are not finite.
+        """
         for layer in self.layers:
             if not torch.isfinite(latents[layer].sum()):
                 raise FloatingPointError(f"the latents after block {layer}")

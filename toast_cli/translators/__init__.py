@@ -1,4 +1,4 @@
-"""Maps in the place of blocks: X^(e) ≈ T(X^(s)), fitted in closed form from moments or trained on latents."""
+"""Maps that take the place of blocks: X^(e) ≈ T(X^(s)), fitted in closed form from moments or trained on latents."""
 
 from toast_cli.translators.base import BaseTranslator, Translator
 from toast_cli.translators.closed_form import Affine, Identity, Linear, LowRank, Orthogonal, Ridge, Shift

@@ -1,7 +1,7 @@
 """What every translator X^(e) ≈ T(X^(s)) has in common, and the contract of those in closed form.
 
 There are two contracts. A ``Translator`` is fitted in closed form, ``fit(moments) -> self``; a ``TrainedTranslator``
-(trained.py) is fitted by gradient steps on latents. Both follow scikit-learn's habits: the constructor only stores its
+(trained.py) is fitted by gradient steps on latents. Both follow scikit-learn's conventions: the constructor only stores its
 arguments, ``fit`` sets every learned name, and each learned name ends in ``_``.
 
 Shapes: D width; x is a row of X^(s), y of X^(e); sums Σ are over the tokens of the fit images.
@@ -19,7 +19,7 @@ TOKEN_GROUPS = ("shared", "split", "per_position")
 
 
 def check_tokens(kind: object) -> None:
-    """Raises ToastError unless ``kind`` is a known way to share maps among tokens."""
+    """Check that ``kind`` is a known way to share maps among tokens. Raises ToastError if it is not."""
     if kind not in TOKEN_GROUPS:
         raise ToastError(
             f"translator.tokens={kind} is not known{did_you_mean(kind, TOKEN_GROUPS)}: use shared (one map for all tokens), split (one for "
@@ -28,26 +28,28 @@ def check_tokens(kind: object) -> None:
 
 
 class FittedMap(Protocol):
-    """A map after its fit: a fitted translator, or several of them, one for each group of tokens."""
+    """A fitted map: a fitted translator, or several, one for each group of tokens."""
 
     error_: float
     r2_: float
     rank_: int
 
     def to_module(self) -> nn.Module:
-        """The map as a deployed model holds it, (…, D) -> (…, D)."""
+        """The map as a module of a deployed model, (…, D) -> (…, D)."""
 
     def learned(self) -> dict[str, Any]:
-        """Everything that the fit has set: tensors and plain numbers by name."""
+        """Everything that the fit has learned: tensors and plain numbers by name."""
 
 
 class BaseTranslator:
-    """Base of all translators. ``tokens`` says which tokens share a map, see by_token.py; ``solver`` how the map is found.
+    """Base of all translators. ``tokens`` says which tokens share a map (see by_token.py), ``solver`` how the map is found.
+
+    Raises ToastError for an unknown ``tokens``.
 
     Learned:
         error_: Σ ‖y − T(x)‖².
         r2_: share of the target's variation that the map explains, see ``PairMoments.r2``.
-        rank_: number of directions of the source that the map uses; D where nothing had to be cut off.
+        rank_: number of directions of the source that the map uses; D if none had to be cut off.
     """
 
     name: str
@@ -62,24 +64,24 @@ class BaseTranslator:
         self.tokens = tokens
 
     def scored(self, error: float, variation: float, rank: int) -> Self:
-        """Keep the error Σ ‖y − T(x)‖², its share of the target's ``variation`` as R², and the rank."""
+        """Keep the error Σ ‖y − T(x)‖², R² from it and the target's ``variation``, and the rank; returns the translator."""
         self.error_, self.r2_, self.rank_ = error, r2(error, variation), rank
         return self
 
     def to_module(self) -> nn.Module:
-        """The map as a deployed model holds it, (…, D) -> (…, D)."""
+        """The map as a module of a deployed model, (…, D) -> (…, D)."""
         raise NotImplementedError
 
     def example(self, width: int) -> nn.Module:
-        """A map of width D = ``width`` whose numbers mean nothing: for its size and its time."""
+        """A map of width D = ``width`` with meaningless weights, for measuring its size and its time."""
         raise NotImplementedError
 
     def learned(self) -> dict[str, Any]:
-        """Everything that ``fit`` has set: tensors and plain numbers by name."""
+        """Everything that ``fit`` has learned: tensors and plain numbers by name."""
         return {name: value for name, value in vars(self).items() if name.endswith("_")}
 
     def restore(self, learned: dict[str, Any]) -> Self:
-        """The inverse of ``learned``."""
+        """Set what ``learned()`` has returned; returns the translator."""
         vars(self).update(learned)
         return self
 
@@ -87,7 +89,7 @@ class BaseTranslator:
 class Translator(BaseTranslator):
     """A translator in closed form. A new one is a subclass with a ``name``, ``fit`` and ``to_module``, and one YAML file.
 
-    One with ``held_out`` above 0 asks for that share of the fit images to be kept apart: it finds their sums in
+    A translator with ``held_out`` above 0 asks for that share of the fit images to be kept apart; their sums are in
     ``moments.held_out``.
     """
 
@@ -98,6 +100,6 @@ class Translator(BaseTranslator):
         raise NotImplementedError
 
     def example(self, width: int) -> nn.Module:
-        """Fitted to latents whose dimensions are uncorrelated: (…, D) -> (…, D)."""
+        """The map fitted to latents whose dimensions are uncorrelated, (…, D) -> (…, D)."""
         zero, one = torch.zeros(width, dtype=torch.float64), torch.eye(width, dtype=torch.float64)
         return self.fit(PairMoments(width, zero, zero, one, one, one)).to_module()

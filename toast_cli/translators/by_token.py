@@ -1,4 +1,4 @@
-"""Which tokens share a map: all of them, prefix tokens and patches apart, or each position on its own."""
+"""Which tokens share a map: all of them, prefix tokens and patches separately, or each position on its own."""
 
 import copy
 from collections.abc import Sequence
@@ -13,7 +13,10 @@ from toast_cli.translators.base import BaseTranslator, FittedMap, check_tokens
 
 
 def groups_of(kind: str, prefix: int, tokens: int) -> list[slice]:
-    """The groups of the T ``tokens``, of which ``prefix`` (class and register tokens) come before the patches."""
+    """The groups of the T ``tokens``, the first ``prefix`` of which are class and register tokens.
+
+    Raises ToastError for an unknown ``kind``.
+    """
     check_tokens(kind)
     if kind == "per_position":
         return [slice(i, i + 1) for i in range(tokens)]
@@ -37,7 +40,7 @@ class ByToken:
         return ByPosition([part.to_module() for part in self.parts_], self.groups)
 
     def learned(self) -> dict[str, Any]:
-        """Everything that the fits have set, that of part ``i`` under ``i/<name>``."""
+        """Everything that the fits have learned, with that of part ``i`` under ``i/<name>``."""
         own = {name: getattr(self, name) for name in ("error_", "r2_", "rank_")}
         return own | {
             f"{i}/{name}": value for i, part in enumerate(self.parts_) for name, value in part.learned().items()
@@ -45,13 +48,13 @@ class ByToken:
 
 
 def joined(parts: Sequence[FittedMap], groups: Sequence[slice], variation: float) -> ByToken:
-    """One map of the fitted ``parts``, one for each of the ``groups``; ``variation`` is the target's over all tokens together."""
+    """One map of the fitted ``parts``, one for each of the ``groups``; ``variation`` is the target's over all tokens."""
     error = sum(part.error_ for part in parts)
     return ByToken(list(parts), groups, error, r2(error, variation), min(part.rank_ for part in parts))
 
 
 def restored(translator: BaseTranslator, groups: Sequence[slice], learned: dict[str, Any]) -> FittedMap:
-    """The fitted map whose ``learned()`` this is: a copy of ``translator``, or one for each of the ``groups``."""
+    """The fitted map whose ``learned()`` is given: a copy of ``translator``, or one for each of the ``groups``."""
     if len(groups) == 1:
         return copy.deepcopy(translator).restore(learned)
     inside: list[dict[str, Any]] = [{} for _ in groups]
@@ -66,7 +69,7 @@ def restored(translator: BaseTranslator, groups: Sequence[slice], learned: dict[
 
 
 def example(translator: BaseTranslator, width: int, prefix: int, tokens: int) -> nn.Module:
-    """A map as ``translator`` gives it for a model of this shape, (N, T, D) -> (N, T, D), whose numbers mean nothing."""
+    """A map of ``translator``'s kind for a model of this shape, (N, T, D) -> (N, T, D), with meaningless weights."""
     groups = groups_of(translator.tokens, prefix, tokens)
     parts = [copy.deepcopy(translator).example(width) for _ in groups]
     return parts[0] if len(groups) == 1 else ByPosition(parts, groups)

@@ -1,4 +1,4 @@
-"""The translators whose closed form comes from moments, one class each.
+"""The translators that are fitted in closed form from moments, one class each.
 
 Shapes: D width; x is a row of X^(s), y of X^(e); sums Σ are over the tokens of the fit images.
 """
@@ -53,7 +53,8 @@ class Shift(Translator):
 class Linear(Translator):
     """T(x) = x W, W = argmin Σ ‖y − x W‖²; no bias.
 
-    ``solver="gelsy"`` is what ``torch.linalg.lstsq`` computes on CPUs by default, see ``gelsy``.
+    ``solver="gelsy"`` gives what ``torch.linalg.lstsq`` computes on CPUs by default, see ``gelsy``. Raises ToastError for an
+    unknown solver.
 
     Learned:
         weight_: W (D, D), in the precision of the latents.
@@ -112,8 +113,9 @@ class Affine(Translator):
 class Ridge(Affine):
     """T(x) = x W + b, W = argmin Σ ‖y − x W − b‖² + λ n Σ_d σ_d² ‖W_d‖², σ_d the standard deviation of dimension d of x.
 
-    The penalty is on standardised dimensions, so that a few massive activations do not set its scale. λ is the one of
-    ``strengths`` with the least error on the held-out fit images, or the first if none are held out; W then comes from all fit images.
+    The penalty is on standardised dimensions, so that a few massive activations do not set its scale. λ is the one in
+    ``strengths`` with the smallest error on the held-out fit images, or the first if none are held out; W is then fitted to
+    all fit images. Raises ToastError for ``strengths`` that are not a list of numbers above 0.
 
     Learned:
         weight_: W (D, D). bias_: b (D,). strength_: λ.
@@ -168,11 +170,13 @@ class Orthogonal(Translator):
 class LowRank(Translator):
     """T(x) = x A B + b with A (D, k), B (k, D): least squares among maps of rank k (reduced-rank regression, Izenman, 1975).
 
-    W B'ᵀ B', W being the affine map's and the rows of B' (k, D) the leading principal directions of its predictions: the
-    best map of its rank, unlike W with its smallest singular values cut off.
+    The product A B is W B'ᵀ B', where W is the affine map's and the rows of B' (k, D) are the leading principal directions
+    of its predictions. It is the best map of its rank, unlike W with its smallest singular values cut off.
 
     Args:
-        rank: k from 1 to D, or a share of the predictions' variance below 1 that the fewest directions must hold.
+        rank: k from 1 to D, or a share below 1 of the predictions' variance, which the fewest directions possible hold.
+
+    Raises ToastError for any other ``rank``.
 
     Learned:
         down_: A (D, k). up_: B (k, D). bias_: b (D,).

@@ -1,4 +1,4 @@
-"""A translator by its name, set as its file in conf/translator says."""
+"""A translator by name, with the settings of its file in conf/translator."""
 
 from typing import Any
 
@@ -16,7 +16,10 @@ _KINDS: dict[str, type[BaseTranslator]] = {
 
 
 def by_name(name: str, **settings: Any) -> BaseTranslator:
-    """The translator that ``translator=<name>`` chooses, with ``settings`` in the place of its file's. Raises ToastError for an unknown name."""
+    """The translator that ``translator=<name>`` chooses, with ``settings`` replacing those of its file.
+
+    Raises ToastError for an unknown name.
+    """
     known = options("translator", [CONF])
     if name not in known:
         raise ToastError(f"translator={name} is not known{did_you_mean(name, known)}: use one of {', '.join(known)}.")

@@ -1,4 +1,4 @@
-"""Fitted translators on disk: one safetensors file a run."""
+"""Fitted translators on disk: one safetensors file for each run."""
 
 import json
 from collections.abc import Callable, Container, Mapping
@@ -25,7 +25,7 @@ def save(path: Path, fitted: Mapping[Map, FittedMap]) -> None:
 def load(
     path: Path, restore: Callable[[Map, dict[str, Any]], FittedMap], wanted: Container[Map] | None = None
 ) -> dict[Map, FittedMap]:
-    """The inverse of ``save``, for all maps or those ``wanted``; ``restore`` makes a fitted map of what it has learned."""
+    """The inverse of ``save``, for all maps or those ``wanted``; ``restore`` makes a fitted map from what it has learned."""
     maps: dict[Map, dict[str, Any]] = {}
     with safe_open(path, framework="pt") as file:
         numbers = json.loads(file.metadata()["learned"])

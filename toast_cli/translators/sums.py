@@ -1,6 +1,6 @@
 """From batches of latents to fitted maps in closed form: what ``toast run`` and ``toast_cli.compress`` share.
 
-Moments are kept for each group of tokens, and images that a translator wants held out are added up apart from the others.
+Moments are kept for each group of tokens, and images that a translator wants held out are added up separately.
 """
 
 import copy
@@ -21,11 +21,11 @@ from toast_cli.translators.by_token import joined
 Latents = Mapping[Layer, Tensor]  # (N, T, D) each
 Parts = list[
     tuple[PairMoments, PairMoments]
-]  # of each group of tokens: the sums over images kept and over those held out
+]  # for each group of tokens: the sums over images kept and over those held out
 
 
 def held_apart(numbers: np.ndarray, share: float) -> np.ndarray:
-    """Which of the images with these ``numbers`` (N,) are held out: one in 1 / ``share``, evenly spread."""
+    """Which of the images with these ``numbers`` (N,) are held out, as booleans (N,): one in 1 / ``share``, evenly spread."""
     return np.floor((numbers + 1) * share) > np.floor(numbers * share)
 
 
@@ -38,11 +38,17 @@ class Sums:
         self.moments = [(Moments(pairs), Moments(pairs)) for _ in groups]  # kept, held out
 
     def update(self, images: np.ndarray, latents: Latents) -> None:
-        """Add the latents (N, T, D) of the images with these numbers (N,). Raises FloatingPointError for values that are not finite."""
+        """Add the latents (N, T, D) of the images with these numbers (N,).
+
+        Raises FloatingPointError for values that are not finite.
+        """
         self._each(images, latents, Moments.update)
 
     def choose_bases(self, images: np.ndarray, latents: Latents) -> None:
-        """Choose the bases that products are taken in from a first batch, (N, T, D) each, without adding it."""
+        """Choose the bases for products from the latents (N, T, D) of a first batch of images (N,), without adding it.
+
+        Raises FloatingPointError for values that are not finite.
+        """
         self._each(images, latents, Moments.choose_bases)
 
     def _each(self, images: np.ndarray, latents: Latents, use: Callable[[Moments, Latents], None]) -> None:
@@ -55,7 +61,7 @@ class Sums:
                 use(moments[kind], {layer: latents[layer][chosen][:, group] for layer in moments[kind].layers})
 
     def of(self, source: Layer, target: Layer, width: int) -> Parts:
-        """The sums of X^(source) and X^(target), both of ``width`` D."""
+        """The sums of X^(source) and X^(target), both of width D = ``width``."""
         return [
             (_pair(kept, source, target, width), _pair(held_out, source, target, width))
             for kept, held_out in self.moments
@@ -76,7 +82,7 @@ def fit_parts(translator: Translator, parts: Parts, groups: Sequence[slice]) -> 
 
 
 def _for(translator: Translator, kept: PairMoments, held_out: PairMoments) -> PairMoments:
-    """The sums over the images kept with those held out beside them, or over all for a translator that holds none out."""
+    """The sums over the images kept, with those held out as ``held_out``; over all images if ``translator`` needs none."""
     if not held_out.count or not kept.count:
         return kept if kept.count else held_out
     return replace(kept, held_out=held_out) if translator.held_out else kept + held_out

@@ -1,7 +1,7 @@
 """Translators without a closed form: small networks trained on the latents of the fit images.
 
-The latents are on disk and are read chunk by chunk. Each step of Adam uses all tokens (full batch), adding up the gradients of
-the chunks, so that memory does not grow with the number of images.
+The latents are on disk and are read chunk by chunk. Each step of Adam uses all tokens (full batch), adding up the gradients
+of the chunks, so that memory does not grow with the number of images.
 """
 
 from collections.abc import Callable, Iterator
@@ -59,6 +59,8 @@ class LatentFile:
 class TrainedTranslator(BaseTranslator):
     """T(x) = net(x), net = argmin of the mean of (y − net(x))² by ``steps`` full-batch steps of Adam at ``learning_rate``.
 
+    Raises ToastError for invalid settings.
+
     Learned:
         net_: the weights of the network by name. width_: D.
     """
@@ -83,7 +85,7 @@ class TrainedTranslator(BaseTranslator):
         raise NotImplementedError
 
     def fit(self, x: LatentFile, y: LatentFile, advance: Advance = lambda images: None) -> Self:
-        """Train the network to give ``y`` (N, T, D) from ``x`` (N, T, D); ``advance`` is called with N after every step."""
+        """Train the network to predict ``y`` (N, T, D) from ``x`` (N, T, D); ``advance`` is called with N after every step."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             net = self.network(x.width).to(x.device)
@@ -130,7 +132,7 @@ class Mlp(TrainedTranslator):
 
 
 class DeepMlp(TrainedTranslator):
-    """LayerNorm, h + Linear(SiLU(Linear(h))), LayerNorm; D wide throughout."""
+    """LayerNorm, h + Linear(SiLU(Linear(h))), LayerNorm; width D throughout."""
 
     name = "deep_mlp"
 
