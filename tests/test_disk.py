@@ -66,10 +66,8 @@ def test_features_that_were_cut_off_are_encoded_again(undisturbed: bytes, toast,
     assert (tmp_path / "here" / "results.csv").read_bytes() == undisturbed
 
 
-@pytest.mark.parametrize(
-    "content",
-    ["", pytest.param("model,data\n", marks=pytest.mark.slow), pytest.param("model,da", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("content", ["", "model,data\n", "model,da"])
 def test_a_table_of_another_version_is_refused(toast, tmp_path: Path, content: str):
     words = ["run", *SMALL, "hydra.run.dir=here"]
     assert toast(*words)[0] == 0

@@ -17,8 +17,6 @@ from toast_cli.runs.predictions import add, read
 from toast_cli.runs.results import read_csv, write_csv
 from toast_cli.runs.rows import Row
 
-pytestmark = pytest.mark.xdist_group("runs")  # one process makes them
-
 
 def merged(root: Path) -> list[Finding]:
     return findings_of([CompleteRun.read(path) for path in find([root], "results.csv")[0]])

@@ -1,12 +1,8 @@
 """The predictions that a run keeps."""
 
-import pytest
-
 from toast_cli.runs.predictions import read
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row
-
-pytestmark = pytest.mark.xdist_group("runs")  # one process makes them
 
 
 def test_kept_predictions_are_those_of_the_rows(runs):

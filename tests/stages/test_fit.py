@@ -50,6 +50,7 @@ def test_summary_and_table_tell_the_numbers_apart(toast, tmp_path):
     assert " fit " in out
 
 
+@pytest.mark.slow
 def test_maps_are_fitted_on_another_data_set(toast, tmp_path):
     for words in (["hydra.run.dir=own"], ["fit_data=digits_inverted", "hydra.run.dir=other"]):
         assert toast("run", *SMALL, *words)[0] == 0

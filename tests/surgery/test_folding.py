@@ -62,7 +62,7 @@ def test_a_shift_stays_where_nothing_can_take_it():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", ["linear", "affine", "shift"])
+@pytest.mark.parametrize("kind", ["linear", pytest.param("affine", marks=pytest.mark.slow), "shift"])
 def test_a_map_behind_the_stem_costs_nothing_and_changes_nothing(family: str, kind: str):
     name, options = FAMILIES[family]
     backbone, images = tiny(name, **options), pixels()

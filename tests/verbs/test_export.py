@@ -9,14 +9,12 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from timm.data import create_transform
 
-from tests.verbs.conftest import PLAN, SMALL, picture, tested_images
+from tests.verbs.conftest import PLAN, SMALL, digits_tested_on, picture
 from toast_cli import load
 from toast_cli.runs import predictions
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row, Tuned
 from toast_cli.verbs import export as export_module
-
-pytestmark = pytest.mark.xdist_group("finished")  # one process makes the runs
 
 
 @pytest.mark.parametrize(
@@ -31,23 +29,23 @@ pytestmark = pytest.mark.xdist_group("finished")  # one process makes the runs
     ],
 )
 def test_an_export_says_what_the_run_said(finished, toast, tmp_path, run: str, words: list[str], position: int):
-    status, out, err = toast("export", str(finished / run), *words, "out=here/it")
+    status, out, err = toast("export", str(finished(run)), *words, "out=here/it")
     assert status == 0
     assert out.strip() == "here/it"
     assert "largest difference 0.0e+00" in err
     model, recipe = load(tmp_path / "here" / "it"), json.loads((tmp_path / "here" / "it" / "recipe.json").read_text())
     keys = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
     transform = create_transform(**{key: model.pretrained_cfg[key] for key in keys})
-    images = tested_images()
+    images = digits_tested_on()
     seed = int(next((word[5:] for word in words if word.startswith("seed=")), 0))
     with torch.inference_mode():
         pixels = torch.stack([transform(picture(images, i)) for i in range(len(images))])
         named = model(pixels).argmax(1).numpy()
-    stored = predictions.read(finished / run / "predictions.safetensors").by_seed[seed][position]
+    stored = predictions.read(finished(run) / "predictions.safetensors").by_seed[seed][position]
     assert (named != stored).sum() <= 1, "training fewer plans together rounds otherwise"
     assert recipe["row"] == vars(
         next(
-            r for r in read_csv(finished / run / "results.csv", Row)[::-1] if (r.plan, r.seed) == (recipe["plan"], seed)
+            r for r in read_csv(finished(run) / "results.csv", Row)[::-1] if (r.plan, r.seed) == (recipe["plan"], seed)
         )
     )
     assert recipe["pretrained_cfg"]["label_names"] == list(map(str, range(10)))
@@ -57,7 +55,7 @@ def test_an_export_says_what_the_run_said(finished, toast, tmp_path, run: str, w
 
 
 def test_a_shift_is_gone_from_the_file(finished, toast, tmp_path):
-    assert toast("export", str(finished / "mlp"), "out=it")[0] == 0
+    assert toast("export", str(finished("mlp")), "out=it")[0] == 0
     recipe = json.loads((tmp_path / "it" / "recipe.json").read_text())
     assert recipe["blocks"] == [*range(5), *range(7, 12)]
 
@@ -67,19 +65,19 @@ def test_what_a_killed_export_left_is_removed(finished, toast, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / ".lock").touch()
     with FileLock(tmp_path / ".export-alive" / ".lock"):
-        assert toast("export", str(finished / "plain"), "plan=4-6", "out=it")[0] == 0
+        assert toast("export", str(finished("plain")), "plan=4-6", "out=it")[0] == 0
     assert {path.name for path in tmp_path.iterdir()} == {"it", ".export-alive"}
 
 
 def test_a_fine_tuned_model_is_the_tuned_one(finished, toast, tmp_path):
-    assert toast("export", str(finished / "tuned"), "out=it")[0] == 0
-    row = read_csv(finished / "tuned" / "finetune.csv", Tuned)[0]
+    assert toast("export", str(finished("tuned")), "out=it")[0] == 0
+    row = read_csv(finished("tuned") / "finetune.csv", Tuned)[0]
     recipe = json.loads((tmp_path / "it" / "recipe.json").read_text())
     assert recipe["fine_tuned"]
     assert recipe["row"]["accuracy_after"] == row.accuracy_after
     weights, tuned = (
         load_file(tmp_path / "it" / "model.safetensors"),
-        load_file(finished / "tuned" / "model-seed0.safetensors"),
+        load_file(finished("tuned") / "model-seed0.safetensors"),
     )
     assert all(
         torch.equal(value, tuned[key if key.startswith("head.") else f"vit.{key}"]) for key, value in weights.items()
@@ -100,7 +98,7 @@ def test_every_form_reads_back(finished, toast, tmp_path, words: list[str]):
     if "format=onnx" in words:
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
-    status, out, err = toast("export", str(finished / "plain"), "plan=4-6", *words)
+    status, out, err = toast("export", str(finished("plain")), "plan=4-6", *words)
     assert status == 0, err
     assert "read back: largest difference" in err
     recipe = json.loads((tmp_path / out.strip() / "recipe.json").read_text())
@@ -112,7 +110,7 @@ def test_every_form_reads_back(finished, toast, tmp_path, words: list[str]):
 
 def test_a_mismatch_leaves_nothing(finished, toast, tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "_TOLERANCES", {"fp16": 0.0})
-    status, _, err = toast("export", str(finished / "plain"), "plan=4-6", "dtype=fp16", "out=here/it")
+    status, _, err = toast("export", str(finished("plain")), "plan=4-6", "dtype=fp16", "out=here/it")
     assert status == 1
     assert "does not do what the model does" in err
     assert not list((tmp_path / "here").iterdir())
@@ -133,7 +131,7 @@ def test_a_mismatch_leaves_nothing(finished, toast, tmp_path, monkeypatch):
     ],
 )
 def test_what_cannot_be_exported_is_a_sentence(finished, toast, words: list[str], sentence: str):
-    status, _, err = toast("export", *(word.format(plain=finished / "plain") for word in words))
+    status, _, err = toast("export", *(word.format(plain=finished("plain")) for word in words))
     assert status == 1
     assert sentence in err
 
@@ -145,5 +143,5 @@ def test_nearest_neighbours_have_no_head(finished, toast):
     assert toast("export", "knn", "head=none")[0] == 0
 
 
-def test_the_tested_images_are_in_stored_order():
-    assert np.array_equal(np.sort(tested_images().indices), tested_images().indices)
+def test_the_digits_tested_on_are_in_stored_order():
+    assert np.array_equal(np.sort(digits_tested_on().indices), digits_tested_on().indices)

@@ -2,25 +2,24 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.verbs.conftest import picture, tested_images
+from tests.verbs.conftest import digits_tested_on, picture
 from toast_cli import cli
 from toast_cli.runs import predictions
 
-pytestmark = pytest.mark.xdist_group("finished")  # one process makes the runs
-
 
 @pytest.fixture(scope="module")
-def made(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(finished: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export, and five pictures of the digits that its run was tested on."""
     root = tmp_path_factory.mktemp("made")
-    cli.main(["export", str(finished / "plain"), "plan=4-6", f"out={root / 'it'}"])
+    cli.main(["export", str(finished("plain")), "plan=4-6", f"out={root / 'it'}"])
     (root / "pictures").mkdir()
-    images = tested_images()
+    images = digits_tested_on()
     for i in range(5):
         picture(images, i).save(root / "pictures" / f"{i}.png")
     return root
@@ -37,7 +36,7 @@ def test_files_are_given_the_classes_that_the_run_predicted(finished, exported, 
     status, out, err = toast("predict", "it", "pictures", "--top", "2")
     assert status == 0
     lines = [line for line in out.splitlines() if ".png" in line]
-    stored = predictions.read(finished / "plain" / "predictions.safetensors").by_seed[0][2]
+    stored = predictions.read(finished("plain") / "predictions.safetensors").by_seed[0][2]
     assert [line.split("│")[2].split()[0] for line in lines] == [str(value) for value in stored[:5]]
     assert "bad.png cannot be decoded and is left out" in err
 

@@ -10,8 +10,6 @@ from tests.conftest import SMALL
 from toast_cli.report.findings import Finding
 from toast_cli.runs.results import read_csv
 
-pytestmark = pytest.mark.xdist_group("runs")  # one process makes them
-
 
 @pytest.mark.slow
 def test_everything_is_written_and_the_page_needs_nothing_else(runs, toast, tmp_path):

@@ -8,8 +8,6 @@ from toast_cli.runs.rows import Candidate, Found, Row
 from toast_cli.search import measured as survey
 from toast_cli.stages import encode as encode_stage
 
-pytestmark = pytest.mark.xdist_group("search")  # one process makes the search
-
 FEW = [
     "data.fit_images=60", "data.train_images=160", "data.test_images=60", "device=cpu",
     "search.blocks=3", "search.beam=3", "search.rounds=2",

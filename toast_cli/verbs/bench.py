@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 USAGE = "bench [key=value ...]"
 SUMMARY = "latency, throughput, peak memory of shortened models"
 HELP = Help(
-    "latency (one image), throughput (each model's best batch) and peak memory of a model and its shortened versions.",
+    "latency (one image), throughput (at the original's best batch size) and peak memory of a model and its shortened versions.",
     """\
 toast bench                                            the embedded model without its last two blocks
 toast bench model=dinov2_s spans=[9-11,7-11]           a model from the hub, two plans
