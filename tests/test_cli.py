@@ -29,6 +29,18 @@ def test_answers_at_once_and_without_torch():
     assert best < 0.5
 
 
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["list"], ["status", "outputs"]], ids=" ".join)
+def test_nothing_heavy_is_imported(words: list[str], tmp_path: Path):
+    (tmp_path / "outputs" / "run").mkdir(parents=True)
+    (tmp_path / "outputs" / "run" / "run.json").write_text('{"complete": true}')
+    code = (
+        f"import sys, toast_cli.cli as c\ntry: c.main({words})\nexcept SystemExit as e: assert not e.code\n"
+        "assert not {'torch', 'timm', 'pandas'} & set(sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_version_is_that_of_the_package(toast):
     assert toast("--version") == (0, f"toast {__version__}\n", "")
 

@@ -121,9 +121,9 @@ def test_python_names():
         "toast_cli.models": "load Backbone",
         "toast_cli.data": "load Data",
         "toast_cli.moments": "Moments PairMoments",
-        "toast_cli.translators": "Translator Identity Linear Affine Ridge Orthogonal LowRank Shift",
-        "toast_cli.probes": "Probe LinearProbe MlpProbe",
-        "toast_cli.surgery": "shorten",
+        "toast_cli.translators": "Translator Identity Linear Affine Ridge Orthogonal LowRank Shift Mlp DeepMlp TrainedTranslator",
+        "toast_cli.probes": "Probe LinearProbe MlpProbe KnnProbe LogisticProbe PretrainedHead",
+        "toast_cli.surgery": "shorten load",
         "toast_cli.layers": "MapBlock Residual Shift ByPosition",  # pickled models name these
     }.items():
         for name in names.split():

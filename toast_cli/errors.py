@@ -38,7 +38,7 @@ def require_group(given: object, key: str, known: Iterable[str]) -> dict[str, An
         )
     for name in known:
         if name not in given:
-            raise ToastError(f"{key}.{name} was removed: leave it in, since it has a default.")
+            raise ToastError(f"{key}.{name} is missing: do not remove it, since it has a default.")
     for name in given:
         if name not in known:
             raise ToastError(

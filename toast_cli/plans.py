@@ -18,7 +18,7 @@ STEM = -1
 _SPAN = re.compile(r"(stem|\d{1,9})-(\d{1,9})(?::(\w+))?", re.ASCII)
 
 
-class Shortened(Protocol):
+class PlanLike(Protocol):
     """A plan or a variant of one: the operations of a shortened model, where an int is a block, anything else a map."""
 
     def operations(self, depth: int) -> tuple[Any, ...]: ...

@@ -64,7 +64,7 @@ def _settings_sentence(error: Exception) -> str:
     if ours := re.match(r"ToastError raised while resolving interpolation: (.+)", text):
         return f"{ours[1]}."
     if removed := re.match(r"Key '(\w+)' is not in struct", text):
-        return f"{removed[1]} was removed: leave it in; toast run --help shows its default."
+        return f"{removed[1]} is missing: do not remove it; toast run --help shows its default."
     if launcher := re.search(r"Could not find 'hydra/launcher/(.+?)'", text):
         return (
             f"hydra/launcher={launcher[1]} is not available: joblib, submitit_local and submitit_slurm come with pip install "

@@ -21,7 +21,7 @@ SENTENCES = {
         "Could not override 'modle'. To append to your config use +modle=vit_s. See toast run --help for the "
         "settings and toast list for the options."
     ),
-    "run ~probe": "probe was removed: leave it in; toast run --help shows its default.",
+    "run ~probe": "probe is missing: do not remove it; toast run --help shows its default.",
     "run translator._target_=3": "translator._target_=3 is not a name: choose translator=<name>, see toast list, or give text as a name for yours.",
     "run readout=papr": (
         "readout=papr is not known (did you mean paper?): use model (its own pooling), or paper (a random dense "

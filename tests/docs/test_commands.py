@@ -21,6 +21,7 @@ import pyarrow as pa
 import pytest
 import safetensors.torch
 import timm
+import torch
 from PIL import Image
 
 from tests.docs.commands import PAGES, ROOT, Command, commands_of, inline_of
@@ -130,6 +131,15 @@ def test_commands_do_what_the_page_says(page: Path, stand_ins, toast, tmp_path: 
                 stopped.setattr(Job, "batches", _reached)
                 stopped.setattr("toast_cli.machine.timing.rounds", _reached)
                 check_reached(command, toast)
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        run_python(block)
+
+
+def run_python(block: str) -> None:
+    """With a few random images of the size that the block's model takes."""
+    small = "toast_cli.load" in block and "create_model" not in block  # the embedded model, as the page has exported it
+    images = torch.randn(4, 3, *((8, 8) if small else (224, 224)))
+    exec(compile(block, "page", "exec"), {"images": images})
 
 
 @pytest.mark.slow

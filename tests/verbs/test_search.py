@@ -15,7 +15,7 @@ FEW = [
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory, request):
+def found(tmp_path_factory):
     """A search that was not disturbed."""
     from toast_cli import cli
 

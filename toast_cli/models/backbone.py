@@ -17,7 +17,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, did_you_mean
-from toast_cli.models.fused import BlockParts, FusedBlock
+from toast_cli.models.fused import BlockLayers, FusedBlock
 from toast_cli.models.preprocessing import Transform, settings_of, to_pixels
 from toast_cli.models.timm_parts import Vit
 
@@ -34,8 +34,8 @@ class Backbone(nn.Module):
         label: its name in tables.
         blocks: L modules, each (N, T, D) -> (N, T, D).
         depth, width, image_size: L, D and the side of its square input in pixels.
-        block_dtype: what blocks multiply in. The residual stream stays in fp32, as do the stem, the first two blocks, the
-            translators and the readout: they cost little, and in bf16 they would add rounding noise to directions in
+        block_dtype: what blocks multiply in. The residual stream stays in fp32, as do the stem, the first two blocks of the
+            untouched model, the translators and the readout: they cost little, and in bf16 they would add rounding noise to directions in
             which early latents hardly vary, and a least-squares map would then amplify it.
         preprocessing: the settings of timm's data config that decide what the model sees of an image.
         transform: PIL image in RGB -> uint8 (3, H, W), as ``preprocessing`` says.
@@ -154,10 +154,10 @@ class Backbone(nn.Module):
 
     def block(self, i: int, latent: Tensor, extras: Extras) -> Tensor:
         """X^(i−1) (N, T, D) -> X^(i) (N, T, D), by timm's own code."""
-        with torch.autocast(latent.device.type, torch.bfloat16, enabled=self.rounds(i)):
+        with torch.autocast(latent.device.type, torch.bfloat16, enabled=self.multiplies_in_bf16(i)):
             return self.vit.blocks[i](latent, **extras).to(latent.dtype)
 
-    def rounds(self, i: int) -> bool:
+    def multiplies_in_bf16(self, i: int) -> bool:
         """Whether block i multiplies in bf16."""
         return self.block_dtype == torch.bfloat16 and i not in self._in_fp32
 
@@ -195,7 +195,7 @@ class Backbone(nn.Module):
         return digest.hexdigest()[:16]
 
 
-def _parts(block: nn.Module) -> BlockParts | None:
+def _parts(block: nn.Module) -> BlockLayers | None:
     """The parts of timm's pre-norm ``Block``; None for any other block."""
     if type(block) is not Block or type(block.attn) is not Attention or type(block.mlp) is not Mlp:
         return None
@@ -209,7 +209,7 @@ def _parts(block: nn.Module) -> BlockParts | None:
     if not isinstance(fc1, nn.Linear) or not isinstance(fc2, nn.Linear):
         return None
     scale1, scale2 = (getattr(scale, "gamma", None) for scale in (block.ls1, block.ls2))
-    return BlockParts(
+    return BlockLayers(
         norm1, attention.qkv, attention.num_heads, attention.proj, scale1, norm2, fc1, mlp.act, fc2, scale2
     )
 

@@ -54,7 +54,7 @@ def _packs(weight: Tensor) -> bool:
 
 
 @dataclass(frozen=True)
-class BlockParts:
+class BlockLayers:
     """The parts of a pre-norm block: x + scale1·proj(attention(norm1(x))), then x + scale2·fc2(activation(fc1(norm2(x))))."""
 
     norm1: nn.LayerNorm
@@ -72,7 +72,7 @@ class BlockParts:
 class FusedBlock:
     """X^(i−1) (N, T, D) -> X^(i) (N, T, D), or only its leading tokens. The residual stream keeps its own precision."""
 
-    def __init__(self, parts: BlockParts, dtype: torch.dtype) -> None:
+    def __init__(self, parts: BlockLayers, dtype: torch.dtype) -> None:
         self.parts = parts
         self.dtype = dtype
         self.qkv = Dense(parts.qkv.weight, parts.qkv.bias, dtype)

@@ -69,8 +69,8 @@ def _annotate(axes: Axes, matrix: np.ndarray, on_dark: np.ndarray, text: Any, si
             )
 
 
-def trade_offs(series: dict[str, list[tuple[float, float, float, str]]], original: float, title: str) -> Figure:
-    """Accuracy against FLOPs and parameters. ``series``: name -> (GFLOPs ratio, params ratio, accuracy, plan)."""
+def trade_offs(series: dict[str, list[tuple[float, float, float]]], original: float, title: str) -> Figure:
+    """Accuracy against FLOPs and parameters. ``series``: name -> (GFLOPs ratio, params ratio, accuracy)."""
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(1, 2, sharey=True)

@@ -31,9 +31,7 @@ def of_findings(findings: Sequence[Finding], depths: Mapping[str, int]) -> dict[
         )
         if len({f.plan for f in usual}) > 2:
             series = {
-                map_name(f, group): [
-                    (g.gflops_ratio, g.params_ratio, g.accuracy_mean, g.plan) for g in usual if _same(f, g)
-                ]
+                map_name(f, group): [(g.gflops_ratio, g.params_ratio, g.accuracy_mean) for g in usual if _same(f, g)]
                 for f in usual
             }
             pictures[name_of("trade-offs", settings)] = figures.trade_offs(series, original, settings)

@@ -7,15 +7,28 @@ RECORD = "run.json"  # what is known about the run: versions, fingerprints, prog
 CONFIG = "config.yaml"  # its scientific settings
 RESULTS, SUMMARY = "results.csv", "summary.csv"
 SIMILARITY, FINETUNE, SEARCH, FRONT = "similarity.csv", "finetune.csv", "search.csv", "front.csv"
+BENCH = "bench.csv"
 TRANSLATORS = "translators.safetensors"
 PREDICTIONS, PROJECTION = "predictions.safetensors", "projection.safetensors"
 EPOCH = "epoch.pt"  # everything that the next epoch of fine-tuning starts from
-_FEATURES = "features"
+LOCK = ".lock"  # held by the process that works in the folder
+FRONT_PICTURE = "front"  # of a search, without its ending
+_FEATURES, _OF_FRONT, _OF_ROUND = "features", "front-", "round"
 
 
 def features(split: str, prefix: str = "") -> str:
     """The file of all plans' features for the images of a ``split``; ``prefix`` tells one set of plans from another."""
     return f"{_FEATURES}/{prefix}{split}.f32"
+
+
+def round_prefix(number: int) -> str:
+    """The prefix of the features that a search encodes in round ``number``."""
+    return f"{_OF_ROUND}{number}-"
+
+
+def front_prefix() -> str:
+    """The prefix of the features of the plans that a search has found."""
+    return _OF_FRONT
 
 
 def latents(layer: int) -> str:
@@ -58,7 +71,7 @@ def epochs_in(folder: Path) -> Iterator[Path]:
 
 def clear(folder: Path) -> None:
     """Remove the files that a run wrote, its record last, and nothing else."""
-    kinds = ("latent", "round", "front-")
+    kinds = ("latent", _OF_ROUND, _OF_FRONT)
     numbered = [file for kind in kinds for file in (folder / _FEATURES).glob(f"{kind}*.f32")]
     for file in [*numbered, *folder.glob("model-seed*.safetensors")]:
         file.unlink()

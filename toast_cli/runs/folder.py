@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.errors import ToastError, require_flag
 from toast_cli.files import beside, read_json, write_atomically
-from toast_cli.runs.contents import CONFIG, FIXED, RECORD, RESULTS, SUMMARY, clear, features_in
+from toast_cli.runs.contents import CONFIG, FIXED, LOCK, RECORD, clear, features_in
 from toast_cli.runs.naming import differences, inputs, scientific
 from toast_cli.sentences import sentence
-
-_LOCK = ".lock"
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -43,6 +41,15 @@ class Folder:
     def note(self, **entries: Any) -> None:
         """Add entries to the record."""
         write_atomically(self.path / RECORD, json.dumps({**self.record, **entries}, indent=2) + "\n")
+
+    @property
+    def images_used(self) -> dict[int, int]:
+        """How many fit images could be used, by how many were asked for, as far as the run has recorded it."""
+        return {int(asked): used for asked, used in self.record.get("fit_images", {}).items()}
+
+    def note_images_used(self, counts: Mapping[int, int]) -> None:
+        """Record how many fit images could be used, by how many were asked for."""
+        self.note(fit_images={str(asked): used for asked, used in counts.items()})
 
     @property
     def feature_bytes(self) -> int:
@@ -94,7 +101,7 @@ class RunFolder(Folder):
 
 
 @contextmanager
-def open_folder(path: Path, cfg: DictConfig, outputs: Sequence[str] = (RESULTS, SUMMARY)) -> Iterator[RunFolder]:
+def open_folder(path: Path, cfg: DictConfig, outputs: Sequence[str]) -> Iterator[RunFolder]:
     """The run folder at ``path``, held by this process alone; if ``cfg.fresh``, its results are removed first.
 
     It is complete when its record says so and it holds the ``outputs``.
@@ -102,7 +109,7 @@ def open_folder(path: Path, cfg: DictConfig, outputs: Sequence[str] = (RESULTS, 
     Raises ToastError if another process holds it or it belongs to a run with other settings.
     """
     path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path / _LOCK)
+    lock = FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout as e:
@@ -135,7 +142,7 @@ def _leave(path: Path, lock: FileLock) -> None:
         clear(path)
     lock.release()
     if not begun:
-        (path / _LOCK).unlink(missing_ok=True)
+        (path / LOCK).unlink(missing_ok=True)
         if not any(path.iterdir()):
             path.rmdir()
 
@@ -148,9 +155,9 @@ def _holder(path: Path) -> str:
 
 def held(path: Path) -> bool:
     """Whether a process has the folder at ``path`` open."""
-    if not (path / _LOCK).is_file():
+    if not (path / LOCK).is_file():
         return False
-    lock = FileLock(path / _LOCK)
+    lock = FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:

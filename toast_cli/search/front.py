@@ -9,7 +9,7 @@ from toast_cli.runs.contents import SUMMARY
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Candidate, Found, Summary
 from toast_cli.search.held_out import Score
-from toast_cli.search.measured import Survey, scored
+from toast_cli.search.measured import Survey, held_out_scores
 from toast_cli.search.paths import possible
 from toast_cli.search.sizes import Sizes
 from toast_cli.stages.job import Job
@@ -84,7 +84,7 @@ class _Judged:
 
 
 def _judged(final: Job, best: list[Plan], survey: Survey) -> _Judged:
-    scores = dict(zip(final.variants, scored(final, survey.positions), strict=True))
+    scores = dict(zip(final.variants, held_out_scores(final, survey.positions), strict=True))
     better: dict[Plan, Variant] = {}
     for variant in (variant for variant in final.variants if variant.plan in best):
         before = better.setdefault(variant.plan, variant)

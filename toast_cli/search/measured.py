@@ -10,7 +10,7 @@ from toast_cli.data.draws import stratified
 from toast_cli.errors import ToastError
 from toast_cli.machine.console import say
 from toast_cli.plans import Plan, Span, Variant
-from toast_cli.runs.contents import SEARCH
+from toast_cli.runs import contents
 from toast_cli.runs.results import read_csv, write_csv
 from toast_cli.runs.rows import Candidate
 from toast_cli.search.held_out import LeaveOneOut, Score
@@ -32,7 +32,7 @@ class Survey:
         self.positions = _unseen(job.data, images)
         self.fitted = fit(job)
         self.costs = Costs(job.backbone, job.modules(self.fitted))
-        rows: list[Candidate] = read_csv(job.folder / SEARCH, Candidate)
+        rows: list[Candidate] = read_csv(job.folder / contents.SEARCH, Candidate)
         self.measured = {Plan.parse(row.plan): row for row in rows}
 
     @property
@@ -70,13 +70,17 @@ class Survey:
         say(f"round {number}: {len(plans)} plans on {len(self.positions)} train images")
         data = replace(self.job.data, train=self.job.data.train.only(self.positions))
         job = replace(
-            self.job, plans=[Plan(), *plans], data=data, sequential=(False,), feature_prefix=f"round{number}-"
+            self.job,
+            plans=[Plan(), *plans],
+            data=data,
+            sequential=(False,),
+            feature_prefix=contents.round_prefix(number),
         )
         encode(job, job.modules(Fitted({key: self.fitted.maps[key] for key in job.maps}, {})), ["train"])
-        scores = scored(job)
+        scores = held_out_scores(job)
         for plan, score in zip(plans, scores[1:], strict=True):
             self.measured[plan] = self._candidate(plan, number, predicted.get(plan), score, scores[0])
-        write_csv(job.folder / SEARCH, self.measured.values(), Candidate)
+        write_csv(job.folder / contents.SEARCH, self.measured.values(), Candidate)
         job.feature_file("train").path.unlink()
 
     def _candidate(self, plan: Plan, number: int, predicted: float | None, score: Score, original: Score) -> Candidate:
@@ -114,7 +118,7 @@ def _unseen(data: Data, images: int) -> np.ndarray:
     return np.sort(found[:images])
 
 
-def scored(job: Job, positions: np.ndarray | None = None) -> list[Score]:
+def held_out_scores(job: Job, positions: np.ndarray | None = None) -> list[Score]:
     """The held-out score of each of the job's variants on its train images, or on those at ``positions`` (N,)."""
     features = job.feature_file("train").read()
     if positions is not None:

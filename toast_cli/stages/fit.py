@@ -41,7 +41,7 @@ def fit(job: Job) -> Fitted:
     Raises ToastError if no fit image can be decoded, or if latents are not finite.
     """
     path, team = job.folder / contents.TRANSLATORS, job.team
-    maps, used = team.share((load_maps(job, job.folder.path), _used(job)) if team.leads else ({}, {}))
+    maps, used = team.share((load_maps(job, job.folder.path), job.folder.images_used) if team.leads else ({}, {}))
     passes: dict[tuple[int, int], list[Map]] = {}
     for key in job.maps:
         place = len(key.after.spans)
@@ -66,11 +66,6 @@ def load_maps(job: Job, folder: Path, wanted: Container[Map] | None = None) -> _
     return stored.load(
         path, lambda key, learned: restored(job.translators[key.span.translator], groups, learned), wanted
     )
-
-
-def _used(job: Job) -> dict[int, int]:
-    """How many fit images could be used, by how many were asked for, if the run has recorded it."""
-    return {int(asked): used for asked, used in job.folder.record.get("fit_images", {}).items()}
 
 
 def _from_one_pass(job: Job, wanted: list[Map], maps: _Maps, sequential: bool) -> tuple[_Maps, dict[int, int]]:
@@ -252,5 +247,5 @@ def _noted(job: Job, used: list[int]) -> dict[int, int]:
     """How many fit images could be used, by how many were asked for; also recorded in the folder."""
     counts = dict(zip(job.data.fit_sizes, used, strict=True))
     if job.team.leads:
-        job.folder.note(fit_images={str(asked): count for asked, count in counts.items()})
+        job.folder.note_images_used(counts)
     return counts

@@ -75,16 +75,15 @@ def reopen(path: Path, plan: str | None, seed: int, how: DictConfig, scratch: Pa
     if seed not in job.seeds:
         raise ToastError(f"seed={seed} is not in {path}: it has {', '.join(map(str, job.seeds))}.")
     job = replace(job, sequential=(getattr(row, "sequential", job.sequential[0]),))
-    used = {int(asked): count for asked, count in record["fit_images"].items()} if job.maps else {}
     tuned = path / contents.weights(row.seed) if isinstance(row, Tuned) else None
-    return Reopened(job, Fitted(load_maps(job, path, job.maps), used), asdict(row), tuned)
+    return Reopened(job, Fitted(load_maps(job, path, job.maps), Folder(path).images_used), asdict(row), tuned)
 
 
 def _row(path: Path, plan: str | None, seed: int) -> Any:
     """The row of the run's table for ``plan`` and the probe's ``seed``."""
     rows: Sequence[Any] = next((found for name, kind in _TABLES if (found := read_csv(path / name, kind))), [])
     if not rows:
-        raise ToastError(f"{path} holds no rows: restore its results.csv, or run it again with fresh=true.")
+        raise ToastError(f"{path} holds no rows: restore its {RESULTS}, or run it again with fresh=true.")
     plans = list(dict.fromkeys(row.plan for row in rows))
     if plan is None:
         chosen = [row.plan for row in rows if getattr(row, "chosen", False)] or [
@@ -126,7 +125,8 @@ def take_features(cfg: DictConfig, folder: Folder) -> None:
         raise ToastError(f"features_from={other} {what}: give a complete run that differs only in probe and seeds.")
     for name in _REUSED:
         _link(other / name, folder / name)
-    folder.note(**{key: record[key] for key in ("fit_images", "precision", "weights", "data")})
+    folder.note_images_used(Folder(other).images_used)
+    folder.note(**{key: record[key] for key in ("precision", "weights", "data")})
 
 
 def _link(source: Path, target: Path) -> None:

@@ -70,7 +70,7 @@ def between_blocks(job: Job) -> Iterator[dict[str, Any]]:
     layers = range(STEM, job.backbone.depth)
     alike = Alike((i, j) for i in layers for j in layers if i < j)
     used = _over_fit_images(job, job.batch_size, lambda pixels: alike.update(latents(job.backbone, pixels)))
-    job.folder.note(fit_images={**job.folder.record.get("fit_images", {}), str(job.data.fit_sizes[-1]): used})
+    job.folder.note_images_used({**job.folder.images_used, job.data.fit_sizes[-1]: used})
     plain = {"fit_images": used, "kind": "blocks", "translator": "", "sequential": False, "tokens": "", "solver": ""}
     for measure, source, target, value in of_blocks(alike):
         yield plain | {"measure": measure, "source": _name(source), "target": _name(target), "value": value}

@@ -79,7 +79,7 @@ class Student:
     """A shortened model with a head, to be trained: kept blocks, final norm and head, and the maps if ``train_maps``.
 
     Attributes:
-        model: uint8 (N, 3, H, W) -> logits (N, C). In bf16 it rounds the same blocks as encoding does.
+        model: uint8 (N, 3, H, W) -> logits (N, C). In bf16 the first two blocks and the maps stay in fp32.
         encoder, head: the parameters that are trained.
     """
 
@@ -88,7 +88,9 @@ class Student:
     ) -> None:
         steps = variant.operations(backbone.depth)
         vit = shorten(backbone, variant, maps, folded=False)
-        in_fp32 = {i for i, step in enumerate(steps) if not isinstance(step, int) or not backbone.rounds(step)}
+        in_fp32 = {
+            i for i, step in enumerate(steps) if not isinstance(step, int) or not backbone.multiplies_in_bf16(step)
+        }
         self.model = backbone.with_vit(vit, head, backbone.block_dtype, in_fp32).to(backbone.mean.device)
         kept = [block for block, step in zip(vit.blocks, steps, strict=True) if train_maps or isinstance(step, int)]
         self.encoder = [p for module in (*kept, vit.norm, vit.fc_norm) for p in module.parameters()]

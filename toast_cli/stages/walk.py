@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from toast_cli.models.backbone import Backbone, Extras
-from toast_cli.plans import STEM, Shortened
+from toast_cli.plans import STEM, PlanLike
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Node:
             yield from child.tails(shortened or not isinstance(operation, int))
 
 
-def build_trie(plans: Sequence[Shortened], depth: int) -> Node:
+def build_trie(plans: Sequence[PlanLike], depth: int) -> Node:
     """The trie of all ``plans``; a node's ``plans`` are their positions in the sequence."""
     root = Node()
     for number, plan in enumerate(plans):
@@ -55,7 +55,7 @@ class Encoder:
     """
 
     def __init__(
-        self, backbone: Backbone, plans: Sequence[Shortened], maps: Mapping[Any, nn.Module], whole: bool = False
+        self, backbone: Backbone, plans: Sequence[PlanLike], maps: Mapping[Any, nn.Module], whole: bool = False
     ) -> None:
         self.backbone = backbone
         self.maps = maps

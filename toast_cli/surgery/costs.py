@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from toast_cli.models.backbone import Backbone
-from toast_cli.plans import Plan, Shortened
+from toast_cli.plans import Plan, PlanLike
 from toast_cli.surgery.folding import fold, merge
 from toast_cli.surgery.parts import BlockPart, MapPart, StemPart, parts_of
 
@@ -46,7 +46,7 @@ class Costs:
         }
         self._merge = cache(merge)  # thousands of plans share the same folded parts
 
-    def of(self, plan: Shortened) -> Cost:
+    def of(self, plan: PlanLike) -> Cost:
         """Parameters and FLOPs of the shortened model of ``plan``; maps that fold into other weights cost nothing."""
         folded = fold(parts_of(self.backbone, plan, self.maps), self._merge)
         return sum((self._of_part(part) for part in folded if not isinstance(part, StemPart)), start=self.ends)
@@ -56,7 +56,7 @@ class Costs:
             return self.operations[part.index]
         return self.operations[part.keys[0]] if len(part.keys) == 1 else _cost(part.module, self.latent)
 
-    def columns(self, plan: Shortened) -> dict[str, Any]:
+    def columns(self, plan: PlanLike) -> dict[str, Any]:
         """The same as columns ``params``, ``params_ratio``, ``gflops`` and ``gflops_ratio``, ratios to the original."""
         cost, original = self.of(plan), self.of(Plan())
         return {

@@ -12,7 +12,7 @@ from torch import nn
 from toast_cli.layers import MapBlock
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.timm_parts import Vit, with_blocks
-from toast_cli.plans import Shortened
+from toast_cli.plans import PlanLike
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class MapPart:
 Part: TypeAlias = StemPart | BlockPart | MapPart
 
 
-def parts_of(backbone: Backbone, plan: Shortened, maps: Mapping[Any, nn.Module]) -> list[Part]:
+def parts_of(backbone: Backbone, plan: PlanLike, maps: Mapping[Any, nn.Module]) -> list[Part]:
     """The parts of the shortened model of ``plan``, in order; the keys of ``maps`` are in the plan's operations."""
     return [
         StemPart(backbone.vit),

@@ -19,7 +19,7 @@ from toast_cli.translators.base import FittedMap, Translator
 from toast_cli.translators.by_token import joined
 
 Latents = Mapping[Layer, Tensor]  # (N, T, D) each
-Parts = list[
+GroupSums = list[
     tuple[PairMoments, PairMoments]
 ]  # for each group of tokens: the sums over images kept and over those held out
 
@@ -60,7 +60,7 @@ class Sums:
             for group, moments in zip(self.groups, self.moments, strict=True):
                 use(moments[kind], {layer: latents[layer][chosen][:, group] for layer in moments[kind].layers})
 
-    def of(self, source: Layer, target: Layer, width: int) -> Parts:
+    def of(self, source: Layer, target: Layer, width: int) -> GroupSums:
         """The sums of X^(source) and X^(target), both of width D = ``width``."""
         return [
             (_pair(kept, source, target, width), _pair(held_out, source, target, width))
@@ -72,7 +72,7 @@ def _pair(moments: Moments, source: Layer, target: Layer, width: int) -> PairMom
     return moments.pair(source, target) if moments.count else PairMoments.empty(width)
 
 
-def fit_parts(translator: Translator, parts: Parts, groups: Sequence[slice]) -> FittedMap:
+def fit_parts(translator: Translator, parts: GroupSums, groups: Sequence[slice]) -> FittedMap:
     """A copy of ``translator`` fitted to each group of tokens, as one map."""
     fitted = [copy.deepcopy(translator).fit(_for(translator, kept, held_out)) for kept, held_out in parts]
     if len(groups) == 1:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from toast_cli.errors import ToastError, is_number
 from toast_cli.launch import Help, launch
+from toast_cli.runs import contents
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -68,9 +69,9 @@ def bench(cfg: "DictConfig", path: Path) -> None:
         for plan, columns in zip(plans, measured, strict=True)
     ]
     path.mkdir(parents=True, exist_ok=True)
-    write_csv(path / "bench.csv", rows, Timing)
+    write_csv(path / contents.BENCH, rows, Timing)
     print_timings(rows)
-    print(path / "bench.csv")
+    print(path / contents.BENCH)
 
 
 def _where(compute: "Compute") -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from toast_cli.errors import ToastError, did_you_mean, require_flag
 from toast_cli.launch import Help, launch
+from toast_cli.runs import contents
 from toast_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -132,9 +133,9 @@ def _scratch(parent: Path) -> Iterator[Path]:
     from toast_cli.runs.folder import held
 
     for left in parent.glob(f"{_SCRATCH}*"):
-        if (left / ".lock").is_file() and not held(left):
+        if (left / contents.LOCK).is_file() and not held(left):
             shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=parent) as scratch, FileLock(Path(scratch) / ".lock"):
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=parent) as scratch, FileLock(Path(scratch) / contents.LOCK):
         yield Path(scratch)
 
 

@@ -83,7 +83,7 @@ def _complete(places: list[Path], file: str) -> list[Path]:
 
     complete, others = find(places, file)
     for path in others:
-        say(f"{path} is not complete and is left out: give the command that began it again to finish it.")
+        say(f"{path} is not complete and is left out: run its command again to finish it.")
     return complete
 
 

@@ -83,7 +83,7 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     found = read_csv(folder / contents.FRONT, Found)
     if budget.given and not any(row.chosen for row in found):
         _say_that_none_is_chosen(budget)
-    save(picture(list(survey.measured.values()), found), folder / "front")
+    save(picture(list(survey.measured.values()), found), folder / contents.FRONT_PICTURE)
     for file in contents.features_in(folder.path):  # also those of a round that was killed at its end
         file.unlink()
     folder.finish()
@@ -105,7 +105,7 @@ def _test(folder: "RunFolder", survey: "Survey", sizes: "Sizes", kinds: tuple[bo
 
     best = best_measured(survey, sizes)
     plans = dict.fromkeys([Plan(), *best, *(survey.rival(plan.blocks_removed) for plan in best)])
-    final = replace(survey.job, plans=list(plans), sequential=kinds, feature_prefix="front-")
+    final = replace(survey.job, plans=list(plans), sequential=kinds, feature_prefix=contents.front_prefix())
     announce(final, memory=False)
     with folder.stage("fit"):
         fitted = fit(final)
@@ -122,7 +122,7 @@ def _test(folder: "RunFolder", survey: "Survey", sizes: "Sizes", kinds: tuple[bo
 def _say_that_none_is_chosen(budget: "Budget") -> None:
     from toast_cli.machine.console import say
 
-    say(f"Once refitted and timed, none of the plans found meets {budget}: choose one from the front.")
+    say(f"None of the plans found meets {budget} after the final fit and timing: choose one from the front.")
 
 
 def _refuse_what_is_for_runs(cfg: "DictConfig") -> None:
