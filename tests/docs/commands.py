@@ -36,13 +36,13 @@ class Command:
 
     @property
     def to_its_end(self) -> bool:
-        """Whether it needs neither the hub, nor other people's weights or images, nor more than a minute."""
+        """Whether it needs neither the hub, nor other people's weights or images, nor a minute or more."""
         values = {word.partition("=")[0]: word.partition("=")[2].split(",") for word in self.toast or []}
         random_weights = values.get("model.pretrained") == ["false"]
         hub = {*values.get("data", []), *values.get("fit_data", [])} & _HUB_DATA
         hub |= set() if random_weights else {*values.get("model", [])} & _HUB_MODELS
         paper = any(name.startswith("paper/") for name in values.get("experiment", []))
-        return not hub and not paper and not re.search(r"\((minutes|hours)\)", self.line)
+        return not hub and not paper and not re.search(r"\((a minute|minutes|hours)\)", self.line)
 
 
 def commands_of(page: Path) -> list[Command]:
