@@ -1,11 +1,20 @@
+import csv
 import dataclasses
+import io
+import itertools
+import random
+from fractions import Fraction
+from pathlib import Path
+from statistics import stdev
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from toast_cli.errors import ToastError
 from toast_cli.report.screen import print_table
-from toast_cli.runs.results import read_csv, summarise, write_csv
+from toast_cli.runs.results import csv_of, read_csv, rows_of, summarise, write_csv
 from toast_cli.runs.rows import Row, Summary
 
 COLUMNS = (
@@ -82,3 +91,127 @@ def test_table_shows_every_plan(capsys: pytest.CaptureFixture):
     out = capsys.readouterr().out
     for text in ("m on d, linear translator", "9-11", "0.8000 ± 0.0707", "-0.1000", "0.333", "0.500"):
         assert text in out
+
+
+# Text as people have it in labels; NUL cannot be in a file of text, and lone surrogates cannot be encoded.
+_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)))
+_TRICKY = st.text(st.sampled_from("=+-@\t\r\n',\"; 1A"), max_size=6)
+
+
+@given(_TEXT | _TRICKY, _TEXT | _TRICKY, st.floats(allow_nan=False), st.none() | st.floats(allow_nan=False))
+def test_any_text_and_number_reads_back_exactly(label: str, data: str, accuracy: float, explained: float | None):
+    rows = [dataclasses.replace(row(), model=label, data=data, accuracy=accuracy, fit_r2=explained), row("9-11")]
+    text = csv_of(rows, Row)
+    for given_as in (text, text.encode()):
+        assert rows_of(given_as, Row, Path("here.csv")) == rows
+    cells = list(csv.reader(io.StringIO(text, newline="")))[1]
+    assert cells[0][:1] not in set("=+-@\t\r\n"), "no spreadsheet takes it for a formula"
+
+
+@pytest.mark.parametrize("label", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''-", "=a,b", '="x"'])
+def test_a_formula_is_kept_as_text(label: str):
+    written = dataclasses.replace(row(), model=label, accuracy_delta=-0.5)
+    text = csv_of([written], Row)
+    cells = list(csv.reader(io.StringIO(text, newline="")))[1]
+    assert (cells[0], cells[15]) == (f"'{label}", "-0.5"), "numbers stay numbers"
+    assert rows_of(text, Row, Path("here.csv")) == [written]
+
+
+def test_ordinary_text_is_written_as_it_is():
+    plain = dataclasses.replace(row(), model="it's 'quoted', a=b", data="1_0")
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows([COLUMNS.split(", "), dataclasses.astuple(plain)])
+    assert csv_of([plain], Row) == written.getvalue()
+
+
+LINE = csv_of([row()], Row).splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    {
+        "not UTF-8": LINE.encode().replace(b"linear", b"lin\xe9ar", 1),
+        "a NUL": LINE.replace("linear", "lin\0ar", 1),
+        "a quote that is not closed": f'"{LINE}',
+        "text after a quote": f'"m"m{LINE[1:]}',
+        "a cell too few": LINE.rpartition(",")[0],
+        "a cell too many": f"{LINE},cpu",
+        "a count that is not a number": LINE.replace(",10,", ",nan,", 1),
+        "an infinite count": LINE.replace(",10,", ",inf,", 1),
+        "a broken count": LINE.replace(",10,", ",10.5,", 1),
+        "no count": LINE.replace(",10,", ",,", 1),
+        "neither true nor false": LINE.replace(",False,", ",false,", 1),
+        "a carriage return in a line": LINE.replace("linear", "lin\rear", 1),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_a_damaged_line_is_named(damaged: tuple[str, str | bytes]):
+    line = damaged[1] if isinstance(damaged[1], bytes) else damaged[1].encode()
+    two_lines = dataclasses.replace(row(), model="two\nlines")
+    before = csv_of([two_lines], Row).encode()
+    with pytest.raises(ToastError) as caught:
+        rows_of(before + line + b"\n" + LINE.encode() + b"\n", Row, Path("here.csv"))
+    assert str(caught.value) == "Line 4 of here.csv cannot be read: restore the file, or use fresh=true."
+
+
+@pytest.mark.parametrize("cut", range(1, len(LINE) + 1, 7))
+def test_a_file_that_ends_in_a_line_is_refused(cut: int):
+    with pytest.raises(ToastError, match="Line 2 of here.csv cannot be read: restore the file, or use fresh=true."):
+        rows_of(csv_of([row()], Row)[:-cut], Row, Path("here.csv"))
+
+
+def test_lines_of_windows_and_empty_lines_are_read():
+    assert rows_of(csv_of([row()], Row).replace("\n", "\r\n") + "\n", Row, Path("here.csv")) == [row()]
+
+
+def _plan_rows(name: str, right: tuple[int, ...], flops: int, images: int, original: tuple[int, ...]) -> list[Row]:
+    return [
+        dataclasses.replace(
+            row(name, seed, count / images, flops / 1e9),
+            test_images=images,
+            accuracy_original=best / images,
+            accuracy_delta=count / images - best / images,
+        )
+        for seed, (count, best) in enumerate(zip(right, original, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_means_and_stars_are_those_of_whole_numbers(seed: int):
+    """Few images and few sizes, so that ties are many; every order of the seeds gives the same numbers."""
+    draw = random.Random(seed)
+    images, seeds = draw.choice([3, 7, 10, 49]), draw.choice([1, 2, 3, 5])
+    plans = {
+        f"{number}-{number + 1}": (
+            tuple(draw.randint(0, min(images, 6)) for _ in range(seeds)), draw.choice([1_234_567_891, 3, 2**40 + 1])
+        )
+        for number in range(12)
+    }  # fmt: skip
+    original = tuple(draw.randint(0, images) for _ in range(seeds))
+    rows = [line for name, (right, flops) in plans.items() for line in _plan_rows(name, right, flops, images, original)]
+    draw.shuffle(rows)
+    for line in summarise(rows):
+        right, flops = plans[line.plan]
+        assert line.accuracy_mean == sum(right) / (images * seeds), "both whole, divided once"
+        assert line.accuracy_delta_mean == (sum(right) - sum(original)) / (images * seeds)
+        if seeds > 1:
+            gains = [Fraction(one - best, images) for one, best in zip(right, original, strict=True)]
+            assert line.accuracy_std == float(stdev(Fraction(one, images) for one in right))
+            assert line.accuracy_delta_std == float(stdev(gains))
+        better = [
+            other
+            for other, size in plans.values()
+            if (sum(other) > sum(right) and size <= flops) or (sum(other) == sum(right) and size < flops)
+        ]
+        assert line.best_trade_off == (not better)
+
+
+def test_equal_plans_are_starred_together():
+    """Three seeds whose accuracies add up to the same number of images, in every order."""
+    rows = [
+        line
+        for number, right in enumerate(itertools.permutations([1, 2, 6]))
+        for line in _plan_rows(f"{number}-{number + 1}", right, 5, 10, (7, 7, 7))
+    ]
+    assert {(line.accuracy_mean, line.accuracy_delta_mean) for line in summarise(rows)} == {(0.3, -0.4)}
+    assert all(line.best_trade_off for line in summarise(rows))

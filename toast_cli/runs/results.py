@@ -1,82 +1,127 @@
-"""Write and read CSV files of rows, and average rows over seeds."""
+"""Write and read tables of rows as CSV, and average rows over seeds."""
 
 import csv
 import dataclasses
 import io
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
+from statistics import mean, stdev
+from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from toast_cli.errors import ToastError
 from toast_cli.files import write_atomically
 from toast_cli.runs.rows import Row, Summary
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")  # a spreadsheet would compute such text; one more ' keeps it text
+_BOOLS = {"True": True, "False": False}
+
 
 def write_csv(path: Path, rows: Iterable[Any], kind: type) -> None:
-    """Write all rows (of dataclass ``kind``) at once, atomically; floats as shortest text that reads back exactly."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [field.name for field in dataclasses.fields(kind)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dataclasses.asdict(row) for row in rows)
-    write_atomically(path, buffer.getvalue())
+    """Write all rows (of dataclass ``kind``) at once, atomically, as ``csv_of`` has them."""
+    write_atomically(path, csv_of(rows, kind))
 
 
 def read_csv(path: Path, kind: type) -> list[Any]:
     """The rows of a file that ``write_csv`` wrote; none if there is no file. Raises ToastError for anything else."""
-    if not path.is_file():
-        return []
+    return rows_of(path.read_bytes(), kind, path) if path.is_file() else []
+
+
+def csv_of(rows: Iterable[Any], kind: type) -> str:
+    """The rows (of dataclass ``kind``) as CSV, floats as the shortest text that reads back exactly.
+
+    Text that a spreadsheet would take for a formula gets a ``'`` before it, which ``rows_of`` takes off.
+    """
+    names = [field.name for field in dataclasses.fields(kind)]
+    lines = [names, *([getattr(row, name) for name in names] for row in rows)]
+    return "".join(",".join(map(_cell, line)) + "\n" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else str(value)
+    if isinstance(value, str) and _FORMULA.match(text):
+        text = f"'{text}"
+    # csv.writer leaves a lone carriage return unquoted, and csv.reader then refuses it
+    return '"{}"'.format(text.replace('"', '""')) if re.search('[,"\r\n]', text) else text
+
+
+def rows_of(text: str | bytes, kind: type, path: Path) -> list[Any]:
+    """The inverse of ``csv_of``. Raises ToastError for any other text, with the ``path`` and the line at fault."""
+    if isinstance(text, bytes):
+        text = text.decode(errors="surrogateescape")  # what is not UTF-8 is refused below, with its line
     types = get_type_hints(kind)
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != list(types):
-            raise ToastError(
-                f"{path} does not have the columns that this version of toast writes: move it away, or use fresh=true."
-            )
-        rows = []
-        for number, line in enumerate(reader, 2):
-            try:
-                rows.append(kind(**{name: _parse(text, types[name]) for name, text in line.items()}))
-            except (KeyError, TypeError, ValueError) as e:
-                raise ToastError(f"Line {number} of {path} cannot be read: restore the file, or use fresh=true.") from e
-        return rows
+    if text.partition("\n")[0].removesuffix("\r") != ",".join(types):
+        raise ToastError(
+            f"{path} does not have the columns that this version of toast writes: move it away, or use fresh=true."
+        )
+    reader, rows, number = csv.reader(_whole_lines(text), strict=True), [], 1
+    try:
+        next(reader)  # the columns
+        number = 2
+        for cells in reader:
+            if cells:  # an empty line is no row
+                rows.append(kind(*map(_parse, zip(cells, types.values(), strict=True))))
+            number = reader.line_num + 1  # a row may have several lines
+    except (csv.Error, KeyError, ValueError) as e:
+        raise ToastError(f"Line {number} of {path} cannot be read: restore the file, or use fresh=true.") from e
+    return rows
 
 
-def _parse(text: str, kind: Any) -> Any:
-    if text == "" and kind is not str:
+def _whole_lines(text: str) -> Iterator[str]:
+    """Raises ValueError for a line that is cut short, has a NUL, or was not UTF-8."""
+    for line in io.StringIO(text, newline="\n"):
+        if not line.endswith("\n") or "\0" in line:
+            raise ValueError(f"the line {line!r} is damaged")
+        line.encode()
+        yield line
+
+
+def _parse(cell: tuple[str, Any]) -> Any:
+    text, kind = cell
+    allowed = get_args(kind)
+    if text == "" and NoneType in allowed:
         return None
-    kind = next(iter(get_args(kind)), kind)
-    return text == "True" if kind is bool else kind(text)
+    kind = next(iter(allowed), kind)
+    if kind is str:
+        return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+    return _BOOLS[text] if kind is bool else kind(text)
 
 
 def summarise(rows: list[Row]) -> list[Summary]:
     """One line for each plan, number of fit images and kind of fit, in the order of the rows."""
     import pandas as pd
 
-    keys = [(row.plan, row.fit_images, row.sequential) for row in rows]
-    values = [(row.accuracy, row.accuracy_delta) for row in rows]
-    frame = pd.DataFrame(values, columns=["accuracy", "delta"], index=pd.Index(keys, tupleize_cols=False))
-    spread = frame.groupby(level=0, sort=False).agg(["mean", "std", "size"])
-    first = dict(reversed(list(zip(keys, rows, strict=True))))
-    lines = [_summary(first[key], spread.loc[[key]].iloc[0]) for key in dict.fromkeys(keys)]
+    groups = pd.DataFrame(rows).groupby(["plan", "fit_images", "sequential"], sort=False)
+    lines = [_summary([rows[number] for number in own.index]) for _, own in groups]
     return [dataclasses.replace(line, best_trade_off=not any(_beats(other, line) for other in lines)) for line in lines]
 
 
-def _summary(row: Row, spread: Any) -> Summary:
-    """``spread`` maps (accuracy | delta, mean | std | size) to a number."""
-    shared = {field.name: getattr(row, field.name) for field in dataclasses.fields(Summary) if hasattr(row, field.name)}
-    several = spread["accuracy", "size"] > 1
+def _summary(seeds: Sequence[Row]) -> Summary:
+    """The line of one plan's rows. From whole numbers of images, so that equal results give equal numbers."""
+    first, several = seeds[0], len(seeds) > 1
+    shared = {name: getattr(first, name) for name in Summary.__annotations__ if hasattr(first, name)}
+    right = [_share(row.accuracy, row) for row in seeds]
+    gained = [share - _share(row.accuracy_original, row) for share, row in zip(right, seeds, strict=True)]
     return Summary(
         **shared,
-        seeds=int(spread["accuracy", "size"]),
-        accuracy_mean=float(spread["accuracy", "mean"]),
-        accuracy_std=float(spread["accuracy", "std"]) if several else None,
-        accuracy_delta_mean=float(spread["delta", "mean"]),
-        accuracy_delta_std=float(spread["delta", "std"]) if several else None,
+        seeds=len(seeds),
+        accuracy_mean=float(mean(right)),
+        accuracy_std=float(stdev(right)) if several else None,
+        accuracy_delta_mean=float(mean(gained)),
+        accuracy_delta_std=float(stdev(gained)) if several else None,
         best_trade_off=False,
     )
 
 
+def _share(accuracy: float, row: Row) -> Fraction:
+    """The accuracy as a whole number of right answers in so many test images; as it is if it is no such share."""
+    share = Fraction(round(accuracy * row.test_images), row.test_images)
+    return share if float(share) == accuracy else Fraction(accuracy)
+
+
 def _beats(other: Summary, line: Summary) -> bool:
-    """Whether ``other`` is at least as good in accuracy and GFLOPs, and better in one."""
-    pair, best = (-other.accuracy_mean, other.gflops), (-line.accuracy_mean, line.gflops)
+    """Whether ``other`` is at least as good in accuracy and operations, and better in one."""
+    pair, best = ((-each.accuracy_mean, round(each.gflops * 1e9)) for each in (other, line))
     return pair != best and all(a <= b for a, b in zip(pair, best, strict=True))

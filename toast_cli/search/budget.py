@@ -8,7 +8,6 @@ from toast_cli.errors import ToastError, is_number, require_group
 from toast_cli.plans import Plan
 
 RATIOS = ("params", "gflops", "latency")
-_ROUNDING = 1e-9  # in floating point, 1.0 − 0.99 is more than 0.01
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,10 @@ class Budget:
         return ", ".join(f"{key} {value}" for key, value in vars(self).items() if value is not None)
 
     def holds(self, plan: Plan, ratios: Mapping[str, float]) -> bool:
-        """Whether a plan is small enough; ``ratios`` are its shares of the original."""
+        """Whether a plan is small enough; ``ratios`` are its shares of the original.
+
+        Shares are whole numbers divided once: the one that a table shows for a plan, given as the budget, admits it.
+        """
         if plan.blocks_removed < (self.blocks or 0):
             return False
         return all(getattr(self, key) is None or ratios[key] <= getattr(self, key) for key in RATIOS)
@@ -57,11 +59,21 @@ class Budget:
         loss: Callable[[Plan], float],
         drop: Callable[[Plan], float],
     ) -> Plan | None:
-        """The plan of the least ``loss`` within the budget, or of fewest GFLOPs within the accuracy drop; or None."""
+        """The plan of the least ``loss`` within the budget, or of fewest GFLOPs within the accuracy ``drop``; or None.
+
+        Where that is equal, the one of fewer GFLOPs, or of less loss; where both are, the first by ``tie_break``. Every
+        ``drop`` is a whole number of images divided once by how many there are.
+        """
         if self.accuracy_drop is not None:
-            near = [plan for plan in plans if drop(plan) <= self.accuracy_drop + _ROUNDING]
-            return min(near, key=lambda plan: (ratios(plan)["gflops"], loss(plan)), default=None)
-        return min((plan for plan in plans if self.holds(plan, ratios(plan))), key=loss, default=None)
+            fit = [plan for plan in plans if drop(plan) <= self.accuracy_drop]
+            return min(fit, key=lambda plan: (ratios(plan)["gflops"], loss(plan), tie_break(plan)), default=None)
+        fit = [plan for plan in plans if self.holds(plan, ratios(plan))]
+        return min(fit, key=lambda plan: (loss(plan), ratios(plan)["gflops"], tie_break(plan)), default=None)
+
+
+def tie_break(plan: Plan) -> tuple[int, Plan]:
+    """Orders plans that are equally good: fewer spans first, then the plans' own order."""
+    return len(plan.spans), plan
 
 
 def _check_share(key: str, value: Any) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from toast_cli.errors import ToastError
 from toast_cli.plans import Plan, Variant
 from toast_cli.runs.contents import SUMMARY
-from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Candidate, Found, Summary
+from toast_cli.search.budget import tie_break
 from toast_cli.search.held_out import Score
 from toast_cli.search.measured import Survey, held_out_scores
 from toast_cli.search.paths import possible
@@ -25,22 +25,27 @@ def best_measured(survey: Survey, sizes: Sizes) -> list[Plan]:
     """
     measured = survey.measured
     best: dict[int, Plan] = {}
-    for plan in sorted(measured, key=lambda plan: measured[plan].loss):
+    for plan in sorted(measured, key=lambda plan: (measured[plan].loss, sizes(plan)["gflops"], tie_break(plan))):
         if sizes.budget.holds(plan, sizes(plan)):
             best.setdefault(plan.blocks_removed, plan)
-    answer = sizes.budget.choose(measured, sizes, lambda p: measured[p].loss, lambda p: _drop(measured[p]))
+    answer = sizes.budget.choose(measured, sizes, lambda p: measured[p].loss, lambda p: _lost(measured[p]))
     if answer is None and sizes.budget.given:
-        smallest = min(measured, key=lambda plan: sizes(plan)["gflops"])
+        smallest = min(measured, key=lambda plan: (sizes(plan)["gflops"], tie_break(plan)))
         raise ToastError(
             f"No plan that was measured meets {sizes.budget}: the smallest, {smallest}, has "
             f"{', '.join(f'{key} {value:.3f}' for key, value in sizes(smallest).items())} and a held-out accuracy drop of "
-            f"{_drop(measured[smallest]):.3f}; ask for less, or let more blocks leave with search.blocks."
+            f"{_lost(measured[smallest]):.3f}; ask for less, or let more blocks leave with search.blocks."
         )
     return sorted({*best.values(), *([answer] if answer else [])}, key=lambda plan: (plan.blocks_removed, plan))
 
 
-def _drop(row: Candidate) -> float:
-    return row.held_out_accuracy_original - row.held_out_accuracy
+def _lost(row: Candidate) -> float:
+    return _drop(row.held_out_accuracy, row.held_out_accuracy_original, row.held_out_images)
+
+
+def _drop(accuracy: float, original: float, images: int) -> float:
+    """How far accuracy drops from the original's: whole numbers of right answers, subtracted, then divided once."""
+    return (round(original * images) - round(accuracy * images)) / images
 
 
 def front_of(final: Job, best: list[Plan], survey: Survey, sizes: Sizes, translators: int) -> list[Found]:
@@ -51,9 +56,9 @@ def front_of(final: Job, best: list[Plan], survey: Survey, sizes: Sizes, transla
         judged.better,
         sizes,
         lambda p: judged.held_out(p).loss,
-        lambda p: judged.original.accuracy - judged.held_out(p).accuracy,
+        judged.drop,
     )
-    tested = {(line.plan, line.sequential): line for line in read_csv(final.folder / SUMMARY, Summary)}
+    tested = {(line.plan, line.sequential): line for line in final.folder.rows(SUMMARY, Summary)}
     found = []
     for plan in judged.better:
         row = _row(plan, judged, tested, survey)
@@ -82,6 +87,10 @@ class _Judged:
     def held_out(self, plan: Plan) -> Score:
         return self.scores[self.better[plan]]
 
+    def drop(self, plan: Plan) -> float:
+        score = self.held_out(plan)
+        return _drop(score.accuracy, self.original.accuracy, score.images)
+
 
 def _judged(final: Job, best: list[Plan], survey: Survey) -> _Judged:
     scores = dict(zip(final.variants, held_out_scores(final, survey.positions), strict=True))
@@ -104,7 +113,7 @@ def _row(plan: Plan, judged: _Judged, tested: Mapping[tuple[str, bool], Summary]
         loss=held_out.loss,
         loss_original=judged.original.loss,
         held_out_accuracy=held_out.accuracy,
-        held_out_accuracy_delta=held_out.accuracy - judged.original.accuracy,
+        held_out_accuracy_delta=0.0 - judged.drop(plan),  # 0 stays 0, not −0
         accuracy_independent=tested[str(plan), False].accuracy_mean,
         accuracy_sequential=sequential.accuracy_mean if sequential else None,
         rival=str(rival),

@@ -11,7 +11,6 @@ from toast_cli.errors import ToastError
 from toast_cli.machine.console import say
 from toast_cli.plans import Plan, Span, Variant
 from toast_cli.runs import contents
-from toast_cli.runs.results import read_csv, write_csv
 from toast_cli.runs.rows import Candidate
 from toast_cli.search.held_out import LeaveOneOut, Score
 from toast_cli.stages.encode import encode
@@ -32,7 +31,7 @@ class Survey:
         self.positions = _unseen(job.data, images)
         self.fitted = fit(job)
         self.costs = Costs(job.backbone, job.modules(self.fitted))
-        rows: list[Candidate] = read_csv(job.folder / contents.SEARCH, Candidate)
+        rows: list[Candidate] = job.folder.rows(contents.SEARCH, Candidate)
         self.measured = {Plan.parse(row.plan): row for row in rows}
 
     @property
@@ -80,8 +79,8 @@ class Survey:
         scores = held_out_scores(job)
         for plan, score in zip(plans, scores[1:], strict=True):
             self.measured[plan] = self._candidate(plan, number, predicted.get(plan), score, scores[0])
-        write_csv(job.folder / contents.SEARCH, self.measured.values(), Candidate)
-        job.feature_file("train").path.unlink()
+        job.folder.write_rows(contents.SEARCH, self.measured.values(), Candidate)
+        job.feature_file("train").remove()
 
     def _candidate(self, plan: Plan, number: int, predicted: float | None, score: Score, original: Score) -> Candidate:
         return Candidate(

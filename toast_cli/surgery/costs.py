@@ -1,4 +1,7 @@
-"""Parameters and FLOPs of a shortened model as it would be deployed: the encoder, without a probe or a head."""
+"""Parameters and FLOPs of a shortened model as it would be deployed: the encoder, without a probe or a head.
+
+Both are whole numbers until they are written, so that plans of equal cost have equal numbers in every table.
+"""
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -18,13 +21,17 @@ from toast_cli.surgery.parts import BlockPart, MapPart, StemPart, parts_of
 
 @dataclass(frozen=True)
 class Cost:
-    """``params`` is a count; ``gflops`` is in 1e9 floating point operations per image, two for a multiply-add."""
+    """``params`` is a count; ``flops`` are floating point operations per image, two for a multiply-add."""
 
     params: int
-    gflops: float
+    flops: int
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.params + other.params, self.gflops + other.gflops)
+        return Cost(self.params + other.params, self.flops + other.flops)
+
+    @property
+    def gflops(self) -> float:
+        return self.flops / 1e9
 
 
 class Costs:
@@ -37,7 +44,7 @@ class Costs:
             latent, _ = backbone.stem(pixels)  # (1, T, D)
         everything = sum(p.numel() for p in backbone.vit.parameters())
         inside = sum(p.numel() for p in backbone.blocks.parameters())
-        ends = _gflops(lambda x: backbone.readout(latent).sum() + backbone.stem(x)[0].sum(), pixels)
+        ends = _flops(lambda x: backbone.readout(latent).sum() + backbone.stem(x)[0].sum(), pixels)
         self.backbone, self.maps, self.latent = backbone, maps, latent
         self.ends = Cost(everything - inside, ends)
         self.operations: dict[Hashable, Cost] = {
@@ -63,16 +70,16 @@ class Costs:
             "params": cost.params,
             "params_ratio": cost.params / original.params,
             "gflops": cost.gflops,
-            "gflops_ratio": cost.gflops / original.gflops,
+            "gflops_ratio": cost.flops / original.flops,
         }
 
 
 def _cost(module: nn.Module, latent: Tensor) -> Cost:
-    return Cost(sum(p.numel() for p in module.parameters()), _gflops(module, latent))
+    return Cost(sum(p.numel() for p in module.parameters()), _flops(module, latent))
 
 
-def _gflops(function: Callable[[Tensor], object], argument: Tensor) -> float:
-    """GFLOPs of one call, with attention written out as two products: fused kernels have been counted as nothing."""
+def _flops(function: Callable[[Tensor], object], argument: Tensor) -> int:
+    """FLOPs of one call, with attention written out as two products: fused kernels have been counted as nothing."""
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         function(argument)
-    return counter.get_total_flops() / 1e9
+    return counter.get_total_flops()
