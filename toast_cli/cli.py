@@ -59,7 +59,10 @@ def _terminated() -> Iterator[None]:
 
 
 def _complain(sentence: str, status: int = 1) -> int:
-    print(f"toast: {sentence}", file=sys.stderr)
+    from toast_cli.machine.console import visible
+
+    lines = sentence.split("\n")  # a list of failures has several
+    print("toast:", "\n".join(map(visible, lines)), file=sys.stderr)
     return status
 
 

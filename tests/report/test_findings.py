@@ -1,7 +1,6 @@
 """Merging runs: what is checked, and what the numbers mean."""
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from tests.conftest import SMALL
 from toast_cli.errors import ToastError
 from toast_cli.report.findings import Finding, findings_of
 from toast_cli.report.statistics import bootstrap_interval
+from toast_cli.runs import record
 from toast_cli.runs.archive import CompleteRun, find
-from toast_cli.runs.predictions import add, read
+from toast_cli.runs.predictions import read
 from toast_cli.runs.results import read_csv, write_csv
 from toast_cli.runs.rows import Row
 
@@ -64,8 +64,7 @@ def test_intervals_and_flips_are_those_of_the_kept_predictions(runs):
 def test_other_weights_under_the_same_name_are_refused(runs, tmp_path):
     shutil.copytree(runs / "linear0", tmp_path / "one")
     shutil.copytree(runs / "identity0", tmp_path / "two")
-    record = json.loads((tmp_path / "two" / "run.json").read_text())
-    (tmp_path / "two" / "run.json").write_text(json.dumps(record | {"weights": "other"}))
+    record.note(tmp_path / "two", weights="other")
     with pytest.raises(ToastError, match="cannot be in one table: the weights of model digits_vit differ"):
         merged(tmp_path)
 
@@ -75,9 +74,7 @@ def test_other_test_images_under_the_same_name_are_refused(runs, tmp_path):
     shutil.copytree(runs / "identity0", tmp_path / "two")
     path = tmp_path / "two" / "predictions.safetensors"
     stored = read(path)
-    path.unlink()
-    for seed, predicted in stored.by_seed.items():
-        add(path, seed, predicted, stored.truth, stored.images + 1)
+    record.write(path, dataclasses.replace(stored, images=stored.images + 1).encoded())
     with pytest.raises(ToastError, match="the test images of digits clean with data.seed=0 differ"):
         merged(tmp_path)
 

@@ -26,7 +26,7 @@ def measured() -> tuple[dict[int, torch.Tensor], Alike]:
 def test_every_measure_from_its_definition(measured):
     found, alike = measured
     values = {(measure, source, target): value for measure, source, target, value in of_blocks(alike)}
-    assert len(values) == 4 * 9
+    assert len(values) == 5 * 9
     rows = {layer: value.double().flatten(0, 1) for layer, value in found.items()}
     for i in range(3):
         for j in range(3):
@@ -36,6 +36,8 @@ def test_every_measure_from_its_definition(measured):
             residual = (y - x @ torch.linalg.lstsq(x, y).solution).square().sum()
             expected = 1 - (residual / (y - y.mean(0)).square().sum()).item()
             assert values["r2", i, j] == pytest.approx(expected, abs=1e-5)
+            expected = 1 - ((y - x).square().sum() / (y - y.mean(0)).square().sum()).item()
+            assert values["r2_identity", i, j] == pytest.approx(expected, abs=1e-5)
             a, b = x - x.mean(0), y - y.mean(0)
             cka = ((a.T @ b).square().sum() / ((a.T @ a).norm() * (b.T @ b).norm())).item()
             assert values["cka", i, j] == pytest.approx(cka, abs=1e-6)
@@ -58,9 +60,12 @@ def test_the_walk_gives_the_last_latents_of_the_shortened_models():
         assert torch.allclose(last[:, number], seen[0], atol=1e-4)
 
 
-def test_of_a_plan_r2_is_the_share_of_the_originals_variation(measured):
+def test_of_a_plan_r2_is_the_share_of_the_originals_variation_that_its_latent_explains(measured):
     found, alike = measured
     _, _, pair, cosine = next(alike.pairs())
-    x, y = (found[layer].double().flatten(0, 1) for layer in (0, 1))
-    expected = 1 - ((x - y).square().sum() / (x - x.mean(0)).square().sum()).item()
-    assert of_plan(pair, cosine)["r2"] == pytest.approx(expected, abs=1e-5)
+    original, plan = (found[layer].double().flatten(0, 1) for layer in (0, 1))
+    variation = (original - original.mean(0)).square().sum()
+    mapped = plan @ torch.linalg.lstsq(plan, original).solution
+    values = of_plan(pair, cosine)
+    assert values["r2"] == pytest.approx(1 - ((original - mapped).square().sum() / variation).item(), abs=1e-5)
+    assert values["r2_identity"] == pytest.approx(1 - ((original - plan).square().sum() / variation).item(), abs=1e-5)

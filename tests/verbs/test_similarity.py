@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import SMALL
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Similarity
+from toast_cli.runs.rows import MEASURES, Similarity
 
 
 def test_the_verb_writes_all_pairs_all_plans_and_pictures(toast, tmp_path):
@@ -16,12 +16,12 @@ def test_the_verb_writes_all_pairs_all_plans_and_pictures(toast, tmp_path):
     assert out.strip() == str(tmp_path / "here" / "similarity.csv")
     rows = read_csv(tmp_path / "here" / "similarity.csv", Similarity)
     blocks, plans = ([row for row in rows if row.kind == kind] for kind in ("blocks", "plans"))
-    assert len(blocks) == 4 * 13 * 13
+    assert len(blocks) == 5 * 13 * 13
     assert {row.target for row in plans} == {"stem-2", "9-11", "2-3+9-11"}
     assert all(math.isfinite(row.value) for row in rows)
     assert {(row.model, row.data, row.fit_images) for row in rows} == {("digits_vit", "digits", 40)}
     pictures = {path.name for path in (tmp_path / "here").glob("*.png")}
-    assert {f"similarity-{measure}-digits_vit.png" for measure in ("cka", "cosine", "mse", "r2")} <= pictures
+    assert {f"similarity-{measure}-digits_vit.png" for measure in MEASURES} <= pictures
     runs = toast("run", *SMALL, "hydra.run.dir=run")
     assert runs[0] == 0
     with (tmp_path / "run" / "results.csv").open(newline="") as file:
@@ -42,7 +42,7 @@ def test_plans_say_what_their_maps_come_from(toast, tmp_path):
     assert toast("similarity", *words, "hydra.run.dir=here")[0] == 0
     rows = [row for row in read_csv(tmp_path / "here" / "similarity.csv", Similarity) if row.kind == "plans"]
     told = [(row.measure, row.target, row.fit_images, row.translator) for row in rows]
-    assert len(set(told)) == len(told) == 4 * 2 * 2
+    assert len(set(told)) == len(told) == 5 * 2 * 2
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """What a person sees during a run: a progress bar on a terminal, plain lines elsewhere. All on stderr; stdout is for results."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -10,12 +12,37 @@ from rich.text import Text
 
 _LINE_EVERY = 30.0  # seconds between plain log lines
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+# What a terminal obeys or cannot write: C0 and C1 with ESC and DEL, other line ends, the order of right to left, lone surrogates.
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """``text`` with what a terminal would obey written out, such as ``\\x1b``, ``\\n`` and ``\\u202e``.
+
+    Labels, class names and file names come from strangers.
+    """
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class Screen(Console):
+    """A console that shows every text as it is: no markup, no emoji by name, and only ``visible`` letters.
+
+    This holds for strings, in the cells and titles of tables too, and not for a rich ``Text``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+
+console = Screen(stderr=True, soft_wrap=True)
 
 
 def say(text: str) -> None:
     """Print one line on stderr."""
-    console.print(text, markup=False)
+    console.print(text)
 
 
 @contextmanager
@@ -46,7 +73,7 @@ def progress(label: str, total: int, done: int = 0, unit: str = "images") -> Ite
     Yields a function to call with the number just finished.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
         _Rate(done, unit),
@@ -54,7 +81,7 @@ def progress(label: str, total: int, done: int = 0, unit: str = "images") -> Ite
     )
     if console.is_terminal:
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(label, total=total, completed=done)
+            task = bar.add_task(visible(label), total=total, completed=done)
             yield lambda images: bar.advance(task, images)
     else:
         yield _lines(label, total, done, unit)

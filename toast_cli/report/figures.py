@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,32 +11,56 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
 from toast_cli.files import write_atomically
+from toast_cli.machine.console import visible
 from toast_cli.plans import STEM, Plan
 
 # Okabe & Ito (2008), without the yellow that vanishes on paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
 MARKERS = "osD^vPX*"
-NAMES = {"cka": "linear CKA", "cosine": "cosine", "mse": "MSE", "r2": "R²"}
+NAMES = {
+    "cka": "linear CKA",
+    "cosine": "cosine",
+    "mse": "MSE",
+    "r2": "R² of the linear map",
+    "r2_identity": "R² without a map",
+}
 _SEQUENTIAL, _DIVERGING = "viridis", "RdBu"
+_LONGEST = 200  # letters of a text that are drawn: more would leave the axes no room
 _ANNOTATED = 16  # matrices up to this side show their numbers
 
 
 def save(figure: Figure, path: Path) -> None:
     """Save ``figure`` as PNG and, for papers, as PDF; ``path`` has no suffix."""
-    for ending in (".png", ".pdf"):
-        write_atomically(path.with_name(path.name + ending), encoded(figure, ending[1:]))
+    for name, content in files_of(figure, path.name).items():
+        write_atomically(path.with_name(name), content)
+
+
+def files_of(figure: Figure, name: str) -> dict[str, bytes]:
+    """The files of a ``figure`` by their names: a PNG and, for papers, a PDF."""
+    return {f"{name}.{kind}": encoded(figure, kind) for kind in ("png", "pdf")}
 
 
 def encoded(figure: Figure, kind: str = "png") -> bytes:
     """The bytes of the figure as a file; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     dates = {"CreationDate": None} if kind == "pdf" else {"Software": None}
-    figure.savefig(buffer, format=kind, dpi=150, metadata=dates)
+    for text in figure.findobj(Text):
+        text.set(text=_drawn(text.get_text()), parse_math=False)  # a $ in a label begins no formula
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # such a letter is drawn as a box
+        figure.savefig(buffer, format=kind, dpi=150, metadata=dates)
     return buffer.getvalue()
+
+
+def _drawn(text: str) -> str:
+    """How a text that may hold a stranger's label is drawn: on one line, and not all of it if it is very long."""
+    text = visible(text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def spans(deltas: dict[str, float], depth: int, title: str) -> Figure:
@@ -136,13 +161,14 @@ def matrices(
     figure.suptitle(title)
     everything = np.concatenate([values[np.isfinite(values)] for values, _ in panels.values()])
     low, high = float(everything.min()), float(everything.max())
-    low = max(low, -1.0) if label in ("R²", "cosine") else low  # all values far below −1 are equally useless
+    low = max(low, -1.0) if label.startswith(("R²", "cosine")) else low  # all values far below −1 are equally useless
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (name, (values, ticks)) in zip(all_axes, panels.items(), strict=True):
         picture = axes.imshow(values, cmap=_SEQUENTIAL, vmin=low, vmax=max(high, low + 1e-9))
         places = range(len(ticks))
         axes.set(title=name, xticks=places, yticks=places, xlabel=axes_names[1], ylabel=axes_names[0])
         long = max(map(len, ticks)) > 5
+        ticks = list(map(_drawn, ticks))  # matplotlib sets the texts of ticks when it draws
         axes.set_xticklabels(ticks, rotation=45 if long else 0, ha="right" if long else "center", fontsize=8)
         axes.set_yticklabels(ticks, fontsize=8)
         if len(ticks) <= _ANNOTATED:
@@ -167,8 +193,7 @@ def similarities(panels: dict[str, dict[tuple[str, str], float]], measure: str, 
             {layer for pair in values for layer in pair}, key=lambda text: STEM if text == "stem" else int(text)
         )
         filled[name] = (np.array([[values[row, column] for column in layers] for row in layers]), layers)
-    what = "R² of the linear map between blocks" if measure == "r2" else f"{NAMES[measure]} between blocks"
-    return matrices(filled, NAMES[measure], f"{model}: {what}", ("source", "target"))
+    return matrices(filled, NAMES[measure], f"{model}: {NAMES[measure]} between blocks", ("source", "target"))
 
 
 def approximation(points: list[tuple[float, float, int]], measure: str, title: str) -> Figure:

@@ -9,9 +9,7 @@ from toast_cli.plans import Plan, Span
 from toast_cli.report import figures
 from toast_cli.report.findings import Finding
 from toast_cli.report.labels import grouped, map_name, name_of, told_apart, with_differences
-from toast_cli.runs import projection
 from toast_cli.runs.archive import CompleteRun
-from toast_cli.runs.contents import PROJECTION
 
 _PANELS, _LINES = 5, 8
 
@@ -151,10 +149,9 @@ def of_projections(runs: Sequence[CompleteRun]) -> dict[str, Figure]:
         for row in run.rows[:1]
     }
     for run in fullest.values():
-        path = run.path / PROJECTION
-        if not path.is_file() or len(run.rows) < 2:
+        stored, first = run.projection, [row for row in run.rows if row.seed == run.rows[0].seed]
+        if stored is None or len(first) < 2:
             continue
-        stored, first = projection.read(path), [row for row in run.rows if row.seed == run.rows[0].seed]
         best: dict[int, int] = {}
         for number, row in enumerate(first[1:], start=1):
             kept = best.setdefault(row.blocks_removed, number)

@@ -1,5 +1,6 @@
 """Name the figures and files of a report after what they show, with the settings that differ within it."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -8,11 +9,16 @@ from typing import Any, TypeVar
 from toast_cli.report.findings import Finding
 
 _T = TypeVar("_T")
+_LONGEST = 200  # bytes; file systems take 255, and a file has a longer name while it is written
 
 
 def name_of(*words: object) -> str:
-    """A file name without a suffix."""
-    return "-".join(re.sub(r"[^\w.+-]+", "_", str(word)) for word in words if str(word))
+    """A file name without a suffix. One that is too long ends in its hash."""
+    name = "-".join(re.sub(r"[^\w.+-]+", "_", str(word)) for word in words if str(word))
+    if len(name.encode()) <= _LONGEST:
+        return name
+    kept = name.encode()[:_LONGEST].decode(errors="ignore")
+    return f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def grouped(findings: Iterable[_T], *names: str) -> list[tuple[tuple, list[_T]]]:

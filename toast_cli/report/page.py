@@ -1,9 +1,11 @@
 """The report as one HTML file that needs no other files."""
 
 import base64
-from html import escape
+import html
+from collections.abc import Sequence
 from pathlib import Path
 
+from toast_cli.machine.console import visible
 from toast_cli.report.tables import Table
 from toast_cli.version import __version__
 
@@ -21,15 +23,21 @@ figure { margin: 1.2rem 0; } figure img { max-width: 100%; height: auto; } figca
 _CLASSES = {1: "best", 2: "second", None: ""}
 
 
-def render(sources: list[Path], tables: list[Table], pictures: dict[str, bytes]) -> str:
-    """The page as HTML. ``pictures`` are PNG files by name, ``sources`` the folders of the runs."""
+def render(sources: list[Path], tables: list[Table], pictures: dict[str, bytes], notes: Sequence[str] = ()) -> str:
+    """The page as HTML. ``pictures`` are PNG files by name, ``sources`` the folders of the runs, ``notes`` sentences."""
     parts = [f"<h1>toast report</h1><p class='note'>toast {__version__}; {len(sources)} runs</p>"]
+    parts += [f"<p>{_text(note)}</p>" for note in notes]
     parts += [_table(table) for table in tables]
     parts += [_picture(name, content) for name, content in pictures.items()]
-    listed = "".join(f"<li><code>{escape(str(path))}</code></li>" for path in sources)
+    listed = "".join(f"<li><code>{_text(str(path))}</code></li>" for path in sources)
     parts.append(f"<details><summary>Runs</summary><ul>{listed}</ul></details>")
     head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>toast report</title><style>{_STYLE}</style>"
     return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+
+
+def _text(text: str) -> str:
+    """``text`` as HTML shows it, in an element or in an attribute in quotes."""
+    return html.escape(visible(text))
 
 
 def _table(table: Table) -> str:
@@ -37,7 +45,7 @@ def _table(table: Table) -> str:
 
     def cell(tag: str, i: int, text: str, rank: int | None = None) -> str:
         classes = " ".join(filter(None, ("text" if i < texts else "", _CLASSES[rank])))
-        return f"<{tag} class='{classes}'>{escape(text)}</{tag}>"
+        return f"<{tag} class='{classes}'>{_text(text)}</{tag}>"
 
     head = "".join(cell("th", i, text) for i, text in enumerate(table.head))
     body = "".join(
@@ -45,11 +53,11 @@ def _table(table: Table) -> str:
         for cells, ranks in table.rows
     )
     return (
-        f"<h2>{escape(table.title)}</h2><div class='table'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        f"<p class='note'>{escape(table.note)}</p>"
+        f"<h2>{_text(table.title)}</h2><div class='table'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<p class='note'>{_text(table.note)}</p>"
     )
 
 
 def _picture(name: str, content: bytes) -> str:
     data = base64.b64encode(content).decode()
-    return f"<figure><img alt='{escape(name)}' src='data:image/png;base64,{data}'><figcaption>figures/{escape(name)}.png, .pdf</figcaption></figure>"
+    return f"<figure><img alt='{_text(name)}' src='data:image/png;base64,{data}'><figcaption>figures/{_text(name)}.png, .pdf</figcaption></figure>"

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from rich.console import Console
 from rich.table import Table
 
+from toast_cli.machine.console import Screen
 from toast_cli.runs.rows import Found, Summary, Timing, Tuned
 
 _WIDEST = 1000  # columns: a table takes what it needs, since a plan's name must not be cut; a terminal wraps its lines
@@ -13,9 +13,9 @@ _Line = TypeVar("_Line")
 _LEFT = ("plan", "fit", "")  # headings of columns of words; numbers are aligned right
 
 
-def wide_console() -> Console:
+def wide_console() -> Screen:
     """A console for results, whatever the width of the terminal."""
-    return Console(highlight=False, markup=False, width=_WIDEST)
+    return Screen(width=_WIDEST)
 
 
 def print_table(lines: list[Summary]) -> None:

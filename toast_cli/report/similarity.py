@@ -12,6 +12,16 @@ from toast_cli.report.labels import grouped, map_name, name_of, told_apart, with
 from toast_cli.runs.rows import MEASURES, Similarity
 
 
+def meaning_of(rows: Sequence[Similarity]) -> list[Similarity]:
+    """The rows of one ``similarity.csv`` as today's measures.
+
+    Versions of toast that had no ``r2_identity`` called it ``r2`` where it was between plans.
+    """
+    if any(row.measure == "r2_identity" for row in rows):
+        return list(rows)
+    return [replace(row, measure="r2_identity") if (row.kind, row.measure) == ("plans", "r2") else row for row in rows]
+
+
 def of_similarity(rows: Sequence[Similarity]) -> dict[str, Figure]:
     """One figure for each model and measure, with a panel for each data set; and, for plans of one span, how similar the
     last latents with and without the span are, against how similar the latents at its ends are."""
@@ -23,13 +33,19 @@ def of_similarity(rows: Sequence[Similarity]) -> dict[str, Figure]:
             for row in own:
                 if (row.kind, row.measure) == ("blocks", measure):
                     panels.setdefault(row.data, {})[row.source, row.target] = row.value
+            if not panels:  # rows of a version that did not have the measure
+                continue
             pictures[name_of("similarity", measure, told)] = figures.similarities(panels, measure, told)
             plans = [row for row in own if (row.kind, row.measure) == ("plans", measure)]
             names = ("data", "translator", "sequential", "tokens", "solver", "fit_images")
             for made, group in grouped(plans, *names):
-                blocks = panels[made[0]]
+                blocks = panels.get(made[0], {})
                 alone = [(row, plan) for row in group if len((plan := Plan.parse(row.target)).spans) == 1]
-                points = [(blocks[_ends(plan)], row.value, plan.blocks_removed) for row, plan in alone]
+                points = [
+                    (blocks[_ends(plan)], row.value, plan.blocks_removed)
+                    for row, plan in alone
+                    if _ends(plan) in blocks
+                ]
                 if len(points) > 2:
                     title = f"{told} on {with_differences(plans, names, made)}: what a span costs the last latent"
                     pictures[name_of("approximation", measure, title)] = figures.approximation(points, measure, title)

@@ -1,11 +1,16 @@
-"""Findings as tables for papers, in Markdown and LaTeX: plans down, data sets across."""
+"""Findings as tables for papers, in Markdown and LaTeX: plans down, data sets across.
 
+Labels come from strangers: whatever is in them is set as text.
+"""
+
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from toast_cli.machine.console import visible
 from toast_cli.report.findings import Finding
 from toast_cli.runs.rows import Tuned
 
@@ -23,6 +28,10 @@ class Table:
     head: list[str]
     rows: list[tuple[list[str], list[int | None]]]
     note: str = NOTE
+
+    def noting(self, sentences: Sequence[str]) -> "Table":
+        """The same table with further ``sentences`` in its note."""
+        return replace(self, note=" ".join([self.note, *sentences]).strip())
 
 
 def by_model(findings: Sequence[Finding]) -> list[Table]:
@@ -147,16 +156,28 @@ def _rank(found: dict[str, Finding], group: list[dict[str, Finding]], column: st
 def markdown(table: Table) -> str:
     """The table in GitHub's Markdown; bold is best, underlined second best."""
     marks = {1: "**{}**", 2: "<u>{}</u>", None: "{}"}
-    lines = [table.head, ["---"] * len(table.head)]
+    lines = [[_in_markdown(text) for text in table.head], ["---"] * len(table.head)]
     lines += [
-        [marks[rank].format(text) for text, rank in zip(texts, ranks, strict=True)] for texts, ranks in table.rows
+        [marks[rank].format(_in_markdown(text)) for text, rank in zip(texts, ranks, strict=True)]
+        for texts, ranks in table.rows
     ]
     return (
-        f"### {table.title}\n\n"
+        f"### {_in_markdown(table.title)}\n\n"
         + "\n".join(f"| {' | '.join(line)} |" for line in lines)
         + f"\n\n{table.note}".rstrip()
         + "\n"
     )
+
+
+_MARKDOWN = {letter: f"\\{letter}" for letter in "\\`*[]|~"}
+_MARKDOWN |= {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "<span>$</span>"}  # GitHub takes $…$ for mathematics
+_EDGE = re.compile(r"(?<!\w)_+|_+(?!\w)")  # underscores inside a word, as in dinov2_s, are no marks
+
+
+def _in_markdown(text: str) -> str:
+    """``text`` so that GitHub's Markdown shows it as it is, in a cell or in a heading."""
+    plain = "".join(_MARKDOWN.get(letter, letter) for letter in visible(text))
+    return _EDGE.sub(lambda found: r"\_" * len(found[0]), plain)
 
 
 def latex(table: Table) -> str:
@@ -164,7 +185,7 @@ def latex(table: Table) -> str:
     marks = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}", None: "{}"}
 
     def line(texts: Sequence[str], mark: Callable[[int, str], str] = lambda _, text: text) -> str:
-        return " & ".join(mark(i, _escape(text)) for i, text in enumerate(texts)) + r" \\"
+        return " & ".join(mark(i, _in_latex(text)) for i, text in enumerate(texts)) + r" \\"
 
     body = [
         line(texts, lambda i, text, ranks=ranks: marks[ranks[i]].format(text))  # type: ignore[misc]
@@ -176,7 +197,7 @@ def latex(table: Table) -> str:
     head = [
         "% \\usepackage{booktabs,longtable}",
         rf"\begin{{longtable}}{{{columns}}}",
-        rf"\caption{{{_escape(caption)}}}\\",
+        rf"\caption{{{_in_latex(caption)}}}\\",
     ]
     return (
         "\n".join(
@@ -186,6 +207,13 @@ def latex(table: Table) -> str:
     )
 
 
-def _escape(text: Any) -> str:
-    special = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "±": r"$\pm$", "≈": r"$\approx$", "–": "--"}
-    return "".join(special.get(letter, letter) for letter in str(text))
+_LATEX = {letter: f"\\{letter}" for letter in "{}$&#_%"}
+_LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other letters in TeX's first encoding
+_LATEX |= {"[": "{[}", "*": "{*}"}  # at the beginning of a row they would belong to the line break before it
+_LATEX |= {"±": r"$\pm$", "≈": r"$\approx$", "–": "--"}
+
+
+def _in_latex(text: str) -> str:
+    """``text`` so that LaTeX sets it as it is."""
+    return "".join(_LATEX.get(letter, letter) for letter in visible(text))

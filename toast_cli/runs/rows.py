@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-MEASURES = ("cka", "cosine", "mse", "r2")
+MEASURES = ("cka", "cosine", "mse", "r2", "r2_identity")
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,11 @@ class Similarity:
     - ``cka``: linear CKA, see ``PairMoments.cka``
     - ``cosine``: mean over tokens of x·y / (‖x‖ ‖y‖)
     - ``mse``: mean over tokens and dimensions of (x − y)²
-    - ``r2``: for blocks, that of the linear map from source to target, like a run's ``fit_r2``; for plans,
-      1 − Σ‖x − y‖² / Σ‖x − mean x‖², where x is the untouched model's latent.
+    - ``r2``: 1 − Σ‖y − x W‖² / Σ‖y − mean y‖² with W the least-squares map, like a run's ``fit_r2``
+    - ``r2_identity``: the same without a map, W = 1, like the ``fit_r2`` of the identity translator.
+
+    For blocks x is the source and y the target. For plans y is the untouched model's latent and x the plan's: how much
+    of the untouched model's last latent the plan's still explains.
 
     ``fit_images`` is how many images the maps were fitted on or the blocks compared on; blocks have no ``translator``.
     """

@@ -17,7 +17,7 @@ from toast_cli.runs.rows import MEASURES
 from toast_cli.stages.fit import fit
 from toast_cli.stages.job import Job
 from toast_cli.stages.walk import Encoder, latents
-from toast_cli.translators.closed_form import Linear
+from toast_cli.translators.closed_form import Identity, Linear
 
 
 class Alike:
@@ -48,15 +48,18 @@ def of_blocks(alike: Alike) -> Iterator[tuple[str, int, int, float]]:
     for i, j, pair, cosine in alike.pairs():
         shared = {"cka": pair.cka(), "cosine": cosine, "mse": mse(pair)}
         for source, target, way in ((i, j, pair), (j, i, pair.swapped)):
-            for measure, value in {**shared, "r2": Linear().fit(way).r2_}.items():
+            for measure, value in {**shared, **explained(way)}.items():
                 yield measure, source, target, value
 
 
 def of_plan(pair: PairMoments, cosine: float) -> dict[str, float]:
-    """Every measure between the untouched model's last latent (x) and a plan's (y)."""
-    width = len(pair.sum_x)
-    r2 = pair.swapped.r2(torch.eye(width))
-    return {"cka": pair.cka(), "cosine": cosine, "mse": mse(pair), "r2": r2}
+    """Every measure between the untouched model's last latent (x) and a plan's (y), which is to explain it."""
+    return {"cka": pair.cka(), "cosine": cosine, "mse": mse(pair), **explained(pair.swapped)}
+
+
+def explained(pair: PairMoments) -> dict[str, float]:
+    """How much of y the x of the pair explains by the least-squares linear map, and as it is."""
+    return {"r2": Linear().fit(pair).r2_, "r2_identity": Identity().fit(pair).r2_}
 
 
 def mse(pair: PairMoments) -> float:

@@ -38,6 +38,8 @@ def main(argv: list[str]) -> None:
 
 
 def _list_group(title: str, group: str, roots: list[Path]) -> None:
+    from toast_cli.machine.console import visible
+
     files = options(group, roots)
     print(f"{title} ({group}=...)")
     width = max(map(len, files), default=0)
@@ -47,5 +49,5 @@ def _list_group(title: str, group: str, roots: list[Path]) -> None:
             for line in path.read_text().splitlines()
             if line.startswith("#") and "@package" not in line
         ]
-        print(f"  {name:{width}}  {comments[0] if comments else ''}".rstrip())
+        print(visible(f"  {name:{width}}  {comments[0] if comments else ''}".rstrip()))
     print()
