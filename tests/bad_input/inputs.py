@@ -124,7 +124,7 @@ def _exports(root: Path) -> None:
 def _reports(root: Path) -> None:
     """Runs that say they are complete, with other things in their files."""
     head = ",".join(field.name for field in dataclasses.fields(Row))
-    line = ",".join("1" for _ in dataclasses.fields(Row))
+    line = ",".join("True" if field.type in (bool, "bool") else "1" for field in dataclasses.fields(Row))
     for name, files in (
         ("older", {"results.csv": "model,data\na,b\n"}),
         ("half_written", {"results.csv": f"{head}\na,b,c\n"}),

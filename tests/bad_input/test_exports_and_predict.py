@@ -10,6 +10,11 @@ SENTENCES = {
     "export nowhere format=onnx dtype=bf16": "format=onnx has no runtime for dtype=bf16: use fp32, fp16.",
     "predict @export nowhere.png": "nowhere.png does not exist: give image files or folders of images.",
     "predict @export @void": "void holds no image files: give others.",
+    "predict @export @photo.png --max-pixels many": (
+        "argument --max-pixels: invalid int value: 'many': see toast predict --help."
+    ),
+    "predict @export @photo.png --max-pixels 0": "--max-pixels 0 is not a number of pixels: give a whole number from 1.",
+    "export one run=two": "toast export was given two runs, one and run=two: give one of them.",
     "predict @export @photo.png --top 0": "--top 0 cannot be used: give a whole number from 1.",
     "predict @cut_recipe @photo.png": (
         "cut_recipe/recipe.json cannot be read (JSONDecodeError): export the model again."
@@ -25,8 +30,7 @@ SENTENCES = {
         "short; export the model again."
     ),
     "predict @rehashed @photo.png": (
-        "rehashed/recipe.json does not describe model.safetensors (Error while deserializing: header too large): "
-        "export the model again."
+        "rehashed/recipe.json does not describe model.safetensors (Error while deserializing …"
     ),
 }
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.bad_input.conftest import Check, Toast
 from tests.conftest import save_image_folder
+from tests.pictures import png
 from toast_cli.data.images import to_rgb
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row
@@ -45,6 +46,12 @@ def _bomb(path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
 
 
+def _texture(path: Path) -> None:
+    """A DDS file in a format that Pillow has no code for: it raises a NotImplementedError."""
+    header = struct.pack("<7I44x", 124, 0x1007, 8, 8, 0, 0, 0) + struct.pack("<2I4s5I", 32, 4, b"XXXX", 0, 0, 0, 0, 0)
+    path.write_bytes(b"DDS " + header + b"\0" * 200)
+
+
 BAD_IMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no bytes": ("0.png", lambda p: p.write_bytes(b""), "cannot identify image file"),
     "noise": ("0.png", lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 40), "*"),
@@ -54,8 +61,9 @@ BAD_IMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "decompression bomb": (
         "0.png",
         _bomb,
-        "Image size (400000000 pixels) exceeds limit of 178956970 pixels, could be decompression bomb DOS attack.",
+        "it has 20000 × 20000 pixels, more than data.max_pixels=100000000",
     ),
+    "texture of another kind": ("0.dds", _texture, "*"),
     "floats": (
         "0.tif",
         lambda p: Image.fromarray(np.ones((8, 8), np.float32)).save(p),
@@ -83,6 +91,32 @@ def test_a_bad_image_is_named(kind: str, toast: Toast, tmp_path):
     end = "): repair or remove it, or set data.skip_bad_images=true to leave such images out."
     last = err.splitlines()[-1]
     assert (last.startswith(begin) and last.endswith(end)) if reason == "*" else last == begin + reason + end
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "true", "1e8", "many", "null"])
+def test_a_number_of_pixels(value: str, toast: Toast):
+    status, _, err = toast("run", f"data.max_pixels={value}", "device=cpu")
+    assert status == 1
+    assert err.endswith("is not a number of pixels: give a whole number from 1.\n")
+    assert err.startswith("toast: data.max_pixels=")
+
+
+def test_larger_images_are_left_out_where_asked(toast: Toast, tmp_path):
+    command = [*one_image(tmp_path / "set", "0.png", lambda p: p.write_bytes(png(60, 50))), "data.max_pixels=2999"]
+    told = "0.png) cannot be decoded (it has 60 × 50 pixels, more than data.max_pixels=2999): repair or remove it"
+    assert told in toast(*command)[2]
+    status, _, err = toast(*command, "data.skip_bad_images=true", "fresh=true")
+    assert status == 0, err
+    assert {row.train_images for row in read_csv(tmp_path / "run" / "results.csv", Row)} == {3}
+    fit_only = [
+        "run",
+        "data=digits",
+        "fit_data=folder",
+        f"fit_data.path={tmp_path / 'set'}",
+        *command[3:],
+        "hydra.run.dir=fit",
+    ]
+    assert told in toast(*fit_only)[2], "fit images of another set too"
 
 
 def _palette(path: Path) -> None:

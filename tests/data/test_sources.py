@@ -1,6 +1,7 @@
 """Where rows come from: digits, folders of images, parquet files, saved sets, the hub."""
 
 import hashlib
+import shutil
 
 import datasets
 import numpy as np
@@ -88,6 +89,44 @@ def test_paths_that_hold_nothing_are_named(tmp_path):
     (tmp_path / "test.parquet").write_bytes(b"garbage")
     with pytest.raises(ToastError, match=r"data.path=.* cannot be read as a data set: "):
         folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", [".cat", "__cat", "kind0/.more"])
+def test_a_class_that_would_be_left_out_is_named(name: str, tmp_path):
+    root = save_image_folder(tmp_path / "set")
+    shutil.copytree(root / "train" / "kind1", root / "train" / name)
+    with pytest.raises(
+        ToastError,
+        match=rf"train/{name} holds images, but a folder whose name begins with a dot or two .*: rename it, or move",
+    ):
+        folder(root)
+
+
+@pytest.mark.parametrize("name", ["a\\b/0.png", "kind0/a\\b.png", "a::b/0.png"])
+def test_a_name_that_would_be_misread_is_named(name: str, tmp_path):
+    root = save_image_folder(tmp_path / "set")
+    (root / "test" / name).parent.mkdir(exist_ok=True)
+    shutil.copy(root / "test" / "kind1" / "0.png", root / "test" / name)
+    with pytest.raises(
+        ToastError, match=r"test/.* has a backslash or :: in its name, which is not read as such: rename"
+    ):
+        folder(root)
+
+
+def test_clutter_is_no_class(tmp_path):
+    root = save_image_folder(tmp_path / "set")
+    for clutter in (
+        ".git/x/0.png",
+        ".ipynb_checkpoints/0-checkpoint.png",
+        "__MACOSX/kind0/._0.png",
+        ".idea/it.xml",
+        "kind0/._0.png",
+        ".DS_Store",
+    ):
+        (root / "train" / clutter).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / "train" / "kind0" / "0.png", root / "train" / clutter)
+    loaded = folder(root)
+    assert (loaded.classes, len(loaded.train)) == (("kind0", "kind1"), 12)
 
 
 def test_a_hub_out_of_reach_is_named():

@@ -72,7 +72,7 @@ def test_half_precision_is_half_the_file(tmp_path):
         (lambda p: damage(p, lambda r: r.update(format="other")), "is not in this version's format"),
         (lambda p: damage(p, lambda r: r["architecture"].update(name="resnet18")), "does not describe model.safetensors"),
         (lambda p: damage(p, lambda r: r["architecture"].update(name="hf-hub:a/b")), "knows no architecture"),
-        (lambda p: damage(p, lambda r: r["architecture"]["arguments"].update(checkpoint_path="/x")), "asks timm for checkpoint_path"),
+        (lambda p: damage(p, lambda r: r["architecture"]["arguments"].update(checkpoint_path="/x")), "with 'checkpoint_path': '/x': give only"),
         (lambda p: damage(p, lambda r: r["blocks"].__setitem__(1, {"kind": "os.system"})), "names a layer 'os.system'"),
         (lambda p: damage(p, lambda r: r["blocks"].__setitem__(1, {"kind": "linear"})), "describes a map that cannot be built"),
         (lambda p: damage(p, lambda r: r["blocks"].__setitem__(1, 99)), "does not describe model.safetensors"),

@@ -1,6 +1,7 @@
 """toast export: what is written, in which forms, and what cannot be exported."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from timm.data import create_transform
 
 from tests.verbs.conftest import PLAN, SMALL, digits_tested_on, picture
 from toast_cli import load
+from toast_cli.errors import ToastError
 from toast_cli.runs import predictions
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row, Tuned
+from toast_cli.surgery.recipe import checksum, read_recipe
 from toast_cli.verbs import export as export_module
 
 
@@ -102,7 +105,7 @@ def test_every_form_reads_back(finished, toast, tmp_path, words: list[str]):
     assert status == 0, err
     assert "read back: largest difference" in err
     recipe = json.loads((tmp_path / out.strip() / "recipe.json").read_text())
-    assert (tmp_path / out.strip() / recipe["file"]).is_file()
+    assert recipe["weights"] == checksum(tmp_path / out.strip() / recipe["file"])
     if "head=none" in words:
         assert load(out.strip())(torch.zeros(3, 3, 8, 8)).shape == (3, 64)
         assert "names no classes" in toast("predict", out.strip(), out.strip())[2]
@@ -114,6 +117,73 @@ def test_a_mismatch_leaves_nothing(finished, toast, tmp_path, monkeypatch):
     assert status == 1
     assert "does not do what the model does" in err
     assert not list((tmp_path / "here").iterdir())
+
+
+def change(recipe: Path, **entries: object) -> None:
+    recipe.write_text(json.dumps({**json.loads(recipe.read_text()), **entries}))
+
+
+def test_the_same_command_again_finds_its_export(finished, toast, tmp_path, monkeypatch):
+    """A process may be killed when the folder has its name and nothing has been printed."""
+    command = ["export", str(finished("plain")), "plan=4-6", "out=it"]
+    assert toast(*command)[0] == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("toast_cli.stages.deploy.deployed", lambda *_: pytest.fail("nothing is left to do"))
+        found = toast(*command, "images=3")
+        assert found == (0, "it\n", "it is there already, and its files are as they were written\n")
+        for other in (["seed=1"], ["dtype=fp16"], ["head=none"], [f"plan={PLAN}"], ["format=torch_export"]):
+            assert "it exists: give another out=, or replace an export with fresh=true" in toast(*command, *other)[2]
+    assert "read back: largest difference" in toast(*command, "fresh=true")[2]
+    assert {path.name for path in tmp_path.iterdir()} == {"it"}
+
+
+def test_a_damaged_export_is_not_taken_for_the_same(finished, toast, tmp_path):
+    command = ["export", str(finished("plain")), "plan=4-6", "out=it"]
+    assert toast(*command)[0] == 0
+    recipe, model = tmp_path / "it" / "recipe.json", tmp_path / "it" / "model.safetensors"
+    before, weights = recipe.read_bytes(), model.read_bytes()
+    of_an_earlier_version = json.dumps({key: each for key, each in json.loads(before).items() if key != "checksum"})
+    for damage in (
+        lambda: change(recipe, dtype="fp16"),
+        lambda: recipe.write_bytes(before[:-9]),
+        lambda: recipe.write_text(of_an_earlier_version),
+        lambda: model.write_bytes(weights[:-9]),
+        model.unlink,
+    ):
+        damage()
+        assert "it exists: give another out=" in toast(*command)[2]
+        recipe.write_bytes(before)
+        model.write_bytes(weights)
+    assert toast(*command)[0] == 0
+
+
+@pytest.mark.slow
+def test_an_export_of_another_run_is_in_the_way(finished, toast):
+    assert toast("export", str(finished("sequential")), "out=it")[0] == 0
+    assert "it exists: give another out=" in toast("export", str(finished("plain")), "plan=4-6", "out=it")[2]
+
+
+def test_every_export_is_sealed_and_knows_its_model_file(finished, toast, tmp_path):
+    assert toast("export", str(finished("plain")), "plan=4-6", "out=it")[0] == 0
+    recipe = read_recipe(tmp_path / "it")
+    assert recipe["checksum"]
+    assert recipe["weights"] == checksum(tmp_path / "it" / "model.safetensors")
+    change(tmp_path / "it" / "recipe.json", row={**recipe["row"], "accuracy": 0.999})
+    with pytest.raises(ToastError, match="recipe.json was changed after it was written"):
+        load(tmp_path / "it")
+
+
+@pytest.mark.parametrize("name", ["${oc.env:HOME}", "ends in \\", "it's", "a,b", "[0]", "${nowhere}"])
+def test_a_run_is_found_by_its_folders_own_name(name: str, toast):
+    status, out, err = toast("export", name)
+    assert (status, out) == (1, "")
+    assert err == f"toast: {name} is not a complete run: give the folder of a finished toast run, search or finetune.\n"
+
+
+def test_a_run_by_its_key(finished, toast):
+    """The folder is given once, as a word or as a setting."""
+    assert toast("export", f"run={finished('plain')}", "plan=4-6", "out=it")[:2] == (0, "it\n")
+    assert "was given two runs" in toast("export", str(finished("plain")), f"run={finished('plain')}")[2]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 
 from toast_cli.data.draws import divide, draw, draw_fit
-from toast_cli.data.images import Images, Split
+from toast_cli.data.images import MAX_PIXELS, Images, Split, require_pixels
 from toast_cli.data.sources import columns_of, read
 from toast_cli.data.streamed import Rows, StreamedRows
 from toast_cli.errors import ToastError, require_flag
@@ -64,6 +64,7 @@ def load(
     test_images: int | None = None,
     fit_order: str = "random",
     skip_bad_images: bool = False,
+    max_pixels: int = MAX_PIXELS,
     streaming: bool = False,
     seed: int = 0,
 ) -> Data:
@@ -72,7 +73,8 @@ def load(
     Columns that are not named are found in the data set's schema. ``train_images`` and ``test_images`` limit a split to
     a stratified draw; a smaller draw is part of a larger one with the same seed. Fit images are drawn from the whole
     train split (``random``: seeded, ``first``: in stored order), so they do not depend on ``train_images``; if several
-    numbers of them are given, the draws are nested.
+    numbers of them are given, the draws are nested. An image of more than ``max_pixels`` counts as one that cannot be
+    decoded.
     ``streaming`` reads parquet files in place, on disk or on the hub. With ``splits="paper"``, a data set that has
     ``one_split`` {"name", "test_images"} is that split alone, divided at random with the ``seed``.
 
@@ -89,8 +91,8 @@ def load(
     else:
         names = (train_split, test_split)
         rows = read(source, config, path, names, streaming)
-    skip = require_flag(skip_bad_images, "data.skip_bad_images")
-    classes, train, test = _labelled(names, rows, image_column, label_column, skip)
+    how = (require_flag(skip_bad_images, "data.skip_bad_images"), require_pixels(max_pixels, "data.max_pixels="))
+    classes, train, test = _labelled(names, rows, image_column, label_column, how)
     return Data(
         label=label,
         classes=classes,
@@ -103,13 +105,13 @@ def load(
 
 
 def _labelled(
-    names: tuple[str, str], rows: list[Rows], image_column: str | None, label_column: str | None, skip: bool
+    names: tuple[str, str], rows: list[Rows], image_column: str | None, label_column: str | None, how: tuple[bool, int]
 ) -> tuple[tuple[str, ...], Images, Images]:
-    """The class names, and all images of the train and the test split."""
+    """The class names, and all images of the train and the test split, with ``how`` they are read: skipping, pixels."""
     columns = [columns_of(split, image_column, label_column) for split in rows]
     classes, numbers = _labels(names, rows, [column for _, column in columns])
     train, test = (
-        Images(Split(name, _encoded(split, image), image, skip), np.arange(len(labels)), labels)
+        Images(Split(name, _encoded(split, image), image, *how), np.arange(len(labels)), labels)
         for name, split, (image, _), labels in zip(names, rows, columns, numbers, strict=True)
     )
     return classes, train, test

@@ -3,10 +3,14 @@
 import hashlib
 import io
 import re
+import struct
+import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -18,12 +22,15 @@ from toast_cli.data.streamed import Rows, StreamedRows
 from toast_cli.errors import ToastError
 
 Transform = Callable[[Image.Image], Tensor]
+MAX_PIXELS = 100_000_000
+_LONGEST = 1000  # times the shorter side; resized to a model's input, a thin line of pixels would become huge
+_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+_ONE_IMAGE = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # opened, they read their header only
+# What Pillow raises for a file that is not an image: its readers stumble over whatever a crafted file makes them read.
 UNDECODABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    Image.DecompressionBombError,
-)  # what Pillow raises for a file that is not an image
+    OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError,
+    SyntaxError, struct.error, zlib.error, *_TOO_LARGE,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class Split:
     rows: Rows  # image_column holds {"bytes", "path"}, or only bytes if the rows are streamed
     image_column: str
     skip_bad_images: bool = False
+    max_pixels: int = MAX_PIXELS
 
     def encoded(self, index: int) -> bytes:
         """The stored file of image ``index``. Raises OSError or ValueError if there is none."""
@@ -69,12 +77,12 @@ class Split:
     def pixels(self, index: int, transform: Transform) -> Tensor | BadImage:
         """Image ``index`` in RGB through ``transform``, uint8 (C, H, W) with C = 3; a BadImage if it cannot be decoded."""
         try:
-            with Image.open(io.BytesIO(self.encoded(index))) as image:
-                return transform(to_rgb(image))
+            image = read_rgb(io.BytesIO(self.encoded(index)), self.max_pixels, "data.max_pixels=")
         except UNDECODABLE as e:
             stored = self._stored(index)
             path = stored.get("path") if isinstance(stored, dict) else None
-            return BadImage(f"{self.name} image {index}{f' ({path})' if path else ''}", _reason(e))
+            return BadImage(f"{self.name} image {index}{f' ({path})' if path else ''}", reason(e))
+        return transform(image)
 
 
 class PixelCache:
@@ -98,9 +106,64 @@ class PixelCache:
         self._kept.clear()
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """The error in one line, without the name of our own buffer."""
-    return re.sub(r" <_io\.BytesIO object at \w+>", "", " ".join(str(error).split()))
+    told = " ".join(str(error).split()) if any(error.args) else type(error).__name__
+    return re.sub(r" <_io\.BytesIO object at \w+>", "", told)
+
+
+def require_pixels(value: object, key: str) -> int:
+    """``value``. Raises ToastError unless it is a number of pixels; ``key`` is what a person sets it with."""
+    if type(value) is not int or value < 1:
+        raise ToastError(f"{key}{value} is not a number of pixels: give a whole number from 1.")
+    return value
+
+
+def read_rgb(file: Path | IO[bytes], max_pixels: int, key: str) -> Image.Image:
+    """The image in ``file`` as ``to_rgb`` gives it, or the first frame of several.
+
+    Nothing with more than ``max_pixels``, which ``key`` sets, is decoded, not even an image inside another (icons hold
+    PNGs): a small file can unpack to gigabytes. Raises one of UNDECODABLE for a larger image or none.
+    """
+    if isinstance(file, Path) and not file.is_file():
+        raise OSError("it is not a file")  # reading from a pipe would not end
+    try:
+        with _pillows_limit(max_pixels), Image.open(file) as image:
+            if image.format == "EPS":
+                raise ValueError("it is PostScript, a program, which toast does not execute")
+            short, long = sorted(image.size)
+            if long > _LONGEST * short:
+                raise ValueError(f"it has {_sides(image)} pixels, and one side is more than {_LONGEST} times the other")
+            image.load()
+            return to_rgb(image)
+    except _TOO_LARGE as e:
+        raise ValueError(f"it has {_sides_in(file)} pixels, more than {key}{max_pixels}") from e
+
+
+@contextmanager
+def _pillows_limit(pixels: int | None) -> Iterator[None]:
+    """Let Pillow raise one of _TOO_LARGE for an image of more ``pixels``, as soon as it knows its sides."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = pixels
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _sides_in(file: Path | IO[bytes]) -> str:
+    """``4000 × 3000``, from the header of a file in a format that has one image, or ``too many``."""
+    try:
+        with _pillows_limit(None), Image.open(file, formats=_ONE_IMAGE) as image:
+            return _sides(image)
+    except UNDECODABLE:
+        return "too many"
+
+
+def _sides(image: Image.Image) -> str:
+    return f"{image.width} × {image.height}"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -115,7 +178,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError(f"its pixels have mode {image.mode}, which has no fixed range")
     if "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns if a palette is converted to RGB directly
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # a large image is not copied for nothing
 
 
 @dataclass(frozen=True)

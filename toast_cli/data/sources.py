@@ -1,5 +1,6 @@
 """Where images come from: hub data sets, parquet files, image folders, saved data sets and scikit-learn's digits."""
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from toast_cli.errors import ToastError, did_you_mean, reraise_disk
 DIGITS = "scikit-learn"  # the `source` of the digits that ship with scikit-learn
 # The embedded model was trained with these images held out: never change them without retraining it.
 _DIGITS_TEST, _DIGITS_SEED = 360, 0
+# What other programs leave beside images, or with copies of them inside.
+_CLUTTER = {".git", ".ipynb_checkpoints", ".thumbnails", ".Trashes", ".AppleDouble", "__MACOSX", "__pycache__"}
 
 
 def read(
@@ -91,7 +94,29 @@ def _find_files(path: Path, names: Sequence[str]) -> tuple[str, dict[str, list[s
                 f"data.path={path} has no split '{name}': toast looks for {name}.parquet, a folder {name}/<class>/ of images or a saved "
                 "data set; set data.train_split or data.test_split if yours has another name."
             )
+        if kind == "imagefolder":
+            _check_names(path / name)
     return kind, files
+
+
+def _check_names(split: Path) -> None:
+    """Raises ToastError for a folder of images that ``datasets`` would leave out without a word, or take for another."""
+    endings = Image.registered_extensions()
+    for place, folders, files in os.walk(split):
+        folders[:] = sorted(folder for folder in folders if folder not in _CLUTTER)
+        images = [file for file in files if Path(file).suffix.lower() in endings and not file.startswith(".")]
+        inside = Path(place).relative_to(split)
+        if images and any(part.startswith((".", "__")) for part in inside.parts):
+            raise ToastError(
+                f"{place} holds images, but a folder whose name begins with a dot or two underscores is not read: rename it, or move it elsewhere."
+            )
+        misread = [
+            name for name in (inside / image for image in images) if any(sign in str(name) for sign in ("\\", "::"))
+        ]
+        if misread:
+            raise ToastError(
+                f"{split / misread[0]} has a backslash or :: in its name, which is not read as such: rename it."
+            )
 
 
 def _find_parquet(path: Path, names: Sequence[str]) -> dict[str, list[str]]:

@@ -1,7 +1,10 @@
 """Models by name: built by timm, with weights from a file, from the hub or at random."""
 
-import importlib.resources
+import importlib.util
+import inspect
 import pickle
+import re
+import reprlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +17,7 @@ from safetensors import SafetensorError
 from timm.models import eva, load_state_dict, vision_transformer
 from torch import Tensor, nn
 
-from toast_cli.errors import ToastError, did_you_mean, require_flag, reraise_disk
+from toast_cli.errors import ToastError, did_you_mean, is_number, require_flag, reraise_disk
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.timm_parts import FAMILIES, Vit
 
@@ -22,6 +25,22 @@ from toast_cli.models.timm_parts import FAMILIES, Vit
 _HEADS = ("head.", "head_dist.")
 _PACKAGE = "pkg://"
 PREPROCESSING = ("timm", "paper")
+# The arguments of timm's models that shape them. timm takes others, which say where weights come from or wrap the model.
+_SHAPING = {name for family in FAMILIES for name in inspect.signature(family).parameters} - {"device", "dtype"}
+# The least and the largest size, far beyond any model: timm makes loops and tables of these.
+_SIZES = {
+    "depth": (1, 128),
+    "embed_dim": (1, 2**15),
+    "num_heads": (1, 2**10),
+    "patch_size": (1, 2**10),
+    "img_size": (1, 2**14),
+    "in_chans": (1, 2**10),
+    "num_classes": (0, 2**20),
+    "reg_tokens": (0, 2**12),
+    "num_reg_tokens": (0, 2**12),
+    "mlp_ratio": (0, 2**6),
+}
+_MOST_COMPUTED = 2**26  # numbers that timm computes for a model
 _UNREADABLE = (
     OSError, EOFError, SafetensorError, pickle.UnpicklingError, RuntimeError, KeyError, AttributeError, TypeError,
 )  # fmt: skip
@@ -41,15 +60,16 @@ def load(
     """A timm vision transformer by ``name``. Weights are those of ``checkpoint``, the hub, or random (``pretrained=False``).
 
     Position embeddings are resized to ``image_size`` (default: the size in the model's own config). ``options`` go to
-    the constructor (``depth``, ``embed_dim``, …). A checkpoint is a safetensors file, or a torch file of plain tensors;
-    ``pkg://`` names one inside a package. ``readout`` is passed to ``Backbone``. With ``preprocessing="paper"``, a model
-    that has a ``paper_resize`` gets images whose short side is resized to that, and its position embeddings are resized
-    without antialiasing: the published preprocessing of DINOv2.
+    the constructor (``depth``, ``embed_dim``, …) and are plain numbers, strings and lists of these. A checkpoint is a
+    safetensors file, or a torch file of plain tensors; ``pkg://`` names one inside a package. ``readout`` is passed to
+    ``Backbone``. With ``preprocessing="paper"``, a model that has a ``paper_resize`` gets images whose short side is resized
+    to that, and its position embeddings are resized without antialiasing: the published preprocessing of DINOv2.
 
     Raises ToastError for an unknown name, a model that is not a vision transformer, weights that are missing or do not
     fit, and invalid settings.
     """
     _check_settings(preprocessing, image_size, options)
+    _check_arguments(str(name), options or {})
     resize = paper_resize if preprocessing == "paper" else None
     size = {} if image_size is None else {"img_size": image_size}
     fetched = require_flag(pretrained, "model.pretrained") and checkpoint is None
@@ -92,20 +112,64 @@ def _take_head(vit: Vit) -> nn.Linear | None:
     return head
 
 
-def blank(name: object, arguments: Mapping[str, Any]) -> Vit:
-    """timm's architecture ``name``, without a head, its weights still to be loaded; nothing is fetched.
+def _check_arguments(name: str, arguments: Mapping[Any, Any]) -> None:
+    """Check what timm is to be given. Raises ToastError for what does not shape a model, and for sizes that no model has."""
+    for key, value in arguments.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        plain = all(isinstance(each, str | bool | None) or is_number(each) for each in values)
+        if key not in _SHAPING or not plain:
+            raise ToastError(
+                f"timm cannot build {name} with {reprlib.repr(key)}: {reprlib.repr(value)}: give only arguments that shape its VisionTransformer and "
+                "Eva models, such as depth and embed_dim, as plain numbers and words."
+            )
+        least, most = _SIZES.get(key, (float("-inf"), float("inf")))
+        sizes = [each for each in values if isinstance(each, int | float)] if key in _SIZES else []
+        if not all(least <= each <= most and type(each) is not bool for each in sizes):
+            raise ToastError(
+                f"timm cannot build {name} with {key}={reprlib.repr(value)}: give a number from {least} to {most}."
+            )
 
-    Raises ToastError if timm has no such vision transformer, and what timm raises for ``arguments`` that do not fit.
+
+def blank(name: object, arguments: Mapping[str, Any]) -> Vit:
+    """timm's architecture ``name``, without a head, on torch's meta device: shapes without numbers, which take no memory.
+
+    Nothing is fetched. Raises ToastError if timm has no such vision transformer or takes no such ``arguments``, which may
+    come from a stranger, and what timm raises for those that do not fit.
     """
     if not isinstance(name, str) or not timm.is_model(name):
         raise ToastError(
-            f"timm {timm.__version__} knows no architecture {name!r}{did_you_mean(str(name), timm.list_models())}: install a newer timm."
+            f"timm {timm.__version__} knows no architecture {reprlib.repr(name)}{did_you_mean(str(name)[:80], timm.list_models())}: install a newer "
+            "timm."
         )
-    with torch.random.fork_rng(devices=[]):
+    _check_arguments(name, arguments)
+    with torch.device("meta"):
         vit = timm.create_model(name, pretrained=False, **{**arguments, "num_classes": 0})
     if not isinstance(vit, FAMILIES):
         raise ToastError(f"{name} is not a vision transformer: the recipe was not written by toast.")
-    return vit
+    return vit.to("meta")  # older versions of timm compute some tables on the CPU
+
+
+def fill(vit: Vit, name: str, arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Give a model on the meta device its ``weights``, and what no file stores since timm computes it: rotary embeddings.
+
+    The model was made of ``blank(name, arguments)``; it may have fewer blocks, and maps among them. Only the stem and one
+    block are built for this: what timm computes is the same in all blocks.
+    """
+    vit.load_state_dict(weights, assign=True)
+    missing = {key: buffer.numel() for key, buffer in vit.named_buffers() if buffer.is_meta}
+    if not missing:
+        return
+    if sum(missing.values()) > _MOST_COMPUTED:
+        raise ToastError(
+            f"timm cannot build {name} with {reprlib.repr(arguments)}: its tables take more than {_MOST_COMPUTED} numbers."
+        )
+    depth = int(any(key.startswith("blocks.") for key in missing))
+    with torch.random.fork_rng(devices=[]):
+        real = timm.create_model(name, pretrained=False, **{**arguments, "num_classes": 0, "depth": depth})
+    computed = dict(real.named_buffers())
+    for key in missing:
+        module, _, buffer = key.rpartition(".")
+        setattr(vit.get_submodule(module), buffer, computed[re.sub(r"^blocks\.\d+", "blocks.0", key)].clone())
 
 
 def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> Vit:
@@ -208,10 +272,16 @@ def checkpoint_path(checkpoint: str) -> Path:
     """
     if checkpoint.startswith(_PACKAGE):
         package, _, inside = checkpoint.removeprefix(_PACKAGE).partition("/")
-        try:
-            return Path(str(importlib.resources.files(package))) / inside
-        except (ModuleNotFoundError, ValueError, TypeError) as e:
+        folders = _folders_of(package)
+        if not folders:
             raise ToastError(
                 f"model.checkpoint={checkpoint} does not name an installed package: write pkg://<package>/<file>."
-            ) from e
+            )
+        return Path(folders[0]) / inside
     return Path(checkpoint).expanduser()
+
+
+def _folders_of(package: str) -> list[str]:
+    """Where a package lies, found without importing it: its code may be a stranger's. Empty for anything else."""
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    return list((spec.submodule_search_locations if spec else None) or [])

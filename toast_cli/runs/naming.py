@@ -1,7 +1,7 @@
 """Name a run's folder after the settings that decide what it computes, and their hash.
 
 The same settings always name the same folder, across versions too: classes that have moved are stored and hashed under
-their first names.
+their first names, and a setting that was added later is left out while it has its default.
 """
 
 import hashlib
@@ -30,6 +30,8 @@ NOT_SCIENTIFIC = (
 )
 _PATHS = (("model", "checkpoint"), ("data", "path"), ("fit_data", "path"))
 _NAMING = (("model", "label"), ("data", "label"), ("translator", "_target_"))
+# Settings that a later version added, with what they were before: only another value is part of a run's settings and name.
+_ADDED_LATER = {("data", "max_pixels"): 100_000_000, ("fit_data", "max_pixels"): 100_000_000}
 _FIRST_NAMES = {
     "toast_cli.probes.KnnProbe": "toast_cli.classifiers.KnnProbe",
     "toast_cli.probes.LogisticProbe": "toast_cli.classifiers.LogisticProbe",
@@ -55,6 +57,9 @@ def scientific(cfg: DictConfig) -> dict[str, Any]:
     for group in settings.values():
         if isinstance(group, dict) and isinstance(target := group.get("_target_"), str):
             group["_target_"] = _FIRST_NAMES.get(target, target)
+    for (name, key), before in _ADDED_LATER.items():
+        if isinstance(group := settings.get(name), dict) and repr(group.get(key)) == repr(before):
+            del group[key]
     for group, key in _PATHS:
         path = str(settings.get(group, {}).get(key) or "")
         if path and not path.startswith("pkg://"):

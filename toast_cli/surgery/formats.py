@@ -1,10 +1,12 @@
 """The formats of an export: each writes a model, and reads it back with the runtime that will use it.
 
 A format is a pair of functions, ``write(folder, model, dtype)`` and ``read(folder)``. The second returns a function
-from normalised float32 images (N, 3, H, W) to float32 outputs, (N, C) or (N, F).
+from normalised float32 images (N, 3, H, W) to float32 outputs, (N, C) or (N, F); it raises ToastError if the model file
+is not the one that the folder's recipe was written for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +16,10 @@ from torch import Tensor, nn
 
 from toast_cli.errors import ToastError
 from toast_cli.surgery import saved
+from toast_cli.surgery.recipe import intact, read_recipe
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_ONNX, _TORCH_EXPORT = "model.onnx", "model.pt2"
 Run = Callable[[Tensor], Tensor]
 
 
@@ -61,11 +65,11 @@ def _any_batch() -> tuple[dict[int, torch.export.Dim], ...]:
 def _write_torch_export(folder: Path, model: nn.Module, dtype: torch.dtype) -> None:
     model, images = _example(model, dtype)
     program = torch.export.export(model, (images,), dynamic_shapes=_any_batch())
-    torch.export.save(program, folder / "model.pt2")
+    torch.export.save(program, folder / _TORCH_EXPORT)
 
 
 def _read_torch_export(folder: Path) -> Run:
-    program = torch.export.load(folder / "model.pt2")
+    program = torch.export.load(intact(folder / _TORCH_EXPORT, read_recipe(folder)))
     dtype = next(iter(program.state_dict.values())).dtype
     return _call(program.module(), dtype)
 
@@ -76,7 +80,7 @@ def _write_onnx(folder: Path, model: nn.Module, dtype: torch.dtype) -> None:
     torch.onnx.export(
         model,
         (images,),
-        folder / "model.onnx",
+        folder / _ONNX,
         input_names=["images"],
         output_names=["outputs"],
         dynamic_shapes=_any_batch(),
@@ -90,15 +94,30 @@ def _read_onnx(folder: Path) -> Run:
     _need("onnxruntime")
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    half = session.get_inputs()[0].type == "tensor(float16)"
+    file = intact(folder / _ONNX, read_recipe(folder))
+    with _told(file):
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        half = session.get_inputs()[0].type == "tensor(float16)"
 
     def run(images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, C) or (N, F)."""
         values = images.numpy().astype(np.float16 if half else np.float32)
-        return torch.from_numpy(np.asarray(session.run(None, {"images": values})[0])).float()
+        with _told(file):
+            return torch.from_numpy(np.asarray(session.run(None, {"images": values})[0])).float()
 
     return run
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
+    """Turn whatever onnxruntime raises for a file that is not such a model into a ToastError; its own types share no base."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as e:
+        reason = " ".join(str(e).split())[:200]
+        raise ToastError(f"{file} cannot be used by onnxruntime ({reason}): export the model again.") from e
 
 
 def _need(*packages: str) -> None:
@@ -111,6 +130,6 @@ def _need(*packages: str) -> None:
 
 FORMATS = {
     "safetensors": Format(saved.WEIGHTS, tuple(DTYPES), _write_safetensors, _read_safetensors),
-    "onnx": Format("model.onnx", ("fp32", "fp16"), _write_onnx, _read_onnx),
-    "torch_export": Format("model.pt2", tuple(DTYPES), _write_torch_export, _read_torch_export, executes=True),
+    "onnx": Format(_ONNX, ("fp32", "fp16"), _write_onnx, _read_onnx),
+    "torch_export": Format(_TORCH_EXPORT, tuple(DTYPES), _write_torch_export, _read_torch_export, executes=True),
 }

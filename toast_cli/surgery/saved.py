@@ -4,37 +4,26 @@ The recipe names timm's architecture and describes every map in plain words; the
 code.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from torch import nn
+from safetensors import safe_open
+from torch import Tensor, nn
 
 from toast_cli.errors import ToastError
 from toast_cli.files import write_atomically
 from toast_cli.layers import MapBlock, build, describe
-from toast_cli.models.factory import blank
+from toast_cli.models.factory import blank, fill
 from toast_cli.models.timm_parts import Vit, attach_head, with_blocks
 from toast_cli.surgery.parts import BlockPart, Part, StemPart
+from toast_cli.surgery.recipe import FORMAT, RECIPE, check_config, intact, layers_in, read_recipe
 
-RECIPE, WEIGHTS = "recipe.json", "model.safetensors"
-_FORMAT = "toast-export-1"
-# Arguments of timm.create_model that say where weights come from, not what the model looks like.
-_NOT_SHAPE = {
-    "checkpoint_path",
-    "pretrained",
-    "pretrained_cfg",
-    "pretrained_cfg_overlay",
-    "cache_dir",
-    "scriptable",
-    "exportable",
-    "no_jit",
-}
+WEIGHTS = "model.safetensors"
+_FLOATS = ("F32", "F16", "BF16")  # what write_weights writes, as safetensors calls it
+_MOST_PLAIN = 20_000  # layers without weights; a map for each token may have so many
 
 
 def recipe_of(vit: Vit, architecture: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
@@ -49,7 +38,7 @@ def recipe_of(vit: Vit, architecture: Mapping[str, Any], parts: Sequence[Part]) 
     ]
     head = None if isinstance(vit.head, nn.Identity) else describe(vit.head)
     return {
-        "format": _FORMAT,
+        "format": FORMAT,
         "architecture": dict(architecture),
         "blocks": blocks,
         "head": head,
@@ -63,29 +52,14 @@ def write_weights(folder: Path, vit: nn.Module, dtype: torch.dtype) -> None:
     write_atomically(folder / WEIGHTS, safetensors.torch.save(tensors))
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The recipe of the export at ``path``. Raises ToastError if that is not the folder of an export."""
-    file = path / RECIPE
-    if not file.is_file():
-        raise ToastError(f"{path} is not an export: give the folder that toast export wrote, which holds {RECIPE}.")
-    try:
-        recipe = json.loads(file.read_text())
-    except (ValueError, OSError) as e:
-        raise ToastError(f"{file} cannot be read ({type(e).__name__}): export the model again.") from e
-    if not isinstance(recipe, dict) or recipe.get("format") != _FORMAT:
-        raise ToastError(
-            f"{file} is not in this version's format, {_FORMAT}: use the version that wrote it, or export the model again."
-        )
-    return recipe
-
-
 def load(path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Load an export as an ordinary timm module in evaluation mode: normalised (N, 3, H, W) -> logits or features.
 
     Its preprocessing is in ``pretrained_cfg``, where ``timm.data.resolve_model_data_config`` finds it. Loading needs
     no hub and runs no code from the files. Weights stored in half precision are widened to ``dtype``.
 
-    Raises ToastError if ``path`` is not an export in safetensors, or if its files do not belong together.
+    Raises ToastError if ``path`` is not an export in safetensors, if its files were changed or do not belong together,
+    and if a weight is not a finite number.
     """
     path = Path(path).expanduser()
     recipe = read_recipe(path)
@@ -94,38 +68,77 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
         raise ToastError(
             f"{path} holds no {WEIGHTS}: load reads exports with format=safetensors; run others with their own runtime."
         )
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != recipe["weights"]:
-        raise ToastError(
-            f"{file} is not the file that {RECIPE} was written for: it was changed or cut short; export the model again."
-        )
+    intact(file, recipe)
     try:
-        vit = _build(recipe)
-        weights = {name: value.to(dtype) for name, value in safetensors.torch.load(content).items()}
-        vit.load_state_dict(weights, assign=True)
-        config = recipe["pretrained_cfg"].items()
-        sizes = ("input_size", "mean", "std")  # tuples in timm, lists in JSON
-        vit.pretrained_cfg = {key: tuple(value) if key in sizes else value for key, value in config}  # type: ignore[assignment]
-        vit.default_cfg = vit.pretrained_cfg  # timm's older name for it
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, SafetensorError) as e:
+        vit = _assembled(recipe, _shapes(file))
+        weights = {name: value.to(dtype) for name, value in safetensors.torch.load(file.read_bytes()).items()}
+        fill(vit, recipe["architecture"]["name"], recipe["architecture"]["arguments"], weights)
+    except (ToastError, MemoryError, OSError):
+        raise
+    except Exception as e:  # timm's constructors and torch raise what they like for what a stranger asks of them
         raise ToastError(
             f"{path / RECIPE} does not describe {WEIGHTS} ({' '.join(str(e).split())[:150]}): export the model again."
         ) from e
+    _check_finite(weights, file)
+    sizes = ("input_size", "mean", "std")  # tuples in timm, lists in JSON
+    config = {key: tuple(value) if key in sizes else value for key, value in recipe["pretrained_cfg"].items()}
+    vit.pretrained_cfg = vit.default_cfg = config  # type: ignore[assignment]  # the second is timm's older name for it
     return vit.to(dtype).eval()
 
 
-def _build(recipe: Mapping[str, Any]) -> Vit:
-    """The recipe's model, its weights still to be loaded."""
-    name, arguments = recipe["architecture"]["name"], recipe["architecture"]["arguments"]
-    foreign = _NOT_SHAPE & arguments.keys()
-    if foreign:
-        raise ToastError(
-            f"The recipe asks timm for {', '.join(sorted(foreign))}, which no export does: it was not written by toast."
+def _shapes(file: Path) -> dict[str, list[int]]:
+    """The shapes of the tensors in a safetensors file by name, from its header. Raises ValueError if not all are floats."""
+    with safe_open(file, framework="pt") as opened:
+        slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  # it is no dict
+        other = [name for name, stored in slices.items() if stored.get_dtype() not in _FLOATS]
+        if other:
+            raise ValueError(f"{other[0]} holds {slices[other[0]].get_dtype()}")
+        return {name: stored.get_shape() for name, stored in slices.items()}
+
+
+def _assembled(recipe: Mapping[str, Any], stored: Mapping[str, Sequence[int]]) -> Vit:
+    """The recipe's model on the meta device, with weights of the names and shapes that are ``stored``.
+
+    Raises ValueError, ToastError or whatever timm and torch raise if the recipe describes no such model.
+    """
+    blocks, head, classes = recipe["blocks"], recipe["head"], recipe["classes"]
+    kept = [part for part in blocks if not isinstance(part, dict)]
+    if not all(type(index) is int and index >= 0 for index in kept) or kept != sorted(set(kept)):
+        raise ValueError("its blocks are not block numbers in order, and maps")
+    if head is not None and type(classes) is not int:
+        raise ValueError("its classes are not a whole number")
+    if layers_in([blocks, head]) > 4 * len(stored) + _MOST_PLAIN:
+        raise ValueError("it has too many layers for the weights")
+    check_config(recipe["pretrained_cfg"])
+    vit = blank(recipe["architecture"]["name"], recipe["architecture"]["arguments"])
+    with torch.device("meta"):
+        short = with_blocks(
+            vit, [MapBlock(build(part)) if isinstance(part, dict) else vit.blocks[part] for part in blocks]
         )
-    vit = blank(name, arguments)
-    with torch.random.fork_rng(devices=[]):
-        blocks = [vit.blocks[part] if isinstance(part, int) else MapBlock(build(part)) for part in recipe["blocks"]]
-        short = with_blocks(vit, blocks)
-        if recipe["head"] is not None:
-            attach_head(short, build(recipe["head"]), recipe["classes"])
+        if head is not None:
+            attach_head(short, build(head), classes)
+    shapes = {name: list(value.shape) for name, value in short.state_dict().items()}
+    for name in [*shapes, *stored]:
+        if shapes.get(name) != stored.get(name):
+            raise ValueError(f"{name}: {shapes.get(name, 'not there')} and {stored.get(name, 'not there')}")
+    _check_shapes(short, recipe["pretrained_cfg"]["input_size"], None if head is None else classes)
     return short.requires_grad_(True)
+
+
+def _check_shapes(vit: Vit, size: Sequence[int], classes: object) -> None:
+    """Check that a model on the meta device takes images (N, 3, H, W) of this ``size`` and gives (N, C).
+
+    Raises ValueError, or what torch raises, if it does not.
+    """
+    with torch.inference_mode():
+        outputs = vit.eval()(torch.empty(2, *size, device="meta"))
+    if outputs.ndim != 2 or classes not in (None, outputs.shape[1]):
+        raise ValueError(f"the outputs have the shape {[*outputs.shape]} for {classes} classes")
+
+
+def _check_finite(weights: Mapping[str, Tensor], file: Path) -> None:
+    bad = [name for name, value in weights.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise ToastError(
+            f"{file} has weights that are not finite numbers in {', '.join(bad[:3])}{', …' * (len(bad) > 3)}: export the model again."
+        )

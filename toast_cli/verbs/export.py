@@ -5,21 +5,21 @@ before it gets its final name: a mismatch leaves nothing behind.
 """
 
 import copy
-import hashlib
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toast_cli import __version__
 from toast_cli.errors import ToastError, did_you_mean, require_flag
-from toast_cli.launch import Help, launch
+from toast_cli.launch import Help, launch, own_folders
 from toast_cli.runs import contents
-from toast_cli.version import __version__
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -47,19 +47,30 @@ _TOLERANCES = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}
 
 
 def main(argv: list[str]) -> None:
-    """Export, and print the folder. The first word is the run's folder, short for ``run=``."""
+    """Export, and print the folder. The first word is the run's folder, as ``run=`` is, but taken as it is typed."""
+    given = None
     if argv and not argv[0].startswith("-") and "=" not in argv[0]:
-        quoted = argv[0].replace("'", "\\'")
-        argv = [f"run='{quoted}'", *argv[1:]]
-    launch("export", "export", argv, HELP, _job)
+        given, argv = Path(argv[0]), argv[1:]
+    launch("export", "export", argv, HELP, partial(_job, given))
 
 
-def _job(cfg: "DictConfig", path: Path) -> None:
+def _job(given: Path | None, cfg: "DictConfig", path: Path) -> None:
+    print(export(cfg, _source(given, cfg)))
+
+
+def _source(given: Path | None, cfg: "DictConfig") -> Path:
+    """The run's folder. Raises ToastError if it is given twice or not at all."""
     from omegaconf import OmegaConf
 
     if OmegaConf.is_missing(cfg, "run"):
-        raise ToastError("toast export needs the folder of a finished run: toast export outputs/run/<run> plan=9-11.")
-    print(export(cfg))
+        if given is None:
+            raise ToastError(
+                "toast export needs the folder of a finished run: toast export outputs/run/<run> plan=9-11."
+            )
+        return given.expanduser()
+    if given is not None:
+        raise ToastError(f"toast export was given two runs, {given} and run={cfg.run}: give one of them.")
+    return Path(str(cfg.run)).expanduser()
 
 
 @dataclass(frozen=True)
@@ -93,29 +104,37 @@ class _Settings:
         return cls(cfg.plan, **given, seed=cfg.seed, images=cfg.images)
 
 
-def export(cfg: "DictConfig") -> Path:
-    """Write, check and name the export; returns its folder. Raises ToastError for invalid settings and a mismatch."""
-    from toast_cli.files import write_atomically
+def export(cfg: "DictConfig", source: Path) -> Path:
+    """Write, check and name the export of the run at ``source``; returns its folder.
+
+    If it is there already, as a killed process may leave it behind, nothing is written. Raises ToastError for invalid
+    settings and a mismatch, and if another export or anything else is there.
+    """
+    from toast_cli.files import sealed, write_atomically
     from toast_cli.machine.console import say
     from toast_cli.stages.deploy import deployed
     from toast_cli.stages.reopen import reopen
     from toast_cli.surgery.formats import DTYPES, FORMATS
-    from toast_cli.surgery.saved import RECIPE
+    from toast_cli.surgery.recipe import RECIPE
 
     settings, fresh = _Settings.check(cfg), require_flag(cfg.fresh, "fresh")
-    source = Path(str(cfg.run)).expanduser()
     parent = Path(str(cfg.out)).expanduser().parent if cfg.out else Path("outputs/export")
     parent.mkdir(parents=True, exist_ok=True)
     with _scratch(parent) as scratch:
-        run = reopen(source, settings.plan, settings.seed, cfg, scratch / "run")
+        run = reopen(source, settings.plan, settings.seed, cfg, scratch / "run", own_folders())
         out = Path(str(cfg.out)).expanduser() if cfg.out else parent / _name(run, settings)
+        made_of = _made_of(run, settings)
+        if not fresh and _is_there(out, made_of):
+            say(f"{out} is there already, and its files are as they were written")
+            return out
         if out.exists() and not (fresh and (out / RECIPE).is_file()):
             raise ToastError(f"{out} exists: give another out=, or replace an export with fresh=true.")
         model, parts = deployed(run, settings.head == "probe", settings.seed)
         folder = scratch / "export"
         folder.mkdir()
         FORMATS[settings.format].write(folder, copy.deepcopy(model), DTYPES[settings.dtype])
-        write_atomically(folder / RECIPE, json.dumps(_recipe(model, parts, run, settings, folder), indent=2) + "\n")
+        recipe = _recipe(model, parts, run, folder / FORMATS[settings.format].file) | made_of
+        write_atomically(folder / RECIPE, json.dumps(sealed(recipe), indent=2) + "\n")
         say(_compare(model, run.job, settings, folder))
         if out.exists():
             shutil.rmtree(out)
@@ -152,18 +171,27 @@ def _name(run: "Reopened", settings: _Settings) -> str:
     return "-".join(str(word).replace(":", "_").replace("/", "_") for word in words)
 
 
-def _recipe(model: "Vit", parts: "list[Part]", run: "Reopened", settings: _Settings, folder: Path) -> dict[str, Any]:
-    """Everything that ``toast_cli.load`` and ``toast predict`` need, and where the model comes from."""
-    from toast_cli.surgery.formats import FORMATS
-    from toast_cli.surgery.saved import WEIGHTS, recipe_of
+def _recipe(model: "Vit", parts: "list[Part]", run: "Reopened", file: Path) -> dict[str, Any]:
+    """What ``toast_cli.load`` and ``toast predict`` need of the model and its ``file``."""
+    from toast_cli.surgery.recipe import checksum
+    from toast_cli.surgery.saved import recipe_of
 
-    job, weights = run.job, folder / WEIGHTS
     return {
-        **recipe_of(model, job.backbone.recipe, parts),
+        **recipe_of(model, run.job.backbone.recipe, parts),
         "params": sum(p.numel() for p in model.parameters()),
         "pretrained_cfg": model.pretrained_cfg,
+        "weights": checksum(file),
+        "versions": {"toast": __version__, **{name: version(name) for name in ("torch", "timm")}},
+    }
+
+
+def _made_of(run: "Reopened", settings: _Settings) -> dict[str, Any]:
+    """The rest of the recipe: what the export is made of. Two with the same are the same."""
+    from toast_cli.surgery.formats import FORMATS
+
+    job = run.job
+    return {
         "file": FORMATS[settings.format].file,
-        "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,
         "dtype": settings.dtype,
         "plan": str(run.variant.plan),
         "sequential": run.variant.sequential,
@@ -172,8 +200,21 @@ def _recipe(model: "Vit", parts: "list[Part]", run: "Reopened", settings: _Setti
         "fine_tuned": run.tuned is not None,
         "source": {"weights": job.backbone.fingerprint(), "data": job.data.fingerprint(), "model": job.backbone.label},
         "row": run.row,
-        "versions": {"toast": __version__, **{name: version(name) for name in ("torch", "timm")}},
     }
+
+
+def _is_there(out: Path, made_of: dict[str, Any]) -> bool:
+    """Whether ``out`` holds this very export, whole and unchanged."""
+    from toast_cli.surgery.recipe import intact, read_recipe
+
+    try:
+        recipe = read_recipe(out)
+        intact(out / made_of["file"], recipe)
+    except (ToastError, OSError):
+        return False
+    there = {key: recipe.get(key) for key in made_of}
+    sealed = "checksum" in recipe and recipe.get("weights") is not None  # earlier versions did not say all of it
+    return sealed and json.dumps(there, sort_keys=True) == json.dumps(made_of, sort_keys=True)
 
 
 def _compare(model: "Vit", job: "Job", settings: _Settings, folder: Path) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 USAGE = "predict <export> <images>"
 SUMMARY = "the classes that an exported model sees in files"
 _BATCH = 16
+_MAX_PIXELS = "--max-pixels"
 
 
 def main(argv: list[str]) -> None:
@@ -27,53 +28,71 @@ def main(argv: list[str]) -> None:
     parser.add_argument("export", type=Path, help="the folder that toast export wrote")
     parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of images")
     parser.add_argument("--top", type=int, default=5, help="how many classes (default: %(default)s)")
+    parser.add_argument(
+        _MAX_PIXELS,
+        type=int,
+        default=100_000_000,
+        help="an image with more pixels is left out (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
-    predict(args.export, args.images, args.top)
+    predict(args.export, args.images, args.top, args.max_pixels)
 
 
-def predict(export: Path, paths: Iterable[Path], top: int) -> None:
+def predict(export: Path, paths: Iterable[Path], top: int, max_pixels: int) -> None:
     """Print the ``top`` classes of every image with their probabilities.
 
-    A file that is not an image is reported and left out. Raises ToastError if all are, or if the export has no classes.
+    A file that is not an image, or one with more than ``max_pixels``, is reported and left out.
+
+    Raises ToastError if all are, if the export has no classes, or if it does not give one number for each class.
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from toast_cli.data.images import require_pixels
+    from toast_cli.machine.console import say
     from toast_cli.report.screen import wide_console
-    from toast_cli.surgery.saved import read_recipe
+    from toast_cli.surgery.recipe import read_recipe
 
     recipe = read_recipe(export)
     config, names = _classes(recipe, export)
     if top < 1:
         raise ToastError(f"--top {top} cannot be used: give a whole number from 1.")
+    require_pixels(max_pixels, f"{_MAX_PIXELS} ")
     form, transform = _format(recipe, export), _transform(config, export)
     runs = form.read(export)
     table = Table("image", *(f"{place}." for place in range(1, min(top, len(names)) + 1)))
     bad: list[str] = []
-    for files, images in _batches(_files(paths), transform, bad):
-        for file, chances in zip(files, runs(images).softmax(-1), strict=True):
+    for files, images in _batches(_files(paths), transform, max_pixels, bad):
+        outputs = runs(images)
+        if outputs.shape != (len(files), len(names)) or not outputs.isfinite().all():
+            raise ToastError(
+                f"{export / form.file} does not give one finite number for each of its {len(names)} classes: export the model again."
+            )
+        for file, chances in zip(files, outputs.softmax(-1), strict=True):
             values, classes = chances.topk(min(top, len(names)))
             best = zip(classes.tolist(), values.tolist(), strict=True)
             table.add_row(str(file), *(f"{names[i]} {100 * p:.1f}%" for i, p in best))
     for told in bad:
-        Console(stderr=True, highlight=False, markup=False).print(told, soft_wrap=True)
+        say(told)
     if not table.row_count:
         raise ToastError(f"None of the {len(bad)} files is an image that can be decoded.")
     wide_console().print(table, crop=False)
 
 
 def _classes(recipe: Mapping[str, Any], export: Path) -> tuple[dict[str, Any], list[str]]:
-    """timm's config of the exported model, and the names of its classes."""
+    """timm's config of the exported model, and the names of its classes. Raises ToastError if it has none."""
+    from toast_cli.surgery.recipe import check_config
+
     config = recipe.get("pretrained_cfg")
     names = config.get("label_names") if isinstance(config, dict) else None
     if not isinstance(config, dict) or not names:
         raise ToastError(f"{export} was exported with head=none and names no classes: export it with head=probe.")
+    check_config(config)
     return config, names
 
 
 def _format(recipe: Mapping[str, Any], export: Path) -> "Format":
     from toast_cli.surgery.formats import FORMATS
-    from toast_cli.surgery.saved import RECIPE
+    from toast_cli.surgery.recipe import RECIPE
 
     form = next((form for form in FORMATS.values() if form.file == recipe.get("file")), None)
     if form is None:
@@ -88,7 +107,7 @@ def _format(recipe: Mapping[str, Any], export: Path) -> "Format":
 
 def _transform(config: Mapping[str, Any], export: Path) -> "Transform":
     from toast_cli.models.preprocessing import to_input
-    from toast_cli.surgery.saved import RECIPE
+    from toast_cli.surgery.recipe import RECIPE
 
     try:
         return to_input(config)
@@ -112,21 +131,23 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def _batches(files: list[Path], transform: "Transform", bad: list[str]) -> "Iterator[tuple[list[Path], Tensor]]":
+def _batches(
+    files: list[Path], transform: "Transform", max_pixels: int, bad: list[str]
+) -> "Iterator[tuple[list[Path], Tensor]]":
     """Files with their normalised images (N, 3, H, W); ``bad`` collects what is wrong with the others."""
     import torch
-    from PIL import Image
 
-    from toast_cli.data.images import UNDECODABLE, to_rgb
+    from toast_cli.data.images import UNDECODABLE, read_rgb, reason
 
     for start in range(0, len(files), _BATCH):
         good, images = [], []
         for file in files[start : start + _BATCH]:
             try:
-                with Image.open(file) as image:
-                    images.append(transform(to_rgb(image)))
-                good.append(file)
+                image = read_rgb(file, max_pixels, f"{_MAX_PIXELS} ")
             except UNDECODABLE as e:
-                bad.append(f"{file} cannot be decoded and is left out: {' '.join(str(e).split())}")
+                bad.append(f"{file} cannot be decoded and is left out: {reason(e)}")
+                continue
+            images.append(transform(image))
+            good.append(file)
         if good:
             yield good, torch.stack(images)

@@ -1,0 +1,40 @@
+"""A setting that a later version added leaves the folders of earlier runs their names."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from toast_cli.data.images import MAX_PIXELS
+from toast_cli.registry import CONF
+from toast_cli.runs.naming import folder_name, scientific
+
+SETTINGS = {
+    "model": {"label": "a"},
+    "data": {"label": "b", "path": None},
+    "fit_data": {"path": None},
+    "translator": {"_target_": "toast_cli.translators.Linear"},
+}
+
+
+def named(**groups: dict) -> str:
+    return folder_name(OmegaConf.create({name: {**each, **groups.get(name, {})} for name, each in SETTINGS.items()}))
+
+
+@pytest.mark.parametrize("group", ["data", "fit_data"])
+def test_only_another_value_makes_another_run(group: str):
+    assert named(**{group: {"max_pixels": MAX_PIXELS}}) == named()
+    others = [
+        named(**{group: {"max_pixels": value}})
+        for value in (MAX_PIXELS - 1, None, str(MAX_PIXELS), float(MAX_PIXELS), True)
+    ]
+    assert len({named(), *others}) == 6
+
+
+def test_what_it_was_before_is_the_default():
+    assert OmegaConf.load(CONF / "base.yaml").data.max_pixels == MAX_PIXELS
+
+
+def test_it_is_not_stored_either():
+    cfg = OmegaConf.create({**SETTINGS, "data": {"label": "b", "path": None, "max_pixels": MAX_PIXELS}})
+    assert scientific(cfg) == SETTINGS
+    cfg.data.max_pixels = 5
+    assert scientific(cfg)["data"]["max_pixels"] == 5
