@@ -33,6 +33,7 @@ from toast_cli.data.dataset import Data
 from toast_cli.data.images import Images
 from toast_cli.machine.console import say
 from toast_cli.machine.device import Compute
+from toast_cli.machine.team import ALONE
 from toast_cli.models.factory import Backbone
 from toast_cli.moments import Moments
 from toast_cli.plans import Plan, Span
@@ -221,8 +222,8 @@ def sweep(cfg: DictConfig, backbone: Backbone, data: Data, compute: Compute, bat
     auto = Compute.pick(str(compute.device), "auto", backbone.width).precision
     for precision in dict.fromkeys(["fp32", auto]):
         cfg.precision = precision
-        with tempfile.TemporaryDirectory() as place, open_folder(Path(place) / "run", cfg) as folder:
-            run(cfg, folder)
+        with tempfile.TemporaryDirectory() as place, open_folder(Path(place) / "run", cfg, []) as folder:
+            run(cfg, folder, ALONE)
             took = folder.record["seconds"]
         images = len(data.train) + len(data.test)
         whole = {

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 TOAST = [sys.executable, "-m", "toast_cli", "run"]
+GIGABYTES = {"kB": 1e-6, "MB": 1e-3, "GB": 1.0, "TB": 1e3}
 SIZES = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -22,7 +23,8 @@ def foretold(settings: list[str], folder: Path) -> tuple[float, float]:
     words = [*TOAST, *settings, "dry=true", f"hydra.run.dir={folder}"]
     text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     number, unit = re.search(r"^time ([\d.]+) (\w+)", text, re.MULTILINE).groups()
-    return float(re.search(r"^memory ([\d.e+]+) GB", text, re.MULTILINE)[1]), float(number) * SIZES[unit]
+    memory = re.search(r"^memory ([\d.]+) (\w+)", text, re.MULTILINE)
+    return float(memory[1]) * GIGABYTES[memory[2]], float(number) * SIZES[unit]
 
 
 def taken(settings: list[str], folder: Path) -> tuple[float, float]:

@@ -1,11 +1,14 @@
-"""The one exception that users see as a sentence, and the checks that raise it."""
+"""The one exception that users see as a sentence, the checks that raise it, and what disks and memory raise."""
 
 import argparse
 import difflib
 import errno
+import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
+
+from toast_cli.room import address_limit
 
 
 class ToastError(Exception):
@@ -14,6 +17,10 @@ class ToastError(Exception):
     It is raised where the value is used and chained with ``from``. The command line prints only its text
     (``TOAST_DEBUG=1`` shows the traceback) and exits with status 1.
     """
+
+
+class SingleImageError(ToastError):
+    """Memory that runs out with a single image: a smaller batch cannot help."""
 
 
 def did_you_mean(given: object, allowed: Iterable[str]) -> str:
@@ -60,12 +67,56 @@ class Parser(argparse.ArgumentParser):
 
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|can(no|')t allocate memory(?! in static TLS)|failed to allocate memory"  # CUDA, MPS, Pillow; torch; onnxruntime
+    r"|bad_alloc|ALLOC(ATION)?_FAILED|cudaErrorMemoryAllocation"  # C++, cuBLAS, cuDNN, cuSOLVER
+    r"|could not (create a (primitive(?! desc)|memory)|execute a primitive)"  # oneDNN
+    r"|can't start new thread|killed by signal: Killed",  # Python; a DataLoader's worker, by the system
+    re.IGNORECASE,
+)
+# A library that cannot be loaded, and an extension whose allocation failed unseen: either may have other reasons too.
+_UNDER_A_LIMIT = re.compile(r"failed to map segment|without (setting an exception|exception set)")
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """``error``, and what led to it: the latest first."""
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
 
 
 def reraise_disk(error: BaseException) -> None:
     """Raise the cause of ``error`` if it is a full or read-only disk: the caller would blame something else."""
-    link: BaseException | None = error
-    while link is not None:
+    for link in causes(error):
         if isinstance(link, OSError) and link.errno in DISK:
             raise link
-        link = link.__cause__ or link.__context__
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` means that the device or the machine has no memory left, and a smaller batch may help.
+
+    Libraries tell it in their own ways, and wrap it in errors that blame something else.
+    """
+    for link in causes(error):
+        if isinstance(link, SingleImageError):
+            return False
+        if _has_no_memory(link):
+            return True
+    return False
+
+
+def _has_no_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # numpy, pyarrow; torch
+        return True
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno == errno.ENOMEM
+    if not isinstance(error, RuntimeError | OSError | ImportError | SystemError) and not _from_onnxruntime(error):
+        return False
+    if address_limit() is not None and _UNDER_A_LIMIT.search(str(error)):
+        return True
+    return _NO_MEMORY.search(str(error)) is not None
+
+
+def _from_onnxruntime(error: BaseException) -> bool:
+    return type(error).__module__.startswith("onnxruntime.")

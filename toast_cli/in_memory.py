@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from toast_cli.errors import ToastError
-from toast_cli.machine.memory import out_of_memory
+from toast_cli.errors import ToastError, out_of_memory
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.timm_parts import FAMILIES
 from toast_cli.plans import Plan

@@ -2,13 +2,18 @@
 
 import errno
 import re
+import shutil
+from pathlib import Path
 
-from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.errors import ToastError, causes, did_you_mean, out_of_memory
 from toast_cli.registry import CONF, options
+from toast_cli.room import in_words, memory
 
 
 def sentence(error: Exception) -> str | None:
     """The one line about an error that the user can correct; None for any other error, which is a bug in toast."""
+    if out_of_memory(error):  # before anything that blames a file or a setting for it
+        return f"Memory ran out{shortage(error)}: use a smaller batch_size=, fewer spans= at a time, or another device=; {_KEPT}"
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
@@ -17,8 +22,6 @@ def sentence(error: Exception) -> str | None:
             return str(link)
         if isinstance(link, OSError) and link.errno is not None:
             return _file_sentence(link)
-        if isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError":
-            return f"Memory ran out: use a smaller batch_size=, fewer spans= at a time, or another device=; {_KEPT}"
     if _raised_in(error, "hydra._internal.defaults_list"):  # plain ValueErrors and TypeErrors from Hydra
         return "A group of settings was given no name: write model=<name>, data=<name> and so on; see toast list for the names."
     ours = type(error).__name__ == "InstantiationException" and not re.search(
@@ -43,10 +46,37 @@ _KEPT = "what is finished is kept, and the same command goes on from there."
 _REMEDIES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EACCES: "change the permissions"}
 
 
+def shortage(error: BaseException) -> str:
+    """What memory was asked for and what there is, in brackets after a blank, as far as that is known."""
+    text = " ".join(str(link) for link in causes(error))
+    asked = re.search(r"(?:allocate|mmap|malloc of size) ([\d.]+) ?([KMGT]iB)?", text)
+    told = [f"{in_words(_bytes(asked[1], asked[2]))} more were asked for"] if asked else []
+    if device := re.search(r"total capacity of ([\d.]+) ([KMGT]?i?B)\S* of which ([\d.]+) ([KMGT]iB) is free", text):
+        total, free = _bytes(device[1], device[2]), _bytes(device[3], device[4])
+        told.append(f"{in_words(free)} of {in_words(total)} are free on the device")
+    elif not re.search(r"CUDA|CUBLAS|CUDNN|CUSOLVER|MPS|XPU", text) and (there := memory()):
+        told.append(str(there))
+    return f" ({'; '.join(told)})" if told else ""
+
+
+def _bytes(number: str, unit: str | None) -> float:
+    """The bytes in a size such as 20.00 MiB, as torch and numpy write it; without a unit they are bytes."""
+    return float(number) * 1024 ** ["B", "KiB", "MiB", "GiB", "TiB"].index(unit or "B")
+
+
 def _file_sentence(error: OSError) -> str:
-    where = f" ({error.filename})" if error.filename else ""
+    told = [str(error.filename)] if error.filename else []
+    if error.filename and error.errno == errno.ENOSPC:
+        told.append(f"{in_words(_free(Path(error.filename)))} are free there")
+    where = f" ({'; '.join(told)})" if told else ""
     remedy = _REMEDIES.get(error.errno or 0, "check that path")
     return f"{error.strerror}{where}: {remedy}, or give another place with hydra.run.dir=<dir> (for an export: out=<dir>); {_KEPT}"
+
+
+def _free(path: Path) -> int:
+    """Bytes free on the disk of ``path``, which need not exist."""
+    place = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    return shutil.disk_usage(place).free
 
 
 def _settings_sentence(error: Exception) -> str:

@@ -3,31 +3,67 @@
 A peak is measured by CUDA's allocator on a GPU, and in a separate process on a CPU (Linux).
 """
 
+import ctypes
+import gc
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from toast_cli.errors import ToastError
+from toast_cli.errors import SingleImageError, out_of_memory
+from toast_cli.sentences import shortage
+
+_T = TypeVar("_T")
+_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD in malloc.h
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that the device or the machine has no memory left."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "can't allocate memory" in str(error))
-    )
+def halving(
+    attempt: Callable[[int], _T], size: int, pixels: Sequence[int], say: Callable[[str], None]
+) -> tuple[_T, int]:
+    """What ``attempt(size)`` returns, and that ``size``: a number of images, halved whenever memory runs out.
+
+    ``pixels`` are the height and width (H, W) of an image, for the error. Raises SingleImageError if not even one image fits.
+    """
+    while True:
+        try:
+            return attempt(size), size
+        except Exception as e:
+            if not out_of_memory(e):
+                raise
+            if "create a primitive" in str(e):
+                torch.backends.mkldnn.set_flags(False)  # once short of memory, oneDNN refuses in this thread ever after
+            if size == 1:
+                raise SingleImageError(
+                    f"Memory ran out with a single image of {' × '.join(map(str, pixels))} pixels{shortage(e)}: "
+                    "use a smaller model or image size, or another device=."
+                ) from e
+        say(f"Memory ran out with {size} images at a time: continuing with {size // 2}.")
+        size //= 2
+        _release()  # only now: the exception's frames held the tensors of the failed attempt
+
+
+def _release() -> None:
+    """Give back what nothing refers to any more, to the device and to the system."""
+    gc.collect()
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "malloc_trim"):  # glibc keeps freed memory for itself, and others such as oneDNN cannot have it
+        libc.mallopt(_MMAP_THRESHOLD, 2**20)  # from now on, large tensors are not among what it keeps
+        libc.malloc_trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 class Halving:
-    """``function`` on batches (N, …), in pieces that are halved whenever memory runs out and never grow again.
+    """``function`` on batches (N, …, H, W), in pieces that are halved whenever memory runs out and never grow again.
 
-    Raises ToastError if not even one image fits.
+    Raises SingleImageError if not even one image fits.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], say: Callable[[str], None]) -> None:
@@ -36,25 +72,14 @@ class Halving:
         self.limit: int | None = None
 
     def __call__(self, batch: Tensor) -> Tensor:
-        while True:
-            try:
-                return torch.cat([self.function(piece) for piece in batch.split(self.limit or len(batch))])
-            except Exception as e:
-                if not out_of_memory(e):
-                    raise
-                self.limit = halve(self.limit or len(batch), self.say, e)
+        def attempt(size: int) -> Tensor:
+            return torch.cat([self.function(piece) for piece in batch.split(size)])
 
-
-def halve(size: int, say: Callable[[str], None], error: Exception) -> int:
-    """Announce and return half of ``size`` images. Raises ToastError if not even one image fits."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if size == 1:
-        raise ToastError(
-            "Memory ran out with a single image: use a smaller model or image size, or another device=."
-        ) from error
-    say(f"Memory ran out with {size} images at a time: continuing with {size // 2}.")
-    return size // 2
+        first = min(self.limit or len(batch), len(batch))
+        result, size = halving(attempt, first, batch.shape[-2:], self.say)
+        if size < first:
+            self.limit = size
+        return result
 
 
 def peak_memory(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> float | None:

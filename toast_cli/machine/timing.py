@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from toast_cli.machine.memory import out_of_memory
+from toast_cli.errors import out_of_memory
 
 _LARGEST_BATCH = 1024
 _LONGEST_CALL = 20.0  # seconds; a batch that takes longer is not doubled

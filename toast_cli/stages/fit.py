@@ -7,7 +7,6 @@ translators for that number of images are solved from the sums so far.
 import copy
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,12 +14,13 @@ from torch import Tensor
 
 from toast_cli.errors import ToastError
 from toast_cli.machine.console import progress, say
-from toast_cli.machine.memory import halve, out_of_memory
+from toast_cli.machine.memory import halving
 from toast_cli.machine.team import ALONE
 from toast_cli.moments.streamed import ROWS_FOR_A_BASIS, Layer
 from toast_cli.plans import Map
 from toast_cli.runs import contents
 from toast_cli.runs.features import FeatureFile
+from toast_cli.runs.folder import Folder
 from toast_cli.stages.job import Fitted, Job
 from toast_cli.stages.walk import Encoder, latents
 from toast_cli.translators import stored
@@ -40,8 +40,8 @@ def fit(job: Job) -> Fitted:
 
     Raises ToastError if no fit image can be decoded, or if latents are not finite.
     """
-    path, team = job.folder / contents.TRANSLATORS, job.team
-    maps, used = team.share((load_maps(job, job.folder.path), job.folder.images_used) if team.leads else ({}, {}))
+    team = job.team
+    maps, used = team.share((load_maps(job, job.folder), job.folder.images_used) if team.leads else ({}, {}))
     passes: dict[tuple[int, int], list[Map]] = {}
     for key in job.maps:
         place = len(key.after.spans)
@@ -51,16 +51,18 @@ def fit(job: Job) -> Fitted:
             found, seen = _from_one_pass(job, wanted, maps, sequential=place > 0)
             maps, used = {**maps, **found}, seen or used
             if team.leads:
-                stored.save(path, maps)
+                job.folder.write(contents.TRANSLATORS, stored.encoded(maps))
     if team.leads:
-        for file in contents.latents_in(job.folder.path):  # no map still has to be trained on them
-            file.unlink()
+        contents.remove_latents(job.folder.path)  # no map still has to be trained on them
     return Fitted({key: maps[key] for key in job.maps}, used)
 
 
-def load_maps(job: Job, folder: Path, wanted: Container[Map] | None = None) -> _Maps:
-    """The maps that a run has stored in ``folder``, all or only those ``wanted``; empty if it has stored none."""
-    path, groups = folder / contents.TRANSLATORS, _groups(job)
+def load_maps(job: Job, folder: Folder, wanted: Container[Map] | None = None) -> _Maps:
+    """The maps that a run has stored in ``folder``, all or only those ``wanted``; empty if it has stored none.
+
+    Raises ToastError if the file was changed or does not hold what a fit has learned.
+    """
+    path, groups = folder.checked(contents.TRANSLATORS), _groups(job)
     if not path.is_file():
         return {}
     return stored.load(
@@ -70,19 +72,21 @@ def load_maps(job: Job, folder: Path, wanted: Container[Map] | None = None) -> _
 
 def _from_one_pass(job: Job, wanted: list[Map], maps: _Maps, sequential: bool) -> tuple[_Maps, dict[int, int]]:
     """The maps ``wanted``, and how many images could be used (empty for a sequential pass, which uses the same)."""
+
+    def one_pass(size: int) -> tuple[_Maps, dict[int, int]]:
+        if sequential:
+            return _solve_after(job, wanted, maps, size), {}
+        if isinstance(job.translator, TrainedTranslator):  # one map after another: there is nothing to share
+            alone = replace(job, team=ALONE)
+            return job.team.share(_train(alone, job.translator, wanted, maps, size) if job.team.leads else ({}, {}))
+        return _solve(job, wanted, size)
+
     size = max(job.batch_size, -(-ROWS_FOR_A_BASIS * job.backbone.width // job.backbone.tokens))
-    while True:  # when memory runs out, the whole pass again: half a batch may already be in the sums
-        try:
-            if sequential:
-                return _solve_after(job, wanted, maps, size), {}
-            if isinstance(job.translator, TrainedTranslator):  # one map after another: there is nothing to share
-                alone = replace(job, team=ALONE)
-                return job.team.share(_train(alone, job.translator, wanted, maps, size) if job.team.leads else ({}, {}))
-            return _solve(job, wanted, size)
-        except Exception as e:
-            if not out_of_memory(e) or job.team.size > 1:  # the other processes have gone on
-                raise
-            size = halve(size, say, e)
+    size = min(size, max(map(len, job.data.fit)))
+    if job.team.size > 1:  # the other processes would have gone on
+        return one_pass(size)
+    # When memory runs out, the whole pass again: half a batch may already be in the sums.
+    return halving(one_pass, size, [job.backbone.image_size] * 2, say)[0]
 
 
 def _groups(job: Job) -> list[slice]:
@@ -210,7 +214,7 @@ def _train(
                 for layer in (key.span.start, key.span.end)
             )
             result[key] = _trained(translator, source, target, groups, advance)
-            stored.save(job.folder / contents.TRANSLATORS, result)
+            job.folder.write(contents.TRANSLATORS, stored.encoded(result))
     return result, images
 
 
@@ -220,7 +224,7 @@ def _write_latents(job: Job, files: Mapping[int, FeatureFile], batch_size: int) 
     Returns how many images could be used after each part.
     """
     for file in files.values():
-        file.path.unlink(missing_ok=True)
+        file.remove()
     used: list[int] = []
     for step in _passes(job, batch_size, lambda pixels: latents(job.backbone, pixels)):
         if isinstance(step, int):

@@ -13,6 +13,7 @@ from toast_cli.machine.console import duration, say
 from toast_cli.machine.memory import resident
 from toast_cli.moments.streamed import ROWS_FOR_A_BASIS, Moments
 from toast_cli.probes.batched import BatchedProbe
+from toast_cli.room import in_words
 from toast_cli.runs import contents
 from toast_cli.runs.features import Features
 from toast_cli.stages.job import Job
@@ -39,7 +40,7 @@ class Forecast:
         """Check that the features fit on the disk. Raises ToastError if they do not."""
         if self.disk > self.free:
             raise ToastError(
-                f"The features need {self.disk / 1e9:.1f} GB in {job.folder.path}, which has {self.free / 1e9:.1f} GB free: make room, ask for "
+                f"The features need {in_words(self.disk)} in {job.folder.path}, which has {in_words(self.free)} free: make room, ask for "
                 "fewer spans= or data.train_images=, or give another place with hydra.run.dir=<dir>."
             )
 
@@ -148,11 +149,11 @@ def announce(job: Job, memory: bool = True) -> Forecast:
     Raises ToastError if the disk has no room for the features.
     """
     backbone, plans, expected = job.backbone, job.variants, forecast(job)
-    most = f", {expected.memory / 1e9:.2g} GB of memory at most" if memory else ""
+    most = f", {in_words(expected.memory)} of memory at most" if memory else ""
     say(
         f"{backbone.label} ({backbone.depth} blocks of width {backbone.width}) on {job.data.label}: {len(plans)} plan{'s' * (len(plans) > 1)}, "
         f"{build_trie(plans, backbone.depth).evaluations()} block evaluations an image, {job.compute.precision} on {job.compute.device}, "
-        f"{job.batch_size} images at a time, {expected.disk / 1e9:.2g} GB of features to write{most}"
+        f"{job.batch_size} images at a time, {in_words(expected.disk)} of features to write{most}"
     )
     expected.check(job)
     return expected
@@ -172,6 +173,6 @@ def tell(job: Job) -> None:
         said = f"{said}, and training the maps, which is not rehearsed"
     print(f"time {duration(sum(seconds.values()))} ({said})")
     print(
-        f"memory {expected.memory / 1e9:.2g} GB at most, disk {expected.disk / 1e9:.2g} GB of {expected.free / 1e9:.3g} GB free"
+        f"memory {in_words(expected.memory)} at most, disk {in_words(expected.disk)} of {in_words(expected.free)} free"
     )
     print(f"folder {job.folder.path}")

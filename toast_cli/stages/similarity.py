@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from toast_cli.machine.console import progress
+from toast_cli.machine.console import progress, say
+from toast_cli.machine.memory import halving
 from toast_cli.moments import Moments, PairMoments
 from toast_cli.plans import STEM
 from toast_cli.runs.rows import MEASURES
@@ -71,25 +72,33 @@ def mse(pair: PairMoments) -> float:
 def between_blocks(job: Job) -> Iterator[dict[str, Any]]:
     """The columns for every pair of blocks, over the fit images."""
     layers = range(STEM, job.backbone.depth)
-    alike = Alike((i, j) for i in layers for j in layers if i < j)
-    used = _over_fit_images(job, job.batch_size, lambda pixels: alike.update(latents(job.backbone, pixels)))
+    pairs = [(i, j) for i in layers for j in layers if i < j]
+    alike, used = _over_fit_images(job, pairs, job.batch_size, lambda pixels: latents(job.backbone, pixels))
     job.folder.note_images_used({**job.folder.images_used, job.data.fit_sizes[-1]: used})
     plain = {"fit_images": used, "kind": "blocks", "translator": "", "sequential": False, "tokens": "", "solver": ""}
     for measure, source, target, value in of_blocks(alike):
         yield plain | {"measure": measure, "source": _name(source), "target": _name(target), "value": value}
 
 
-def _over_fit_images(job: Job, batch_size: int, look: Callable[[Tensor], None]) -> int:
-    """Call ``look`` on every batch of fit images (N, 3, H, W); returns how many could be decoded."""
-    used = 0
-    with progress("similarity", sum(map(len, job.data.fit))) as advance:
-        for part in job.data.fit:
-            for batch in job.batches(part, batch_size):
-                if len(batch.positions):
-                    look(batch.pixels)
-                used += len(batch.positions)
-                advance(batch.size)
-    return used
+def _over_fit_images(
+    job: Job, pairs: list[tuple[int, int]], batch_size: int, encode: Callable[[Tensor], Mapping[int, Tensor]]
+) -> tuple[Alike, int]:
+    """The ``pairs`` of the latents (N, T, D) that ``encode`` makes of the fit images (N, 3, H, W), and how many of these
+    could be decoded."""
+
+    def one_pass(size: int) -> tuple[Alike, int]:
+        alike, used = Alike(pairs), 0
+        with progress("similarity", sum(map(len, job.data.fit))) as advance:
+            for part in job.data.fit:
+                for batch in job.batches(part, size):
+                    if len(batch.positions):
+                        alike.update(encode(batch.pixels))
+                    used += len(batch.positions)
+                    advance(batch.size)
+        return alike, used
+
+    # When memory runs out, the whole pass again: half a batch may already be in the sums.
+    return halving(one_pass, batch_size, [job.backbone.image_size] * 2, say)[0]
 
 
 def _name(layer: int) -> str:
@@ -105,15 +114,9 @@ def between_plans(job: Job) -> Iterator[dict[str, Any]]:
         return
     fitted = fit(job)
     encoder = Encoder(job.backbone, job.variants, job.modules(fitted), whole=True)
-    alike = Alike((0, plan) for plan in range(1, len(job.variants)))
-
-    def look(pixels: Tensor) -> None:
-        """Add the last latents of one batch, uint8 (N, 3, H, W)."""
-        last = encoder(pixels)  # (N, P, T, D)
-        alike.update({plan: last[:, plan] for plan in range(last.shape[1])})
-
+    pairs = [(0, plan) for plan in range(1, len(job.variants))]
     at_once = max(job.batch_size // len(job.variants), 1)  # the latents of all plans are in memory together
-    _over_fit_images(job, at_once, look)
+    alike, _ = _over_fit_images(job, pairs, at_once, lambda pixels: dict(enumerate(encoder(pixels).unbind(1))))
     for _, plan, pair, cosine in alike.pairs():
         variant = job.variants[plan]
         settings = {

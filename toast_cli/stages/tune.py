@@ -8,7 +8,6 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from torch import Tensor, nn
 
 from toast_cli.data.images import Images
 from toast_cli.errors import ToastError, is_number, require_flag, require_group
-from toast_cli.files import write_atomically
 from toast_cli.machine.console import progress, say
+from toast_cli.machine.memory import Halving
 from toast_cli.models.backbone import Backbone
 from toast_cli.plans import Map, Variant
 from toast_cli.runs import contents
@@ -110,10 +109,9 @@ class Training:
         ]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
         self.rates = [settings.encoder_rate, settings.learning_rate]
-        self.weights = job.folder / contents.weights(seed)
 
-    def _of_epoch(self, epoch: int) -> Path:
-        return self.job.folder / contents.weights_of_epoch(self.seed, epoch)
+    def _of_epoch(self, epoch: int) -> str:
+        return contents.weights_of_epoch(self.seed, epoch)
 
     def run(self, train: Images, held_out: Images) -> dict[str, Any]:
         """Train on ``train``; leaves the student with the weights of the epoch that is best on ``held_out``.
@@ -129,11 +127,12 @@ class Training:
             )
             if score > state["score"]:
                 state |= {"score": score, "best": epoch + 1}
-                write_atomically(self._of_epoch(epoch + 1), safetensors.torch.save(self._state_dict()))
+                self.job.folder.write(self._of_epoch(epoch + 1), safetensors.torch.save(self._state_dict()))
             state["epoch"] = epoch + 1
             self._keep(state)
-        self.student.model.load_state_dict(safetensors.torch.load_file(self._of_epoch(state["best"])))
-        write_atomically(self.weights, safetensors.torch.save(self._state_dict()))
+        best = self.job.folder.checked(self._of_epoch(state["best"]))
+        self.student.model.load_state_dict(safetensors.torch.load_file(best))
+        self.job.folder.write(contents.weights(self.seed), safetensors.torch.save(self._state_dict()))
         return {"best_epoch": state["best"], "held_out_accuracy": state["score"]}
 
     def _state_dict(self) -> dict[str, Tensor]:
@@ -145,10 +144,10 @@ class Training:
         torch.save(
             state | {"seed": self.seed, "student": self._state_dict(), "optimizer": self.optimizer.state_dict()}, buffer
         )
-        write_atomically(self.job.folder / contents.EPOCH, buffer.getvalue())
+        self.job.folder.write(contents.EPOCH, buffer.getvalue())
 
     def _resume(self) -> dict[str, Any]:
-        path = self.job.folder / contents.EPOCH
+        path = self.job.folder.checked(contents.EPOCH)
         fresh = {"epoch": 0, "best": 0, "score": -1.0}
         if not path.is_file():
             return fresh
@@ -202,10 +201,10 @@ def forget(folder: Folder) -> None:
 @torch.no_grad()
 def accuracy(job: Job, student: Student, images: Images, label: str) -> float:
     """Share of the images whose class the student predicts correctly."""
-    right = 0
+    right, model = 0, Halving(student.model, say)
     with progress(label, len(images)) as advance:
         for batch in job.batches(images, job.batch_size):
-            named = student.model(batch.pixels).argmax(-1).cpu().numpy()
+            named = model(batch.pixels).argmax(-1).cpu().numpy()
             right += int((named == images.labels[batch.positions]).sum())
             advance(batch.size)
     return right / len(images)
