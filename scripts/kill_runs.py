@@ -212,7 +212,7 @@ class Halves:
         return getattr(self.file, name)
 
     def write(self, content: bytes) -> None:
-        half, appended = len(content) // 2, self.victim.file.endswith(".f32")
+        half, appended = len(content) // 2, self.victim.file.endswith(".sums")
         for part, what in ((content[:half], "half written"), (content[half:], "written")):
             self.file.write(part)
             self.file.flush()

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from toast_cli.moments import Moments
 from toast_cli.plans import Plan, Span
+from toast_cli.runs.folder import Folder
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Candidate, Found
 from toast_cli.stages.fit import load_maps
@@ -37,7 +38,7 @@ ERRORS = ("R²", "readout", "whitened")
 
 def errors(job: Job, folder: Path) -> dict[Span, dict[str, float]]:
     """The errors of every map of the job's single spans, all fitted in ``folder``."""
-    fitted = load_maps(job, folder, job.maps)
+    fitted = load_maps(job, Folder(folder), job.maps)
     built = {key: module.double() for key, module in job.modules(Fitted(fitted, {})).items()}
     rows = job.backbone.readout_tokens
     # A pair for each map: the target, and what the map leaves of it, at the readout's tokens alone.

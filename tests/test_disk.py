@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SMALL
+from toast_cli.runs import record
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_features_that_were_cut_off_are_encoded_again(undisturbed: bytes, toast,
 def test_a_table_of_another_version_is_refused(toast, tmp_path: Path, content: str):
     words = ["run", *SMALL, "hydra.run.dir=here"]
     assert toast(*words)[0] == 0
-    (tmp_path / "here" / "results.csv").write_text(content)
+    record.write(tmp_path / "here" / "results.csv", content)
     (tmp_path / "here" / "summary.csv").unlink()
     status, _, err = toast(*words)
     path = Path("here/results.csv").absolute()
@@ -86,7 +87,7 @@ def test_a_table_that_ends_in_the_middle_of_a_row_is_named(toast, tmp_path: Path
     words = ["run", *SMALL, "hydra.run.dir=here"]
     assert toast(*words)[0] == 0
     table = tmp_path / "here" / "results.csv"
-    table.write_bytes(table.read_bytes()[:-60])
+    record.write(table, table.read_bytes()[:-60])
     (tmp_path / "here" / "summary.csv").unlink()
     status, _, err = toast(*words)
     assert status == 1

@@ -6,13 +6,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from toast_cli.version import __version__
-
 if TYPE_CHECKING:
     from toast_cli.in_memory import compress
     from toast_cli.plans import Plan, Span
     from toast_cli.surgery.saved import load
 
+__version__ = "0.1.0"
 __all__ = ["Plan", "Span", "__version__", "compress", "load"]
 _HOMES = {"compress": "in_memory", "load": "surgery.saved", "Plan": "plans", "Span": "plans"}
 

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from toast_cli import __version__
 from toast_cli.errors import Parser, ToastError, did_you_mean
 from toast_cli.sentences import sentence
 from toast_cli.verbs import VERBS
-from toast_cli.version import __version__
 
 _GOES_ON = "what is finished is kept, and the same command goes on from there."
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from toast_cli.errors import ToastError, require_flag
 from toast_cli.registry import CONF
+from toast_cli.room import take_for_products
 from toast_cli.sentences import sentence
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class _Task:
     def __call__(self, cfg: "DictConfig") -> None:
         from hydra.core.hydra_config import HydraConfig
 
-        path = Path(HydraConfig.get().runtime.output_dir)
+        path = Path(_as_written(HydraConfig.get().runtime, "output_dir"))
         try:
             require_flag(cfg.get("fail_fast", False), "fail_fast")
             self.job(cfg, path)
@@ -120,6 +121,7 @@ def launch(verb: str, config: str, argv: list[str], help: Help, job: Work) -> No
 
     Raises ToastError for words that are not settings, and for runs that failed.
     """
+    take_for_products()
     import hydra
     from hydra.core.config_store import ConfigStore
 
@@ -145,6 +147,22 @@ def launch(verb: str, config: str, argv: list[str], help: Help, job: Work) -> No
         sys.argv = program
     task.collect()
     _raise(task.failures)
+
+
+def own_folders() -> list[Path]:
+    """The user's own folders of settings, given with ``--config-dir``."""
+    from hydra.core.hydra_config import HydraConfig
+
+    sources = HydraConfig.get().runtime.config_sources
+    return [Path(_as_written(source, "path")) for source in sources if source.provider == "command-line"]
+
+
+def _as_written(node: Any, key: str) -> str:
+    """A path as Hydra has stored it: what looks like an interpolation is part of a folder's name."""
+    from omegaconf import OmegaConf
+
+    stored: Any = OmegaConf.to_container(node)
+    return stored[key]
 
 
 def _check_flags(argv: list[str]) -> None:

@@ -1,6 +1,11 @@
 """Where ``conf/`` is and what it offers."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import yaml
+
+from toast_cli.errors import ToastError
 
 
 def _conf() -> Path:
@@ -12,7 +17,20 @@ def _conf() -> Path:
 CONF = _conf()
 
 
-def options(group: str, roots: list[Path]) -> dict[str, Path]:
+def options(group: str, roots: Sequence[Path]) -> dict[str, Path]:
     """The files of a config group by the names that choose them; files of later roots replace those of earlier ones."""
     files = [(root / group, path) for root in roots for path in sorted((root / group).rglob("*.yaml"))]
     return {path.relative_to(folder).with_suffix("").as_posix(): path for folder, path in files}
+
+
+def targets(group: str, roots: Sequence[Path]) -> set[str]:
+    """What the files of a config group name as their ``_target_``. Raises ToastError for a file that is not YAML."""
+    found = set()
+    for path in options(group, roots).values():
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, ValueError) as e:
+            raise ToastError(f"{path} cannot be read as settings ({type(e).__name__}): repair or remove it.") from e
+        if isinstance(settings, dict) and isinstance(target := settings.get("_target_"), str):
+            found.add(target)
+    return found

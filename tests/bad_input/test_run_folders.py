@@ -36,9 +36,6 @@ SENTENCES = {
         "older/results.csv does not have the columns that this version of toast writes: move it away, or use fresh=true."
     ),
     "export @no_rows": "no_rows holds no rows: restore its results.csv, or run it again with fresh=true.",
-    "status @cut_record": (
-        "cut_record/run.json cannot be read (JSONDecodeError): restore it, or move its folder away."
-    ),
 }
 
 

@@ -18,7 +18,7 @@ def test_another_probe_encodes_nothing(kept, toast, tmp_path, monkeypatch):
     assert status == 0, err
     assert (tmp_path / "here" / "results.csv").read_text() == (tmp_path / "plain" / "results.csv").read_text()
     assert not list((tmp_path / "here" / "features").iterdir())
-    assert len(list((tmp_path / "kept" / "features").iterdir())) == 2, "the other run's stay"
+    assert len(list((tmp_path / "kept" / "features").iterdir())) == 4, "the other run's stay"
 
 
 def test_only_probe_and_seeds_may_differ(kept, toast):

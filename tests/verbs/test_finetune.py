@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from toast_cli.runs.record import note
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Tuned
 from toast_cli.stages import tune as tuning
@@ -71,8 +72,7 @@ def test_killed_after_an_epoch_it_ends_with_the_same(done, toast, tmp_path, monk
 def test_killed_when_only_tidying_up_was_left(done, toast, monkeypatch):
     folder, _ = done
     expected = {path.name for path in folder.iterdir()}
-    record = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(record | {"complete": False}))
+    note(folder, complete=False)
     for name in ("epoch.pt", "model-seed1-epoch2.safetensors", "features/test.f32"):
         (folder / name).touch()
     monkeypatch.setattr("toast_cli.stages.finetune.encode", lambda *_: pytest.fail("no seed needs features"))

@@ -1,6 +1,5 @@
 """toast report: what it writes, and what it leaves out."""
 
-import json
 import re
 import shutil
 
@@ -8,6 +7,7 @@ import pytest
 
 from tests.conftest import SMALL
 from toast_cli.report.findings import Finding
+from toast_cli.runs.record import note
 from toast_cli.runs.results import read_csv
 
 
@@ -31,8 +31,7 @@ def test_everything_is_written_and_the_page_needs_nothing_else(runs, toast, tmp_
 def test_unfinished_runs_are_named_and_left_out(runs, toast, tmp_path):
     shutil.copytree(runs / "linear0", tmp_path / "runs" / "whole")
     shutil.copytree(runs / "linear1", tmp_path / "runs" / "part")
-    record = json.loads((tmp_path / "runs" / "part" / "run.json").read_text())
-    (tmp_path / "runs" / "part" / "run.json").write_text(json.dumps(record | {"complete": False}))
+    note(tmp_path / "runs" / "part", complete=False)
     status, _, err = toast("report", "runs")
     assert status == 0
     assert f"{tmp_path}/runs/part is not complete and is left out" in err

@@ -1,8 +1,8 @@
-import json
 import shutil
 
 import pytest
 
+from toast_cli.runs.record import note, read_record
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Candidate, Found, Row
 from toast_cli.search import measured as survey
@@ -88,8 +88,7 @@ def test_a_search_that_was_killed_ends_alike(found, toast, tmp_path, monkeypatch
 def test_killed_after_its_last_file_it_still_ends(found, toast, tmp_path):
     """The features are gone and the record does not say complete: the front is made again from features made again."""
     shutil.copytree(found, tmp_path / "here")
-    record = json.loads((tmp_path / "here" / "run.json").read_text())
-    (tmp_path / "here" / "run.json").write_text(json.dumps(record | {"complete": False}))
+    note(tmp_path / "here", complete=False)
     (tmp_path / "here" / "front.csv").unlink()
     assert toast("search", *FEW, "seeds=[0,1]", "hydra.run.dir=here")[0] == 0
     assert (tmp_path / "here" / "front.csv").read_text() == (found / "front.csv").read_text()
@@ -98,8 +97,7 @@ def test_killed_after_its_last_file_it_still_ends(found, toast, tmp_path):
 @pytest.mark.slow
 def test_killed_when_only_tidying_up_was_left(found, toast, tmp_path, monkeypatch):
     shutil.copytree(found, tmp_path / "here")
-    record = json.loads((tmp_path / "here" / "run.json").read_text())
-    (tmp_path / "here" / "run.json").write_text(json.dumps(record | {"complete": False}))
+    note(tmp_path / "here", complete=False)
     for name in ("round0-train", "front-test"):
         (tmp_path / "here" / "features" / f"{name}.f32").touch()
     monkeypatch.setattr(encode_stage, "encode", lambda *_: pytest.fail("all tables are there"))
@@ -129,9 +127,8 @@ def test_latency_is_measured_where_it_is_asked_for(toast, tmp_path, monkeypatch)
 
     monkeypatch.setattr(sizes, "_SECONDS", 0.05)
     assert toast("search", *FEW, "budget.latency=0.95", "hydra.run.dir=here")[0] == 0
-    record = json.loads((tmp_path / "here" / "run.json").read_text())
-    assert len(record["latency"]) == 4, "for one, for a block less, for a map of each kind"
-    (tmp_path / "here" / "run.json").write_text(json.dumps(record | {"complete": False}))
+    assert len(read_record(tmp_path / "here")["latency"]) == 4, "for one, for a block less, for a map of each kind"
+    note(tmp_path / "here", complete=False)
     monkeypatch.setattr(sizes.Sizes, "time", lambda *_: pytest.fail("what was timed chooses the plans to the end"))
     assert toast("search", *FEW, "budget.latency=0.95", "hydra.run.dir=here")[0] == 0
     rows = read_csv(tmp_path / "here" / "front.csv", Found)

@@ -1,7 +1,7 @@
 """Many runs as one table: which belong together, whether they can be compared, and what their differences are worth."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from toast_cli.errors import ToastError
 from toast_cli.report.statistics import bootstrap_interval, flip_rate, mcnemar
 from toast_cli.runs.archive import CompleteRun
 from toast_cli.runs.predictions import Predictions
+from toast_cli.runs.results import spread_of
 from toast_cli.runs.rows import Row
 
 # What rows that are averaged over seeds have in common, in addition to the plan and the number of fit images.
@@ -154,8 +155,7 @@ def _distinct(samples: list[_Sample]) -> list[_Sample]:
 
 def _finding(settings: dict[str, Any], samples: list[_Sample]) -> Finding:
     rows = [sample.row for sample in samples]
-    accuracies, deltas = np.array([row.accuracy for row in rows]), np.array([row.accuracy_delta for row in rows])
-    first, several = rows[0], len(rows) > 1
+    first = rows[0]
     names = (
         "plan",
         "blocks_removed",
@@ -173,10 +173,7 @@ def _finding(settings: dict[str, Any], samples: list[_Sample]) -> Finding:
         **_worth(samples),
         fit_r2=float(np.mean(explained)) if explained else None,
         runs=len(rows),
-        accuracy_mean=float(accuracies.mean()),
-        accuracy_std=float(accuracies.std(ddof=1)) if several else None,
-        delta_mean=float(deltas.mean()),
-        delta_std=float(deltas.std(ddof=1)) if several else None,
+        **asdict(spread_of(rows)),
     )
 
 

@@ -5,9 +5,9 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from toast_cli import __version__
 from toast_cli.machine.console import visible
 from toast_cli.report.tables import Table
-from toast_cli.version import __version__
 
 _STYLE = """
 :root { color-scheme: light; }

@@ -1,27 +1,27 @@
 """Find and read complete runs on disk."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from yaml import YAMLError
-
 from toast_cli.errors import ToastError
-from toast_cli.runs import predictions
-from toast_cli.runs.contents import CONFIG, PREDICTIONS, RECORD, RESULTS
-from toast_cli.runs.folder import read_record
+from toast_cli.plans import Plan
+from toast_cli.runs import predictions, projection
+from toast_cli.runs.contents import PREDICTIONS, PROJECTION, RECORD, RESULTS
+from toast_cli.runs.folder import Folder
 from toast_cli.runs.predictions import Predictions
+from toast_cli.runs.record import read_record
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row
 
 
 @dataclass(frozen=True)
 class CompleteRun:
-    """A complete run on disk."""
+    """A complete run on disk. Its table may have been changed since the run wrote it: see ``record.changed``."""
 
     path: Path
     config: dict[str, Any]
@@ -31,16 +31,45 @@ class CompleteRun:
     @classmethod
     def read(cls, path: Path) -> "CompleteRun":
         """Read the run in the folder ``path``. Raises ToastError if one of its files is missing or damaged."""
-        rows = read_csv(path / RESULTS, Row)
+        folder = Folder(path)
+        rows = read_csv(folder / RESULTS, Row)
         if not rows:
             raise ToastError(f"{path / RESULTS} has no rows: restore the file, or use fresh=true.")
-        return cls(path, _config(path), read_record(path), rows)
+        run = cls(path, folder.settings, folder.record, rows)
+        run._check()
+        return run
+
+    def _check(self) -> None:
+        """Raises ToastError if the files do not belong together."""
+        depth = self.record.get("depth")
+        groups = [self.config.get(name) for name in ("data", "model", "translator")]
+        known = all(isinstance(group, dict) for group in groups) and "seed" in self.config["data"]
+        if type(depth) is not int or not known:
+            raise ToastError(f"{self.path} does not say what was run: restore its {RECORD}, or move it away.")
+        ends = [span.end for text in {row.plan for row in self.rows} for span in Plan.parse(text).spans]
+        counts = Counter(row.seed for row in self.rows)
+        stored = {} if self.stored is None else self.stored.by_seed
+        if max(ends, default=0) >= depth or (
+            stored and any(len(stored.get(seed, ())) != n for seed, n in counts.items())
+        ):
+            raise ToastError(
+                f"The rows of {self.path / RESULTS} are not those of the run's {PREDICTIONS} and {RECORD}: restore the files, or move the "
+                "folder away."
+            )
 
     @cached_property
     def stored(self) -> Predictions | None:
         """What its probes predicted; None if that is not stored."""
-        path = self.path / PREDICTIONS
-        return predictions.read(path) if path.is_file() else None
+        return predictions.read(Folder(self.path).checked(PREDICTIONS))
+
+    @property
+    def projection(self) -> dict[str, Any] | None:
+        """Its test images in a plane, see projection.py; None if that is not stored."""
+        path = Folder(self.path).checked(PROJECTION)
+        found = projection.read(path) if path.is_file() else None
+        if found is not None and len(found["points"]) != sum(row.seed == self.rows[0].seed for row in self.rows):
+            raise ToastError(f"{path} holds other plans than the rows of {RESULTS}: restore it, or move it away.")
+        return found
 
     @property
     def test_set(self) -> str:
@@ -73,17 +102,7 @@ def find(places: Iterable[Path], file: str) -> tuple[list[Path], list[Path]]:
 
 def settings(path: Path) -> dict[str, Any]:
     """A run's settings by dotted key. Raises ToastError if they cannot be read."""
-    return dict(_flat(_config(path), ""))
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(path / CONFIG))
-    except (YAMLError, OSError, ValueError) as e:
-        raise ToastError(
-            f"{path / CONFIG} cannot be read ({type(e).__name__}): restore it, or move its folder away."
-        ) from e
-    return config
+    return dict(_flat(Folder(path).settings, ""))
 
 
 def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ PREDICTIONS, PROJECTION = "predictions.safetensors", "projection.safetensors"
 EPOCH = "epoch.pt"  # everything that the next epoch of fine-tuning starts from
 LOCK = ".lock"  # held by the process that works in the folder
 FRONT_PICTURE = "front"  # of a search, without its ending
-_FEATURES, _OF_FRONT, _OF_ROUND = "features", "front-", "round"
+_FEATURES, _LATENT, _OF_FRONT, _OF_ROUND = "features", "latent", "front-", "round"
 
 
 def features(split: str, prefix: str = "") -> str:
@@ -33,7 +33,17 @@ def front_prefix() -> str:
 
 def latents(layer: int) -> str:
     """The file of the latents X^(layer) of the fit images, kept while maps are trained on them."""
-    return f"{_FEATURES}/latent{layer}.f32"
+    return f"{_FEATURES}/{_LATENT}{layer}.f32"
+
+
+def sums(features: Path) -> Path:
+    """The file of the checksums of a file of features."""
+    return features.with_suffix(".sums")
+
+
+def features_and_sums(split: str) -> tuple[str, str]:
+    """The files of a run's features for the images of a ``split``, and of their checksums."""
+    return features(split), str(sums(Path(features(split))))
 
 
 def weights(seed: int) -> str:
@@ -58,9 +68,16 @@ def features_in(folder: Path) -> Iterator[Path]:
     return (folder / _FEATURES).glob("*.f32")
 
 
-def latents_in(folder: Path) -> Iterator[Path]:
-    """All files of latents in a run's folder."""
-    return (folder / _FEATURES).glob("latent*.f32")
+def remove_features(folder: Path, kind: str = "") -> None:
+    """Remove all features in a run's folder, or those whose names begin with ``kind``, with their checksums."""
+    for ending in ("f32", "sums"):
+        for file in (folder / _FEATURES).glob(f"{kind}*.{ending}"):
+            file.unlink()
+
+
+def remove_latents(folder: Path) -> None:
+    """Remove all latents in a run's folder."""
+    remove_features(folder, _LATENT)
 
 
 def epochs_in(folder: Path) -> Iterator[Path]:
@@ -71,9 +88,9 @@ def epochs_in(folder: Path) -> Iterator[Path]:
 
 def clear(folder: Path) -> None:
     """Remove the files that a run wrote, its record last, and nothing else."""
-    kinds = ("latent", _OF_ROUND, _OF_FRONT)
-    numbered = [file for kind in kinds for file in (folder / _FEATURES).glob(f"{kind}*.f32")]
-    for file in [*numbered, *folder.glob("model-seed*.safetensors")]:
+    for kind in ("train", "test", _LATENT, _OF_ROUND, _OF_FRONT):
+        remove_features(folder, kind)
+    for file in folder.glob("model-seed*.safetensors"):
         file.unlink()
     for name in FIXED:
         (folder / name).unlink(missing_ok=True)

@@ -1,8 +1,17 @@
-"""Features of every plan for every image of a split, on disk as float32 (N images, P plans, F), batch by batch."""
+"""Features of every plan for every image of a split, on disk as float32 (N images, P plans, F), batch by batch.
 
+Next to them is a file of checksums, one for each image. An image counts as finished once it has its checksum, and its
+features are compared with it when they are first read.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import xxhash
+
+from toast_cli.errors import ToastError
+from toast_cli.runs import contents
 
 
 class FeatureFile:
@@ -12,7 +21,7 @@ class FeatureFile:
     """
 
     def __init__(self, path: Path, images: int, plans: int, width: int) -> None:
-        self.path = path
+        self.path, self.sums = path, contents.sums(path)
         self.shape = (images, plans, width)
         self._row = 4 * plans * width  # bytes
 
@@ -28,33 +37,84 @@ class FeatureFile:
 
     def finished(self, batch_size: int) -> int:
         """How many images are finished, in whole batches; what a kill left after them is cut off."""
-        rows = min(self.path.stat().st_size // self._row, self.shape[0]) if self.path.is_file() else 0
-        whole = rows if rows == self.shape[0] else rows // batch_size * batch_size
-        if self.path.is_file():
-            with self.path.open("r+b") as file:
-                file.truncate(whole * self._row)
+        images, sizes = self.shape[0], {self.path: self._row, self.sums: _SUM}
+        rows = min(images, *(file.stat().st_size // size if file.is_file() else 0 for file, size in sizes.items()))
+        whole = rows if rows == images else rows // batch_size * batch_size
+        for file, size in sizes.items():
+            if file.is_file():
+                with file.open("r+b") as opened:
+                    opened.truncate(whole * size)
         return whole
 
     def append(self, features: np.ndarray) -> None:
         """Append ``features``, float32 (B, P, F)."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
-            file.write(np.ascontiguousarray(features, dtype=np.float32).tobytes())
+        rows = np.ascontiguousarray(features, dtype=np.float32)
+        for file, content in ((self.path, rows.tobytes()), (self.sums, b"".join(map(_sum, rows)))):
+            with file.open("ab") as opened:
+                opened.write(content)
 
     def read(self) -> "Features":
-        """The features of a finished file, which stay on disk."""
-        return Features(np.memmap(self.path, np.float32, "r", shape=self.shape))
+        """The features of a finished file, which stay on disk. Raises ToastError if that file or its checksums are cut."""
+        for file, size in ((self.path, self._row), (self.sums, _SUM)):
+            if not file.is_file() or file.stat().st_size != self.shape[0] * size:
+                raise _damaged(self.path)
+        stored = np.memmap(self.path, np.float32, "r", shape=self.shape)
+        return Features(stored, check=_Check(self.path, stored, np.fromfile(self.sums, f"V{_SUM}")))
+
+    def remove(self) -> None:
+        """Remove the features and their checksums."""
+        for file in (self.path, self.sums):
+            file.unlink(missing_ok=True)
+
+
+_SUM = 8  # bytes of a checksum
+
+
+def _sum(row: np.ndarray) -> bytes:
+    """The checksum of an image's features (P, F)."""
+    return xxhash.xxh3_64_digest(row.tobytes())
+
+
+def _damaged(path: Path) -> ToastError:
+    return ToastError(
+        f"{path} was changed or damaged after toast wrote it: remove it, and the same command writes it again."
+    )
+
+
+class _Check:
+    """Compare the ``stored`` features (N, P, F) with their checksums ``sums`` (N,), each image once."""
+
+    def __init__(self, path: Path, stored: np.ndarray, sums: np.ndarray) -> None:
+        self._path, self._stored, self._sums = path, stored, sums
+        self._done = np.zeros(len(stored), dtype=bool)
+
+    def __call__(self, images: np.ndarray) -> None:
+        """Check the images with these numbers (B,). Raises ToastError if the features of one have changed."""
+        for image in images[~self._done[images]]:
+            if _sum(self._stored[image]) != self._sums[image].tobytes():
+                raise _damaged(self._path)
+        self._done[images] = True
 
 
 class Features:
     """The features (M, P, F) of the M images that were not left out; rows are read from disk when they are needed.
 
-    ``positions`` (M,) are the positions of these images in the split.
+    ``positions`` (M,) are the positions of these images in the split. Reading raises ToastError for damaged rows.
     """
 
-    def __init__(self, stored: np.ndarray, positions: np.ndarray | None = None) -> None:
-        self._stored = stored
-        self.positions = np.flatnonzero(~np.isnan(stored[:, 0, 0])) if positions is None else positions
+    def __init__(
+        self,
+        stored: np.ndarray,
+        positions: np.ndarray | None = None,
+        check: Callable[[np.ndarray], None] = lambda images: None,
+    ) -> None:
+        self._stored, self._check = stored, check
+        if positions is None:
+            left_out = np.isnan(stored[:, 0, 0])
+            check(np.flatnonzero(left_out))
+            positions = np.flatnonzero(~left_out)
+        self.positions = positions
         self.shape = (len(self.positions), *stored.shape[1:])
 
     def __len__(self) -> int:
@@ -62,12 +122,15 @@ class Features:
 
     def __getitem__(self, which: np.ndarray | slice) -> np.ndarray:
         """The features, float32 (B, P, F), of the images that ``which`` (B,) picks out of M."""
-        return np.asarray(self._stored[self.positions[which]])
+        images = self.positions[which]
+        self._check(images)
+        return np.asarray(self._stored[images])
 
     def of_plan(self, plan: int) -> np.ndarray:
         """The features of one plan, float32 (M, F)."""
+        self._check(self.positions)
         return np.asarray(self._stored[self.positions, plan])
 
     def at(self, which: np.ndarray) -> "Features":
         """The features of the images that ``which`` (B,) picks out of M."""
-        return Features(self._stored, self.positions[which])
+        return Features(self._stored, self.positions[which], self._check)

@@ -1,27 +1,25 @@
 """Run folders: locked while in use; every file is written under a temporary name, then renamed."""
 
-import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from toast_cli.errors import ToastError, require_flag
-from toast_cli.files import beside, read_json, write_atomically
+from toast_cli.files import beside
+from toast_cli.runs import record
 from toast_cli.runs.contents import CONFIG, FIXED, LOCK, RECORD, clear, features_in
 from toast_cli.runs.naming import differences, inputs, scientific
+from toast_cli.runs.record import read_record
+from toast_cli.runs.results import csv_of, read_csv
+from toast_cli.runs.settings import read_settings, text_of
 from toast_cli.sentences import sentence
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """The record of the run at ``path``, empty if there is none. Raises ToastError if the file is damaged."""
-    return read_json(path / RECORD) if (path / RECORD).is_file() else {}
 
 
 class Folder:
@@ -40,12 +38,38 @@ class Folder:
 
     def note(self, **entries: Any) -> None:
         """Add entries to the record."""
-        write_atomically(self.path / RECORD, json.dumps({**self.record, **entries}, indent=2) + "\n")
+        record.note(self.path, **entries)
+
+    def write(self, name: str, content: str | bytes) -> None:
+        """Write a file, whole or not at all, with its checksum in the record."""
+        record.write(self.path / name, content)
+
+    def checked(self, name: str) -> Path:
+        """The path of a file. Raises ToastError if the file was changed after toast wrote it."""
+        return record.checked(self.path / name)
+
+    def write_rows(self, name: str, rows: Iterable[Any], kind: type) -> None:
+        """Write a table, the ``rows`` of dataclass ``kind``, with its checksum in the record."""
+        self.write(name, csv_of(rows, kind))
+
+    def rows(self, name: str, kind: type) -> list[Any]:
+        """The rows of a table, none if there is none. Raises ToastError if it was changed or is no such table."""
+        return read_csv(self.checked(name), kind)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What ``config.yaml`` says, as plain data. Raises ToastError if it was changed or is no such file."""
+        return read_settings(self.checked(CONFIG))
 
     @property
     def images_used(self) -> dict[int, int]:
         """How many fit images could be used, by how many were asked for, as far as the run has recorded it."""
-        return {int(asked): used for asked, used in self.record.get("fit_images", {}).items()}
+        counts = self.record.get("fit_images", {})
+        if not isinstance(counts, dict) or not all(
+            key.isdecimal() and type(used) is int for key, used in counts.items()
+        ):
+            raise ToastError(f"{self / RECORD} does not say how many fit images were used: restore it.")
+        return {int(asked): used for asked, used in counts.items()}
 
     def note_images_used(self, counts: Mapping[int, int]) -> None:
         """Record how many fit images could be used, by how many were asked for."""
@@ -80,12 +104,13 @@ class RunFolder(Folder):
     @property
     def complete(self) -> bool:
         """Whether nothing is left to do: all tables are written, from files that have not changed since."""
-        record = self.record
+        known = self.record
         written = all((self / name).is_file() for name in self._outputs)
-        return written and record.get("complete", False) and record.get("inputs") == self._inputs
+        return written and known.get("complete", False) and known.get("inputs") == self._inputs
 
     def finish(self) -> None:
         """Record that all tables are written."""
+        record.settle(self.path)
         self.note(complete=True, inputs=self._inputs)
 
     @contextmanager
@@ -150,7 +175,7 @@ def _leave(path: Path, lock: FileLock) -> None:
 def _holder(path: Path) -> str:
     """`` (process 123 on host)`` from the record, or an empty string."""
     process = read_record(path).get("process")
-    return f" (process {process['pid']} on {process['host']})" if process else ""
+    return f" (process {process.get('pid')} on {process.get('host')})" if isinstance(process, dict) else ""
 
 
 def held(path: Path) -> bool:
@@ -182,10 +207,10 @@ def _claim(path: Path, cfg: DictConfig, settings: dict[str, Any]) -> None:
         clear(path)
     for name in FIXED:
         beside(path / name).unlink(missing_ok=True)
+    folder = Folder(path)
     if not (path / CONFIG).is_file():
-        write_atomically(path / RECORD, "{}\n")
-        write_atomically(path / CONFIG, OmegaConf.to_yaml(OmegaConf.create(settings)))
-    different = sorted(differences(OmegaConf.to_container(OmegaConf.load(path / CONFIG)), settings))
+        folder.write(CONFIG, text_of(settings))
+    different = sorted(differences(folder.settings, settings))
     if different:
         raise ToastError(
             f"{path} holds a run with another {', '.join(different)}: choose another hydra.run.dir=<dir>, or fresh=true to replace it."

@@ -1,12 +1,14 @@
 """What each probe predicted for each test image, so that runs can be compared: one safetensors file per run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from toast_cli.files import write_arrays
+from toast_cli.errors import ToastError
+from toast_cli.files import encode_arrays
 
 
 @dataclass(frozen=True)
@@ -18,18 +20,30 @@ class Predictions:
 
     truth: np.ndarray
     images: np.ndarray
-    by_seed: dict[int, np.ndarray]
+    by_seed: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def adding(self, seed: int, predicted: np.ndarray) -> "Predictions":
+        """These predictions, with the classes ``predicted`` (P, M) by a seed's probe."""
+        return replace(self, by_seed={**self.by_seed, seed: predicted})
+
+    def encoded(self) -> bytes:
+        """The file."""
+        by_seed = {f"seed{seed}": predicted.astype("<i4") for seed, predicted in self.by_seed.items()}
+        return encode_arrays(by_seed | {"truth": self.truth.astype("<i4"), "images": self.images.astype("<i8")})
 
 
-def add(path: Path, seed: int, predicted: np.ndarray, truth: np.ndarray, images: np.ndarray) -> None:
-    """Add the classes ``predicted`` (P, M) with a seed; ``truth`` (M,) and ``images`` (M,) as in ``Predictions``."""
-    stored = load_file(path) if path.is_file() else {}
-    stored |= {f"seed{seed}": predicted.astype("<i4"), "truth": truth.astype("<i4"), "images": images.astype("<i8")}
-    write_arrays(path, stored)
-
-
-def read(path: Path) -> Predictions:
-    """The inverse of ``add``."""
-    stored = load_file(path)
-    by_seed = {int(key.removeprefix("seed")): value for key, value in stored.items() if key.startswith("seed")}
-    return Predictions(stored["truth"], stored["images"], by_seed)
+def read(path: Path) -> Predictions | None:
+    """The predictions in a file, None if there is none. Raises ToastError if it holds anything else."""
+    if not path.is_file():
+        return None
+    try:
+        stored = load_file(path)
+        truth, images = stored.pop("truth"), stored.pop("images")
+        by_seed = {int(key.removeprefix("seed")): value for key, value in stored.items()}
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as e:
+        raise ToastError(
+            f"{path} cannot be read as predictions ({type(e).__name__}): restore it, or run it again with fresh=true."
+        ) from e
+    if truth.shape != images.shape or any(value.shape[1:] != truth.shape for value in by_seed.values()):
+        raise ToastError(f"{path} holds predictions for different images: restore it, or run it again with fresh=true.")
+    return Predictions(truth, images, by_seed)

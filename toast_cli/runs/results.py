@@ -99,20 +99,37 @@ def summarise(rows: list[Row]) -> list[Summary]:
 
 
 def _summary(seeds: Sequence[Row]) -> Summary:
-    """The line of one plan's rows. From whole numbers of images, so that equal results give equal numbers."""
-    first, several = seeds[0], len(seeds) > 1
+    """The line of one plan's rows."""
+    first = seeds[0]
     shared = {name: getattr(first, name) for name in Summary.__annotations__ if hasattr(first, name)}
-    right = [_share(row.accuracy, row) for row in seeds]
-    gained = [share - _share(row.accuracy_original, row) for share, row in zip(right, seeds, strict=True)]
+    spread = spread_of(seeds)
     return Summary(
         **shared,
         seeds=len(seeds),
-        accuracy_mean=float(mean(right)),
-        accuracy_std=float(stdev(right)) if several else None,
-        accuracy_delta_mean=float(mean(gained)),
-        accuracy_delta_std=float(stdev(gained)) if several else None,
+        accuracy_mean=spread.accuracy_mean,
+        accuracy_std=spread.accuracy_std,
+        accuracy_delta_mean=spread.delta_mean,
+        accuracy_delta_std=spread.delta_std,
         best_trade_off=False,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Means and sample standard deviations of accuracies and of their changes; deviations are None for one row."""
+
+    accuracy_mean: float
+    accuracy_std: float | None
+    delta_mean: float
+    delta_std: float | None
+
+
+def spread_of(rows: Sequence[Row]) -> Spread:
+    """Over a plan's rows, from whole numbers of images, so that equal results give equal numbers."""
+    right = [_share(row.accuracy, row) for row in rows]
+    gained = [share - _share(row.accuracy_original, row) for share, row in zip(right, rows, strict=True)]
+    accuracy_std, delta_std = (float(stdev(each)) if len(rows) > 1 else None for each in (right, gained))
+    return Spread(float(mean(right)), accuracy_std, float(mean(gained)), delta_std)
 
 
 def _share(accuracy: float, row: Row) -> Fraction:

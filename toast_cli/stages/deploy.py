@@ -5,10 +5,13 @@ Shapes: N images, F features, C classes.
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from toast_cli.errors import ToastError
 from toast_cli.models.timm_parts import Vit, attach_head
 from toast_cli.stages.encode import encode
 from toast_cli.stages.reopen import Reopened
@@ -22,12 +25,13 @@ def deployed(run: Reopened, with_head: bool, seed: int) -> tuple[Vit, list[Part]
     The head is the probe of this ``seed``, or the fine-tuned one.
     """
     job, classes = run.job, list(run.job.data.classes)
-    parts = parts_of(job.backbone, run.variant, job.modules(run.fitted))
-    tuned = None if run.tuned is None else safetensors.torch.load_file(run.tuned)
-    parts = fold(parts if tuned is None else _tuned(parts, tuned))
+    parts, tuned_head = parts_of(job.backbone, run.variant, job.modules(run.fitted)), None
+    if run.tuned is not None:
+        parts, tuned_head = _tuned(parts, run.tuned)
+    parts = fold(parts)
     vit = join(parts).cpu()
     if with_head:
-        head = _probe(run, seed) if tuned is None else _tuned_head(tuned)
+        head = _probe(run, seed) if tuned_head is None else tuned_head
         pooler = job.backbone.pooler
         attach_head(vit, head if pooler is None else nn.Sequential(*copy.deepcopy(pooler).cpu(), head), len(classes))
     vit.pretrained_cfg = {  # type: ignore[assignment]  # timm accepts a plain dict
@@ -41,11 +45,20 @@ def deployed(run: Reopened, with_head: bool, seed: int) -> tuple[Vit, list[Part]
     return vit.eval(), parts
 
 
-def _tuned(parts: Sequence[Part], weights: Mapping[str, Tensor]) -> list[Part]:
-    """The same parts with the weights of a fine-tuned model."""
+def _tuned(parts: Sequence[Part], path: Path) -> tuple[list[Part], nn.Linear]:
+    """The same parts with the weights of a fine-tuned model, and its head, from its file.
+
+    Raises ToastError if the file holds another model.
+    """
     vit = join(parts)
-    vit.load_state_dict({key.removeprefix("vit."): value for key, value in weights.items() if key.startswith("vit.")})
-    return split(vit, parts)
+    try:
+        weights = safetensors.torch.load_file(path)
+        vit.load_state_dict({key.removeprefix("vit."): each for key, each in weights.items() if key.startswith("vit.")})
+        return split(vit, parts), _tuned_head(weights)
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as e:
+        raise ToastError(
+            f"{path} does not hold the fine-tuned model ({type(e).__name__}): restore it, or run it again with fresh=true."
+        ) from e
 
 
 def _tuned_head(weights: Mapping[str, Tensor]) -> nn.Linear:

@@ -17,7 +17,6 @@ from toast_cli.plans import Map, Plan, parse_plans
 from toast_cli.probes.batched import LinearProbe
 from toast_cli.runs.contents import FINETUNE
 from toast_cli.runs.folder import RunFolder
-from toast_cli.runs.results import write_csv
 from toast_cli.runs.rows import Tuned
 from toast_cli.stages.encode import encode
 from toast_cli.stages.job import Fitted, Job
@@ -80,7 +79,7 @@ def tune_seeds(
         found = {"accuracy_original": original, "accuracy_before": before, "accuracy_after": after, **best}
         counts = _counts(trained_on, chosen_by, tested)
         rows.append(Tuned(**_columns(job, fitted, maps, settings), seed=seed, **counts, **found))
-        write_csv(folder / FINETUNE, rows, Tuned)
+        folder.write_rows(FINETUNE, rows, Tuned)
         forget(folder)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from toast_cli import __version__
 from toast_cli.data.dataset import Data
 from toast_cli.data.image_warnings import warnings_of
 from toast_cli.data.images import PixelCache
@@ -29,9 +30,10 @@ from toast_cli.stages.job import Job
 from toast_cli.translators.base import BaseTranslator, Translator
 from toast_cli.translators.named import by_name
 from toast_cli.translators.trained import TrainedTranslator
-from toast_cli.version import __version__
 
 PlansOf = Callable[[int], list[Plan]]  # from the number of blocks of a model
+# From a config, the name of one of its groups, and further settings: the object that the group describes.
+Make = Callable[..., Any]
 
 
 def begin(cfg: DictConfig, folder: RunFolder, plans_of: PlansOf | None = None, team: Team = ALONE) -> Job:
@@ -52,16 +54,32 @@ def begin(cfg: DictConfig, folder: RunFolder, plans_of: PlansOf | None = None, t
     return job
 
 
+def make(cfg: DictConfig, name: str, **settings: Any) -> Any:
+    """The object that the group ``name`` describes: its ``_target_``, called with its other settings and ``settings``.
+
+    This calls whatever the config names, so the config has to be the user's own.
+    """
+    group = cfg[name]
+    if OmegaConf.is_config(group) and isinstance(target := group.get("_target_"), str):
+        settings["_target_"] = today(target)
+    return instantiate(group, _convert_="all", **settings)
+
+
 def load(
-    cfg: DictConfig, folder: Folder, plans_of: PlansOf | None = None, precision: str | None = None, team: Team = ALONE
+    cfg: DictConfig,
+    folder: Folder,
+    plans_of: PlansOf | None = None,
+    precision: str | None = None,
+    team: Team = ALONE,
+    make: Make = make,
 ) -> Job:
     """The job that the config describes, its plans from ``plans_of`` or else from ``spans``.
 
-    Raises ToastError for invalid settings.
+    ``make`` makes its parts. Raises ToastError for invalid settings.
     """
-    seeds, translator, probe = _seeds(cfg.seeds), make_translator(cfg), make_probe(cfg)
+    seeds, translator, probe = _seeds(cfg.seeds), make_translator(cfg, make), make_probe(cfg, make)
     sequential = require_flag(require_group(cfg.fit, "fit", ["sequential"])["sequential"], "fit.sequential")
-    backbone: Backbone = make(cfg.model, _convert_="all")
+    backbone: Backbone = make(cfg, "model")
     plans = plans_of(backbone.depth) if plans_of else parse_plans(plain(cfg.spans), backbone.depth)
     translators = {"": translator} | of_spans(plans, translator)
     if sequential and isinstance(translator, TrainedTranslator):
@@ -76,7 +94,7 @@ def load(
     backbone = backbone.on(compute.device, compute.dtype)
     probe = probe.on(compute.device, backbone.head if backbone.pooler is None else None)
     probe.check(backbone.label)
-    data = load_data(cfg)
+    data = load_data(cfg, make)
     return Job(
         folder=folder,
         backbone=backbone,
@@ -95,16 +113,9 @@ def load(
     )
 
 
-def make(group: DictConfig, **settings: Any) -> Any:
-    """The object that a group describes: its ``_target_``, called with the group's other settings and ``settings``."""
-    if OmegaConf.is_config(group) and isinstance(target := group.get("_target_"), str):
-        settings["_target_"] = today(target)
-    return instantiate(group, **settings)
-
-
-def make_translator(cfg: DictConfig) -> BaseTranslator:
+def make_translator(cfg: DictConfig, make: Make = make) -> BaseTranslator:
     """The run's own translator. Raises ToastError if ``translator`` describes something else."""
-    translator = make(cfg.translator)
+    translator = make(cfg, "translator")
     if not isinstance(translator, BaseTranslator):
         raise ToastError(
             f"translator={type(translator).__name__} is not a translator: derive it from toast_cli.translators.Translator."
@@ -112,9 +123,9 @@ def make_translator(cfg: DictConfig) -> BaseTranslator:
     return translator
 
 
-def make_probe(cfg: DictConfig) -> Probe:
+def make_probe(cfg: DictConfig, make: Make = make) -> Probe:
     """The run's probe. Raises ToastError if ``probe`` describes something else."""
-    probe = make(cfg.probe)
+    probe = make(cfg, "probe")
     if not isinstance(probe, Probe):
         raise ToastError(f"probe={type(probe).__name__} is not a probe: derive it from toast_cli.probes.Probe.")
     return probe
@@ -152,17 +163,16 @@ def _protocol(cfg: DictConfig) -> str:
     return f"{cfg.protocol}{''.join(other)}"
 
 
-def load_data(cfg: DictConfig) -> Data:
+def load_data(cfg: DictConfig, make: Make = make) -> Data:
     """The data set, its fit images from ``fit_data`` if that is given. Raises ToastError for invalid settings."""
-    data = make(cfg.data, _convert_="all")
+    data = make(cfg, "data")
     if "_target_" not in cfg.fit_data:
         if cfg.fit_data.get("path") is not None:
             raise ToastError(f"fit_data.path={cfg.fit_data.path} needs a data set: add fit_data=folder or another.")
         return data
-    asked = {
-        key: cfg.data[key] for key in ("fit_images", "fit_order", "seed", "skip_bad_images", "splits", "streaming")
-    }
-    other = make(cfg.fit_data, **asked, _convert_="all")
+    shared = ("fit_images", "fit_order", "max_pixels", "seed", "skip_bad_images", "splits", "streaming")
+    asked = {key: cfg.data[key] for key in shared if key in cfg.data}  # runs of earlier versions have no max_pixels
+    other = make(cfg, "fit_data", **asked)
     return replace(data, fit=other.fit, fit_label=other.label)
 
 

@@ -9,7 +9,7 @@ from toast_cli.errors import ToastError
 from toast_cli.machine.console import progress, say
 from toast_cli.plans import Map, Plan, Variant
 from toast_cli.runs import contents, predictions, projection
-from toast_cli.runs.results import read_csv, write_csv
+from toast_cli.runs.predictions import Predictions
 from toast_cli.runs.rows import Row
 from toast_cli.stages.job import Fitted, Job
 from toast_cli.surgery.costs import Costs
@@ -28,18 +28,20 @@ def score(job: Job, fitted: Fitted, maps: Mapping[Map, nn.Module]) -> None:
     left_out = len(job.data.train) + len(job.data.test) - len(train) - len(test)
     if left_out:
         say(f"{left_out} train and test images could not be decoded and were left out")
-    rows: list[Row] = read_csv(job.folder / contents.RESULTS, Row)
+    todo = missing_seeds(job)
+    rows: list[Row] = [row for row in job.folder.rows(contents.RESULTS, Row) if row.seed not in todo]
     costs = Costs(job.backbone, maps)
     columns = [_variant_columns(job, fitted, variant, costs) for variant in job.variants]
     labels, truth = job.data.train.labels[train.positions], job.data.test.labels[test.positions]  # (N,), (M,)
-    projection.store(job.folder / contents.PROJECTION, test, truth)
-    for seed in missing_seeds(job):
+    job.folder.write(contents.PROJECTION, projection.project(test, truth))
+    stored = predictions.read(job.folder.checked(contents.PREDICTIONS))
+    stored = stored or Predictions(truth, job.data.test.indices[test.positions])
+    for seed in todo:
         with progress(f"probe seed {seed}", len(train) * job.probe.epochs) as advance:
             job.probe.fit(train, labels, len(job.data.classes), seed, advance)
         predicted = job.probe.predict(test)  # (P, M)
-        predictions.add(
-            job.folder / contents.PREDICTIONS, seed, predicted, truth, job.data.test.indices[test.positions]
-        )
+        stored = stored.adding(seed, predicted)
+        job.folder.write(contents.PREDICTIONS, stored.encoded())
         accuracies = (predicted == truth).mean(axis=1).tolist()
         shared = {
             "seed": seed,
@@ -51,12 +53,15 @@ def score(job: Job, fitted: Fitted, maps: Mapping[Map, nn.Module]) -> None:
             Row(**variant, **shared, accuracy=accuracy, accuracy_delta=accuracy - accuracies[0])
             for variant, accuracy in zip(columns, accuracies, strict=True)
         ]
-        write_csv(job.folder / contents.RESULTS, rows, Row)
+        job.folder.write_rows(contents.RESULTS, rows, Row)
 
 
 def missing_seeds(job: Job) -> list[int]:
-    """The seeds that have no rows yet."""
-    finished = {row.seed for row in read_csv(job.folder / contents.RESULTS, Row)}
+    """The seeds that have no rows or no predictions yet."""
+    stored = predictions.read(job.folder.checked(contents.PREDICTIONS))
+    finished = {row.seed for row in job.folder.rows(contents.RESULTS, Row)} & (
+        stored.by_seed.keys() if stored else set()
+    )
     return [seed for seed in job.seeds if seed not in finished]
 
 

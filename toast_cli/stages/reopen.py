@@ -6,25 +6,30 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+import torch
+from omegaconf import DictConfig
 
 from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.files import beside
-from toast_cli.plans import Plan, Variant
+from toast_cli.plans import Map, Plan, Variant
+from toast_cli.report.changed import read_table
 from toast_cli.runs import contents
-from toast_cli.runs.contents import CONFIG, FINETUNE, FRONT, RECORD, RESULTS, TRANSLATORS
-from toast_cli.runs.folder import Folder, read_record
-from toast_cli.runs.naming import differences, scientific
-from toast_cli.runs.results import read_csv
+from toast_cli.runs.contents import FINETUNE, FRONT, RECORD, RESULTS, TRANSLATORS
+from toast_cli.runs.folder import Folder
+from toast_cli.runs.naming import differences, folder_name, scientific
+from toast_cli.runs.record import expect, read_record, recorded
 from toast_cli.runs.rows import Found, Row, Tuned
+from toast_cli.runs.settings import as_config
 from toast_cli.stages.fit import load_maps
 from toast_cli.stages.job import Fitted, Job
+from toast_cli.stages.known import known_only
 from toast_cli.stages.load import load
+from toast_cli.translators.base import FittedMap
 
 _TABLES: tuple[tuple[str, type], ...] = ((FRONT, Found), (FINETUNE, Tuned), (RESULTS, Row))
-_REUSED = (TRANSLATORS, contents.features("train"), contents.features("test"))
+_REUSED = (TRANSLATORS, *contents.features_and_sums("train"), *contents.features_and_sums("test"))
 _MAY_DIFFER = ("probe", "seeds")
 
 
@@ -45,43 +50,65 @@ class Reopened:
         return self.job.variants[-1]
 
 
-def job_of(path: Path, plans: Sequence[Plan], how: Mapping[str, Any], scratch: Path) -> Job:
+def job_of(path: Path, plans: Sequence[Plan], how: Mapping[str, Any], scratch: Path, own: Sequence[Path] = ()) -> Job:
     """The job of the complete run at ``path`` again, for these ``plans``. New features go to ``scratch``.
 
-    ``how`` holds device, batch_size and workers. Raises ToastError if the weights or images have changed since the run.
+    ``how`` holds device, batch_size and workers. The run's settings are data: they may name only what toast's conf/ names,
+    or the user's ``own`` folders of settings. Raises ToastError if they name something else, or if the weights or images
+    have changed since the run.
     """
-    record = read_record(path)
-    how = {key: how[key] for key in ("device", "batch_size", "workers")}
-    cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.load(path / CONFIG), how))
-    job = load(cfg, Folder(scratch), lambda depth: list(plans), record["precision"])
+    record, settings = Folder(path).record, Folder(path).settings
+    for name in ("model", "data", "fit_data", "translator", "fit", "probe"):
+        if not isinstance(settings.get(name), dict):
+            raise ToastError(f"The settings of {path} describe no {name}: restore its config.yaml.")
+    cfg = as_config({**settings, **{key: how[key] for key in ("device", "batch_size", "workers")}})
+    folder_name(cfg)  # raises if model, data or translator have no name
+    job = load(cfg, Folder(scratch), lambda depth: list(plans), record.get("precision"), make=known_only(path, own))
     for what, now in (("weights", job.backbone.fingerprint()), ("data", job.data.fingerprint())):
-        if record[what] != now:
+        if record.get(what) != now:
             raise ToastError(
                 f"The {what} that {path} was made from have changed since: restore them, or run it again with fresh=true."
             )
     return job
 
 
-def reopen(path: Path, plan: str | None, seed: int, how: DictConfig, scratch: Path) -> Reopened:
-    """The model of ``plan`` with the maps that the run has fitted; ``how`` and ``scratch`` are those of ``job_of``.
+def reopen(
+    path: Path, plan: str | None, seed: int, how: Mapping[str, Any], scratch: Path, own: Sequence[Path] = ()
+) -> Reopened:
+    """The model of ``plan`` with the maps that the run has fitted; ``how``, ``scratch`` and ``own`` are those of ``job_of``.
 
     Raises ToastError as ``job_of`` does, and if ``path`` is not a complete run or has no such plan or seed.
     """
-    record = read_record(path)
-    if not record.get("complete"):
+    if not read_record(path).get("complete"):
         raise ToastError(f"{path} is not a complete run: give the folder of a finished toast run, search or finetune.")
     row = _row(path, plan, seed)
-    job = job_of(path, list(dict.fromkeys([Plan(), Plan.parse(row.plan)])), how, scratch)
+    job = job_of(path, list(dict.fromkeys([Plan(), Plan.parse(row.plan)])), how, scratch, own)
     if seed not in job.seeds:
         raise ToastError(f"seed={seed} is not in {path}: it has {', '.join(map(str, job.seeds))}.")
     job = replace(job, sequential=(getattr(row, "sequential", job.sequential[0]),))
-    tuned = path / contents.weights(row.seed) if isinstance(row, Tuned) else None
-    return Reopened(job, Fitted(load_maps(job, path, job.maps), Folder(path).images_used), asdict(row), tuned)
+    tuned = Folder(path).checked(contents.weights(row.seed)) if isinstance(row, Tuned) else None
+    return Reopened(job, Fitted(_maps(job, path), Folder(path).images_used), asdict(row), tuned)
+
+
+def _maps(job: Job, path: Path) -> Mapping[Map, FittedMap]:
+    """The run's maps. Raises ToastError if one is missing or is no map between latents of this model."""
+    maps = load_maps(job, Folder(path), job.maps)
+    latent = torch.zeros(1, job.backbone.tokens, job.backbone.width)
+    for key in job.maps:
+        try:
+            fits = maps[key].to_module()(latent).shape == latent.shape
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+            fits = False
+        if not fits:
+            raise ToastError(
+                f"{path / TRANSLATORS} holds no map for {key} that fits the model: restore it, or run it again with fresh=true."
+            )
+    return maps
 
 
 def _row(path: Path, plan: str | None, seed: int) -> Any:
     """The row of the run's table for ``plan`` and the probe's ``seed``."""
-    rows: Sequence[Any] = next((found for name, kind in _TABLES if (found := read_csv(path / name, kind))), [])
+    rows: Sequence[Any] = next((found for name, kind in _TABLES if (found := read_table(path / name, kind))), [])
     if not rows:
         raise ToastError(f"{path} holds no rows: restore its {RESULTS}, or run it again with fresh=true.")
     plans = list(dict.fromkeys(row.plan for row in rows))
@@ -117,15 +144,16 @@ def take_features(cfg: DictConfig, folder: Folder) -> None:
         raise ToastError(
             f"features_from={other} holds no features: give the folder of a run that was made with keep_features=true."
         )
-    theirs = OmegaConf.to_container(OmegaConf.load(other / CONFIG))
-    differ = [key for key in differences(theirs, scientific(cfg)) if key.partition(".")[0] not in _MAY_DIFFER]
-    record = read_record(other)
+    source = Folder(other)
+    differ = [key for key in differences(source.settings, scientific(cfg)) if key.partition(".")[0] not in _MAY_DIFFER]
+    record = source.record
     if differ or not record.get("complete"):
         what = f"differs in {', '.join(sorted(differ))}" if differ else "is not complete"
         raise ToastError(f"features_from={other} {what}: give a complete run that differs only in probe and seeds.")
+    expect(folder / TRANSLATORS, recorded(source / TRANSLATORS))
     for name in _REUSED:
         _link(other / name, folder / name)
-    folder.note_images_used(Folder(other).images_used)
+    folder.note_images_used(source.images_used)
     folder.note(**{key: record[key] for key in ("precision", "weights", "data")})
 
 

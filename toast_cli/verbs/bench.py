@@ -51,7 +51,7 @@ def bench(cfg: "DictConfig", path: Path) -> None:
     seconds = cfg.seconds
     if not is_number(seconds) or seconds <= 0:
         raise ToastError(f"seconds={seconds} is not a time to measure for: use a number above 0, such as seconds=5.")
-    backbone, translator = make(cfg.model, _convert_="all"), make_translator(cfg)
+    backbone, translator = make(cfg, "model"), make_translator(cfg)
     plans = parse_plans(plain(cfg.spans), backbone.depth)
     compute = Compute.pick(cfg.device, cfg.precision, backbone.width)
     examples = {

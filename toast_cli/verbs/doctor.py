@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from toast_cli import __version__
 from toast_cli.errors import Parser
-from toast_cli.version import __version__
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -170,7 +170,7 @@ def _self_test() -> Iterator[Check]:
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config")
-    backbone, data = make(cfg.model, _convert_="all"), make(cfg.data, _convert_="all")
+    backbone, data = make(cfg, "model"), make(cfg, "data")
     pixels = next(data.test.batches(backbone.transform, 64)).pixels
     whole = _features(backbone.vit, backbone.normalise(pixels))
     moments = Moments([(9, 11)])

@@ -32,17 +32,16 @@ def main(argv: list[str]) -> None:
 
 
 def _show(path: Path) -> None:
+    from toast_cli.report.changed import read_table
     from toast_cli.report.screen import print_tuned
-    from toast_cli.runs.results import read_csv
     from toast_cli.runs.rows import Tuned
 
-    print_tuned(read_csv(path / contents.FINETUNE, Tuned))
+    print_tuned(read_table(path / contents.FINETUNE, Tuned))
 
 
 def finetune(cfg: "DictConfig", folder: "RunFolder") -> None:
     """Fit, train, choose, test. Raises ToastError for invalid settings."""
     from toast_cli.plans import Plan
-    from toast_cli.runs.results import read_csv
     from toast_cli.runs.rows import Tuned
     from toast_cli.stages.finetune import one_plan, split_off, tune_seeds
     from toast_cli.stages.fit import fit
@@ -61,10 +60,10 @@ def finetune(cfg: "DictConfig", folder: "RunFolder") -> None:
         announce(job, memory=False)
     with folder.stage("fit"):
         fitted = fit(job)
-    rows: list[Tuned] = read_csv(folder / contents.FINETUNE, Tuned)
+    rows: list[Tuned] = folder.rows(contents.FINETUNE, Tuned)
     if seeds := [seed for seed in job.seeds if seed not in {row.seed for row in rows}]:
         tune_seeds(job, folder, fitted, settings, seeds, rows)
     forget(folder)
     for split in ("train", "test"):
-        job.feature_file(split).path.unlink(missing_ok=True)
+        job.feature_file(split).remove()
     folder.finish()

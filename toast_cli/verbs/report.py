@@ -47,34 +47,50 @@ def report(places: list[Path], out: Path) -> Path:
                 f"{place} is not a folder: give folders of runs, or one that holds them, such as outputs/run."
             )
     runs, similarities, tunings = _read(places)
+    read = [path / name for name in (RESULTS, SIMILARITY, FINETUNE) for path in find(places, name)[0]]
+    notes = _notes(read)
     if not runs and not similarities and not tunings:
         raise ToastError(
             f"There is no complete run in {', '.join(map(str, places))}: give folders that toast run, similarity or finetune wrote."
         )
     findings = findings_of(runs)
     out.mkdir(parents=True, exist_ok=True)
-    found = tables.by_model(findings) + tables.of_tuned(tunings)
+    found = [table.noting(notes) for table in tables.by_model(findings) + tables.of_tuned(tunings)]
     _write_tables(out, findings, similarities, tunings)
     write_atomically(out / "tables.md", "\n".join(map(tables.markdown, found)))
     write_atomically(out / "tables.tex", "\n".join(map(tables.latex, found)))
     shown = _draw(_pictures(runs, findings, similarities), out / "figures")
-    sources = [path for file in (RESULTS, SIMILARITY, FINETUNE) for path in find(places, file)[0]]
-    write_atomically(out / "report.html", page.render(sources, found, shown))
+    write_atomically(out / "report.html", page.render([file.parent for file in read], found, shown, notes))
     return out / "report.html"
 
 
 def _read(places: list[Path]) -> "tuple[list[CompleteRun], list[Similarity], Tunings]":
     """The complete runs in ``places``, and the rows of similarity and fine-tuning runs."""
+    from toast_cli.report.similarity import meaning_of
     from toast_cli.runs.archive import CompleteRun, settings
     from toast_cli.runs.results import read_csv
     from toast_cli.runs.rows import Similarity, Tuned
 
     runs = [CompleteRun.read(path) for path in _complete(places, RESULTS)]
-    similarities = [row for path in _complete(places, SIMILARITY) for row in read_csv(path / SIMILARITY, Similarity)]
+    similarities = [
+        row for path in _complete(places, SIMILARITY) for row in meaning_of(read_csv(path / SIMILARITY, Similarity))
+    ]
     tunings = [
         (row, settings(path)) for path in _complete(places, FINETUNE) for row in read_csv(path / FINETUNE, Tuned)
     ]
     return runs, similarities, tunings
+
+
+def _notes(files: list[Path]) -> list[str]:
+    """A sentence for each table that was changed after its run wrote it; they are said, and part of the report."""
+    from toast_cli.machine.console import say
+    from toast_cli.report.changed import sentence
+    from toast_cli.runs.record import changed
+
+    notes = [f"{sentence(file)}." for file in files if changed(file)]
+    for note in notes:
+        say(f"note: {note}")
+    return notes
 
 
 def _complete(places: list[Path], file: str) -> list[Path]:

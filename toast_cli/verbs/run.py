@@ -64,11 +64,11 @@ def _job(cfg: "DictConfig", path: Path) -> None:
 
 
 def _show(path: Path) -> None:
+    from toast_cli.report.changed import read_table
     from toast_cli.report.screen import print_table
-    from toast_cli.runs.results import read_csv
     from toast_cli.runs.rows import Summary
 
-    print_table(read_csv(path / contents.SUMMARY, Summary))
+    print_table(read_table(path / contents.SUMMARY, Summary))
 
 
 def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
@@ -76,7 +76,7 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
 
     This is what the first of several processes does; the others ``assist``. Raises ToastError for invalid settings.
     """
-    from toast_cli.runs.results import read_csv, summarise, write_csv
+    from toast_cli.runs.results import summarise
     from toast_cli.runs.rows import Row, Summary
     from toast_cli.stages.encode import encode
     from toast_cli.stages.fit import fit
@@ -99,10 +99,10 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
             encode(job, maps)
         with folder.stage("probe"):
             score(job, fitted, maps)
-    write_csv(folder / contents.SUMMARY, summarise(read_csv(folder / contents.RESULTS, Row)), Summary)
+    folder.write_rows(contents.SUMMARY, summarise(folder.rows(contents.RESULTS, Row)), Summary)
     if not keep_features:
         for split in ("train", "test"):
-            job.feature_file(split).path.unlink(missing_ok=True)
+            job.feature_file(split).remove()
     folder.finish()
 
 

@@ -44,18 +44,17 @@ def main(argv: list[str]) -> None:
 
 
 def _show(path: Path) -> None:
+    from toast_cli.report.changed import read_table
     from toast_cli.report.screen import print_front
-    from toast_cli.runs.results import read_csv
     from toast_cli.runs.rows import Found
 
-    print_front(read_csv(path / contents.FRONT, Found))
+    print_front(read_table(path / contents.FRONT, Found))
 
 
 def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     """Fit, measure, choose, test. Raises ToastError for invalid settings, and for a budget that no plan meets."""
     from toast_cli.plans import Plan
-    from toast_cli.report.figures import save
-    from toast_cli.runs.results import read_csv
+    from toast_cli.report.figures import files_of
     from toast_cli.runs.rows import Found
     from toast_cli.search.figure import picture
     from toast_cli.search.measured import Survey
@@ -80,12 +79,12 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
         sizes = measure_rounds(survey, settings, budget, names)
     if not (folder / contents.FRONT).is_file():  # the last table: what comes after it needs no features
         _test(folder, survey, sizes, (False, True) if sequential else (False,), len(names))
-    found = read_csv(folder / contents.FRONT, Found)
+    found = folder.rows(contents.FRONT, Found)
     if budget.given and not any(row.chosen for row in found):
         _say_that_none_is_chosen(budget)
-    save(picture(list(survey.measured.values()), found), folder / contents.FRONT_PICTURE)
-    for file in contents.features_in(folder.path):  # also those of a round that was killed at its end
-        file.unlink()
+    for name, content in files_of(picture(list(survey.measured.values()), found), contents.FRONT_PICTURE).items():
+        folder.write(name, content)
+    contents.remove_features(folder.path)  # also those of a round that was killed at its end
     folder.finish()
 
 
@@ -95,7 +94,7 @@ def _test(folder: "RunFolder", survey: "Survey", sizes: "Sizes", kinds: tuple[bo
     ``kinds``: independent fits (False), sequential ones (True), or both.
     """
     from toast_cli.plans import Plan
-    from toast_cli.runs.results import read_csv, summarise, write_csv
+    from toast_cli.runs.results import summarise
     from toast_cli.runs.rows import Found, Row, Summary
     from toast_cli.search.front import best_measured, front_of
     from toast_cli.stages.encode import encode
@@ -114,9 +113,8 @@ def _test(folder: "RunFolder", survey: "Survey", sizes: "Sizes", kinds: tuple[bo
         encode(final, maps)
     with folder.stage("probe"):
         score(final, fitted, maps)
-    rows = read_csv(folder / contents.RESULTS, Row)
-    write_csv(folder / contents.SUMMARY, summarise(rows), Summary)
-    write_csv(folder / contents.FRONT, front_of(final, best, survey, sizes, translators), Found)
+    folder.write_rows(contents.SUMMARY, summarise(folder.rows(contents.RESULTS, Row)), Summary)
+    folder.write_rows(contents.FRONT, front_of(final, best, survey, sizes, translators), Found)
 
 
 def _say_that_none_is_chosen(budget: "Budget") -> None:

@@ -38,7 +38,6 @@ def similarity(cfg: "DictConfig", folder: "RunFolder") -> None:
     """Similarities of all blocks and of all plans over the fit images. Raises ToastError for invalid settings."""
     from toast_cli.report import figures
     from toast_cli.report.similarity import of_similarity
-    from toast_cli.runs.results import write_csv
     from toast_cli.runs.rows import Similarity
     from toast_cli.stages.load import begin
     from toast_cli.stages.similarity import between_blocks, between_plans
@@ -49,7 +48,8 @@ def similarity(cfg: "DictConfig", folder: "RunFolder") -> None:
         entries = [*between_blocks(job), *between_plans(job)]
     shared: dict[str, Any] = {"protocol": job.protocol, "precision": job.compute.precision}
     rows = [Similarity(job.backbone.label, job.data.fit_label, **entry, **shared) for entry in entries]
-    write_csv(folder / contents.SIMILARITY, rows, Similarity)
+    folder.write_rows(contents.SIMILARITY, rows, Similarity)
     for name, figure in of_similarity(rows).items():
-        figures.save(figure, folder / name)
+        for file, content in figures.files_of(figure, name).items():
+            folder.write(file, content)
     folder.finish()

@@ -10,6 +10,7 @@ from toast_cli.errors import Parser, ToastError
 from toast_cli.runs.contents import RECORD
 
 USAGE = "status <folders>"
+STATES = ("done", "running", "failed", "stopped", "damaged")
 SUMMARY = "which runs are done, running, failed, and the time left"
 
 
@@ -28,7 +29,10 @@ def main(argv: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Standing:
-    """``state``: done, running, failed (it said why) or stopped (from outside). ``seconds_left``: None if unknown."""
+    """``state``: done, running, failed (it said why), stopped (from outside) or damaged (no run wrote what it says).
+
+    ``seconds_left``: None if unknown.
+    """
 
     path: Path
     state: str
@@ -37,7 +41,15 @@ class Standing:
 
 
 def standing(path: Path, now: float) -> Standing:
-    """How far the run at ``path`` is, at ``now`` seconds since the epoch."""
+    """How far the run at ``path`` is, at ``now`` seconds since the epoch. A damaged record does not hide the other runs."""
+    try:
+        return _standing(path, now)
+    except (ToastError, TypeError, ValueError, KeyError, AttributeError) as e:
+        told = str(e) if isinstance(e, ToastError) else f"{path / RECORD} says what no run writes: restore it."
+        return Standing(path, "damaged", told)
+
+
+def _standing(path: Path, now: float) -> Standing:
     from toast_cli.machine.console import duration
     from toast_cli.runs.folder import held, read_record
 
@@ -50,7 +62,7 @@ def standing(path: Path, now: float) -> Standing:
         where = f"process {process.get('pid')} on {process.get('host')}"
         return Standing(path, "running", ", ".join(filter(None, (_stage(record), share, where))), left)
     if record.get("failed"):
-        return Standing(path, "failed", record["failed"])
+        return Standing(path, "failed", str(record["failed"]))
     return Standing(path, "stopped", ", ".join(filter(None, (_stage(record), share))))
 
 
@@ -85,10 +97,11 @@ def status(places: Sequence[Path]) -> None:
         )
     now = time.time()
     found = [standing(folder, now) for folder in folders]
-    counts = [f"{sum(s.state == state for s in found)} {state}" for state in ("done", "running", "failed", "stopped")]
-    table = Table(title=", ".join(counts))
+    counts = {state: sum(s.state == state for s in found) for state in STATES}
+    told = [f"{count} {state}" for state, count in counts.items() if count or state != "damaged"]
+    table = Table(title=", ".join(told))
     for column in ("run", "state", "left", ""):
         table.add_column(column, overflow="fold")
     for s in found:
         table.add_row(str(s.path), s.state, duration(s.seconds_left) if s.seconds_left is not None else "", s.told)
-    wide_console().print(table, markup=False)
+    wide_console().print(table)
