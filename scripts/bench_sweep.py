@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,8 @@ from toast_cli.surgery.costs import Costs
 from toast_cli.translators.closed_form import Linear
 from toast_cli.verbs.run import run
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 WHOLE = {"fit": 500, "train": 1000, "test": 500}  # the sweep that measured rates are extrapolated to
 
 
@@ -192,14 +195,14 @@ def naive(backbone: Backbone, data: Data, batch: int) -> dict:
         Span(depth - 4, depth - 2),
         Span(depth - 2, depth - 1),
     ):
-        fitting, module = timed(lambda span=span: naive_fit(stored, span))
+        fitting, module = timed(naive_fit, stored, span)
         model = shorten(backbone, Plan((span,)), {span: module})
-        encoding, train = timed(lambda model=model: naive_encode(backbone, model, data.train, batch))
-        encoding += timed(lambda model=model: naive_encode(backbone, model, data.test, batch))[0]
-        probing, _ = timed(lambda train=train: naive_probe(train, data.train.labels, len(data.classes)))
+        encoding, train = timed(naive_encode, backbone, model, data.train, batch)
+        encoding += timed(naive_encode, backbone, model, data.test, batch)[0]
+        probing, _ = timed(naive_probe, train, data.train.labels, len(data.classes))
         measured.append((depth - (span.end - span.start), encoding, fitting, probing))
         say(f"plain procedure, span {span}: fit {fitting:.1f} s, encode {encoding:.1f} s")
-    kept, encode, fitting, probing = map(np.array, zip(*measured, strict=True))
+    kept, encode, fits, probes = map(np.array, zip(*measured, strict=True))
     images = len(data.train) + len(data.test)
     b, a = np.polyfit(kept, encode / images, 1)
     error = float(np.abs(images * (a + b * kept) / encode - 1).max())
@@ -207,8 +210,8 @@ def naive(backbone: Backbone, data: Data, batch: int) -> dict:
     spans = paper_spans(depth)
     blocks = sum(depth - (span.end - span.start) for span in spans) + depth
     total = whole * (a * (len(spans) + 1) + b * blocks)
-    total += (storing + float(np.mean(fitting)) * len(spans)) * WHOLE["fit"] / len(data.fit[0])
-    total += float(np.mean(probing)) * WHOLE["train"] / len(data.train) * (len(spans) + 1)
+    total += (storing + float(np.mean(fits)) * len(spans)) * WHOLE["fit"] / len(data.fit[0])
+    total += float(np.mean(probes)) * WHOLE["train"] / len(data.train) * (len(spans) + 1)
     return {"procedure": "plain", "precision": "fp32", "blocks_an_image": blocks, "measured_images": images, "ms_a_block": 1e3 * b,
             "ms_an_image": 1e3 * (a * (len(spans) + 1) + b * blocks), "cost_model_error": error, "whole_s": total}  # fmt: skip
 
@@ -247,9 +250,9 @@ def fit(backbone: Backbone, pixels: Tensor, batch: int) -> tuple[dict[Span, nn.M
     single, double = Moments((s.start, s.end) for s in spans), Moments((s.start, s.end) for s in spans)
     encode, sums = [], []
     for part in pixels.split(batch):
-        encoding, summing = timed(lambda part=part: latents(backbone, part))
+        encoding, summing = timed(latents, backbone, part)
         encode.append(encoding)
-        sums.append(timed(lambda summing=summing: single.update(summing))[0])
+        sums.append(timed(single.update, summing)[0])
         double.update(
             {layer: x.double() if x.device.type != "mps" else x.cpu().double() for layer, x in summing.items()}
         )
@@ -274,9 +277,9 @@ def fit(backbone: Backbone, pixels: Tensor, batch: int) -> tuple[dict[Span, nn.M
     return {span: translator.to_module().to(device) for span, translator in fitted.items()}, [row]
 
 
-def timed(call: Callable) -> tuple[float, object]:
+def timed(call: Callable[_P, _T], *values: _P.args, **named: _P.kwargs) -> tuple[float, _T]:
     begun = time.perf_counter()
-    result = call()
+    result = call(*values, **named)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - begun, result

@@ -6,6 +6,7 @@
 Memory is what the process holds for itself (RssAnon), read every 10 ms. Both ratios are predicted / taken.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -22,9 +23,10 @@ def foretold(settings: list[str], folder: Path) -> tuple[float, float]:
     """(GB of memory, seconds after loading) that a dry run predicts."""
     words = [*TOAST, *settings, "dry=true", f"hydra.run.dir={folder}"]
     text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    number, unit = re.search(r"^time ([\d.]+) (\w+)", text, re.MULTILINE).groups()
-    memory = re.search(r"^memory ([\d.]+) (\w+)", text, re.MULTILINE)
-    return float(memory[1]) * GIGABYTES[memory[2]], float(number) * SIZES[unit]
+    (memory, size), (number, unit) = (
+        re.findall(rf"^{what} ([\d.]+) (\w+)", text, re.MULTILINE)[0] for what in ("memory", "time")
+    )
+    return float(memory) * GIGABYTES[size], float(number) * SIZES[unit]
 
 
 def taken(settings: list[str], folder: Path) -> tuple[float, float]:
@@ -39,8 +41,7 @@ def taken(settings: list[str], folder: Path) -> tuple[float, float]:
             time.sleep(0.01)
     if process.returncode:
         raise SystemExit((folder.parent / "log").read_text())
-    stages = re.search(r'"seconds": \{(.*?)\}', (folder / "run.json").read_text(), re.DOTALL)[1]
-    seconds = {name: float(value) for name, value in re.findall(r'"(\w+)": ([\d.]+)', stages)}
+    seconds = json.loads((folder / "run.json").read_text())["seconds"]
     return most * 1024 / 1e9, sum(value for name, value in seconds.items() if name != "load")
 
 

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -123,8 +124,9 @@ def states(place: Path) -> Iterator[State]:
         yield State(f"export in {name}", out, {"predict": reader(["predict", "it", str(place / "picture.png")])})
 
 
-def flip(folder: Path, draw: random.Random) -> str:
-    """Flip one bit of one file; returns which."""
+def flip(folder: Path, seed: int) -> str:
+    """Flip one bit of one file, drawn with ``seed``; returns which."""
+    draw = random.Random(seed)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
     file = draw.choice(files)
     content = bytearray(file.read_bytes())
@@ -163,13 +165,11 @@ def main() -> None:
         for reader, output in outputs.items():
             if output[0]:
                 raise SystemExit(f"{name}: {reader} fails without any damage: {output[2]}")
-    draw, tally = random.Random(args.seed), Counter()
+    draw, tally = random.Random(args.seed), Counter[str]()
     for number in range(args.flips):
         state, seed, worst = found[number % len(found)], draw.randrange(2**32), HARMLESS
         for reader in state.readers:
-            output, told = state.read(
-                reader, place / "here", lambda folder, seed=seed: flip(folder, random.Random(seed))
-            )
+            output, told = state.read(reader, place / "here", partial(flip, seed=seed))
             made = verdict(there[state.name][reader], output)
             if made in (SILENT, CRASHED):
                 print(f"    {made} {reader}: {output[2][-500:]}", flush=True)

@@ -75,7 +75,8 @@ class Start:
 
     @classmethod
     def read(cls, status: int, trace: Path, stderr: Path) -> "Start":
-        start, pending = cls(status, (stderr.read_text().splitlines() or [""])[-1]), {}
+        start = cls(status, (stderr.read_text().splitlines() or [""])[-1])
+        pending: dict[str, Counter] = {}
         for line in trace.read_text().splitlines():
             kind, keeper, what = line.split("\t")
             if kind == "moment":

@@ -54,10 +54,10 @@ class Run:
     """`toast run` in a process of its own, watched."""
 
     def __init__(self, out: Path, row_bytes: int) -> None:
-        words = f"run {MODEL} data=folder data.path={out}/images data.label_column=label data.streaming=true keep_features=true"
+        settings = f"run {MODEL} data=folder data.path={out}/images data.label_column=label data.streaming=true keep_features=true"
         self.folder, self.row_bytes = out / "run", row_bytes
         self.log = (out / "log").open("a")
-        words = [sys.executable, "-m", "toast_cli", *words.split(), f"hydra.run.dir={self.folder}"]
+        words = [sys.executable, "-m", "toast_cli", *settings.split(), f"hydra.run.dir={self.folder}"]
         self.process = subprocess.Popen(words, stdout=self.log, stderr=self.log)
 
     @property
@@ -66,7 +66,8 @@ class Run:
 
     @property
     def megabytes(self) -> float:
-        return int(re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())[1]) / 1024
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(r"RssAnon:\s+(\d+)", status)[0]) / 1024
 
     def watch(self, until: int, every: int) -> None:
         """Print the memory whenever ``every`` more images are encoded, until ``until`` are or the run has ended."""

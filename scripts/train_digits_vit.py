@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from safetensors.torch import save_file
 
+from toast_cli.data.images import Images
 from toast_cli.registry import CONF
 
 EPOCHS, WARM_UP, BATCH, RATE, DECAY = 150, 10, 64, 1e-3, 0.05
@@ -33,7 +34,8 @@ def main() -> None:
     backbone, data = instantiate(cfg.model), instantiate(cfg.data)
     model = backbone.vit.train().requires_grad_(True)
 
-    def tensors(images):
+    def tensors(images: Images) -> tuple[torch.Tensor, torch.Tensor]:
+        """All images, normalised (N, 3, H, W), and their labels (N,)."""
         pixels = torch.cat([batch.pixels for batch in images.batches(backbone.transform, 256)])
         return backbone.normalise(pixels), torch.from_numpy(images.labels)
 
