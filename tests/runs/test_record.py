@@ -61,9 +61,10 @@ def test_a_former_file_is_unknown_once_the_run_is_complete(table):
     assert record.changed(table)
 
 
-def test_settling_does_not_make_an_edited_file_known(table):
+def test_a_run_with_an_edited_file_is_never_complete(table):
     table.write_text("a,b\n9,9\n")
-    record.settle(table.parent)
+    with pytest.raises(ToastError, match=r"results.csv was changed"):
+        record.settle(table.parent)
     assert record.changed(table)
 
 

@@ -109,7 +109,7 @@ class RunFolder(Folder):
         return written and known.get("complete", False) and known.get("inputs") == self._inputs
 
     def finish(self) -> None:
-        """Record that all tables are written."""
+        """Record that all tables are written. Raises ToastError if a file was changed after toast wrote it."""
         record.settle(self.path)
         self.note(complete=True, inputs=self._inputs)
 

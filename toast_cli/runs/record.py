@@ -53,10 +53,12 @@ def expect(path: Path, checksum: str) -> None:
 
 
 def settle(folder: Path) -> None:
-    """Forget the checksums of files that others have taken the place of."""
-    known = _known(folder)
-    there = {name: _checksum(folder / name) for name in known if (folder / name).is_file()}
-    note(folder, **{_CHECKSUMS: {name: [each for each in known[name] if each == now] for name, now in there.items()}})
+    """Check all files, and forget the checksums of those that others have taken the place of.
+
+    Raises ToastError if a file was changed after toast wrote it.
+    """
+    there = [folder / name for name in _known(folder) if (folder / name).is_file()]
+    note(folder, **{_CHECKSUMS: {path.name: [_checksum(checked(path))] for path in there}})
 
 
 def recorded(path: Path) -> str:
