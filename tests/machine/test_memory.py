@@ -134,17 +134,14 @@ def test_a_failed_attempt_is_freed_before_the_next():
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS as Linux has it")
 def test_a_run_under_a_limit_of_its_address_space(tmp_path):
-    """Far too little, or nearly enough: it ends well, or with one sentence about memory. Then it goes on without the limit."""
+    """It ends well, or with one sentence about memory, as libraries need. Then it goes on without the limit."""
     words = ["run", "experiment=smoke/digits", "hydra.run.dir=here", "batch_size=512"]
     limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv.pop(1)),) * 2); from toast_cli.cli import main; main(sys.argv[1:])"
-    for limit in (2_500_000_000, 3_600_000_000):
-        told = subprocess.run(
-            [sys.executable, "-c", limited, str(limit), *words], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert "Traceback" not in told.stderr
-        if told.returncode:
-            assert told.returncode == 1, told.stderr
-            assert told.stderr.splitlines()[-1].startswith("toast: Memory ran out")
+    limited_words = [sys.executable, "-c", limited, "2500000000", *words]
+    told = subprocess.run(limited_words, cwd=tmp_path, capture_output=True, text=True)
+    assert "Traceback" not in told.stderr
+    assert told.returncode in (0, 1), told.stderr
+    assert told.returncode == 0 or told.stderr.splitlines()[-1].startswith("toast: Memory ran out")
     told = subprocess.run([sys.executable, "-m", "toast_cli", *words], cwd=tmp_path, capture_output=True, text=True)
     assert told.returncode == 0, told.stderr
 
