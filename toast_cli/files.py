@@ -28,6 +28,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside(path).replace(path)
+    except OSError as e:
+        e.filename = e.filename or str(path)  # a write that fails does not say where
+        raise
     finally:
         beside(path).unlink(missing_ok=True)  # if the write was interrupted or the disk is full
 

@@ -1,11 +1,13 @@
 """How much room there is: memory that a process may still take, and sizes in words. Imports nothing heavy."""
 
+import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 _GROUPS = Path("/sys/fs/cgroup")
+_LIBRARIES = 2**29  # numpy and scipy take 250 MB, and 90 MB more for each thread; torch alone needs more than this
 
 
 def in_words(size: float) -> str:
@@ -50,10 +52,12 @@ def address_limit() -> int | None:
 def take_for_products() -> None:
     """Under a limit, let numpy and scipy take now what they need to multiply matrices.
 
-    Their OpenBLAS tries again for ever if it gets no memory, when it is loaded and at its first product.
+    Their OpenBLAS tries again for ever if it gets no memory, when it is loaded and at its first product. Raises OSError
+    if there is too little.
     """
     if address_limit() is None:
         return
+    mmap.mmap(-1, _LIBRARIES).close()
     import numpy as np
     from scipy.linalg.blas import dgemm
 

@@ -51,8 +51,12 @@ class FeatureFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = np.ascontiguousarray(features, dtype=np.float32)
         for file, content in ((self.path, rows.tobytes()), (self.sums, b"".join(map(_sum, rows)))):
-            with file.open("ab") as opened:
-                opened.write(content)
+            try:
+                with file.open("ab") as opened:
+                    opened.write(content)
+            except OSError as e:
+                e.filename = e.filename or str(file)  # a write that fails does not say where
+                raise
 
     def read(self) -> "Features":
         """The features of a finished file, which stay on disk. Raises ToastError if that file or its checksums are cut."""
