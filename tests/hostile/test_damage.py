@@ -64,6 +64,19 @@ def test_a_run_does_not_go_on_from_an_edited_table(toast, stranger):
     assert "results.csv was changed or damaged after toast wrote it: restore it" in one_sentence(err)
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("accuracy", "nan"), ("accuracy", "7.5"), ("accuracy_original", "-1"), ("test_images", "0"), ("gflops", "inf"), ("gflops_ratio", "nan")],
+)  # fmt: skip
+def test_numbers_that_no_run_measures(toast, stranger, column, value):
+    head, line, *others = (stranger / "results.csv").read_text().splitlines()
+    cells = dict(zip(head.split(","), line.split(","), strict=True)) | {column: value}
+    record.write(stranger / "results.csv", "\n".join([head, ",".join(cells.values()), *others, ""]))
+    status, _, err = toast("report", "stranger")
+    assert status == 1
+    assert "results.csv has numbers that no run measures" in one_sentence(err)
+
+
 @pytest.mark.parametrize("verb", [("report", "stranger"), ("export", "stranger", "plan=9-11", "images=8"), AGAIN])
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"model\x00", b""])
 def test_tables_that_are_no_text(toast, stranger, verb, content):

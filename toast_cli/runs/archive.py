@@ -1,6 +1,7 @@
 """Find and read complete runs on disk."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -46,6 +47,10 @@ class CompleteRun:
         known = all(isinstance(group, dict) for group in groups) and "seed" in self.config["data"]
         if type(depth) is not int or not known:
             raise ToastError(f"{self.path} does not say what was run: restore its {RECORD}, or move it away.")
+        if not all(map(_measured, self.rows)):
+            raise ToastError(
+                f"{self.path / RESULTS} has numbers that no run measures: restore it, or move its folder away."
+            )
         ends = [span.end for text in {row.plan for row in self.rows} for span in Plan.parse(text).spans]
         counts = Counter(row.seed for row in self.rows)
         stored = {} if self.stored is None else self.stored.by_seed
@@ -88,6 +93,14 @@ class CompleteRun:
     def translator(self) -> dict[str, Any]:
         """The settings of its translator that no column of the rows shows."""
         return {key: value for key, value in self.config["translator"].items() if key not in ("tokens", "solver")}
+
+
+def _measured(row: Row) -> bool:
+    """Whether accuracies are shares of images, and sizes are sizes; a nan is neither."""
+    shares, sizes = (row.accuracy, row.accuracy_original), (row.params_ratio, row.gflops_ratio, row.gflops)
+    return (
+        row.test_images > 0 and all(0 <= share <= 1 for share in shares) and all(0 < size < math.inf for size in sizes)
+    )
 
 
 def find(places: Iterable[Path], file: str) -> tuple[list[Path], list[Path]]:
