@@ -17,7 +17,7 @@ class PairMoments:
     sums over images kept apart from these, for a translator that chooses a setting by them; None if there are none.
     """
 
-    count: int
+    count: float  # n, or the sum of the tokens' weights
     sum_x: Tensor  # (D,)   Σ x
     sum_y: Tensor  # (D,)   Σ y
     xx: Tensor  # (D, D)    Σ xᵀx

@@ -16,7 +16,7 @@ from toast_cli.runs.rows import Row
 
 # What rows that are averaged over seeds have in common, in addition to the plan and the number of fit images.
 SHARED = (
-    "model", "data", "fit_data", "translator", "tokens", "solver", "sequential", "probe", "readout", "protocol", "precision",
+    "model", "data", "fit_data", "translator", "tokens", "solver", "sequential", "healed", "probe", "readout", "protocol", "precision",
 )  # fmt: skip
 
 
@@ -36,6 +36,7 @@ class Finding:
     tokens: str
     solver: str
     sequential: bool
+    healed: bool
     probe: str
     readout: str
     protocol: str

@@ -43,7 +43,11 @@ def by_model(findings: Sequence[Finding]) -> list[Table]:
 
 def _table(model: str, findings: list[Finding]) -> Table:
     columns = list(dict.fromkeys(_column(f, findings) for f in findings))
-    extras = [name for name in ("tokens", "solver", "sequential", "fit_data", "fit_images") if _varies(findings, name)]
+    extras = [
+        name
+        for name in ("tokens", "solver", "sequential", "healed", "fit_data", "fit_images")
+        if _varies(findings, name)
+    ]
     cells: dict[tuple, dict[str, Finding]] = {}
     for finding in findings:
         row = (finding.translator, *(getattr(finding, name) for name in extras), finding.plan)

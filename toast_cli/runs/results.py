@@ -93,7 +93,7 @@ def summarise(rows: list[Row]) -> list[Summary]:
     """One line for each plan, number of fit images and kind of fit, in the order of the rows."""
     import pandas as pd
 
-    groups = pd.DataFrame(rows).groupby(["plan", "fit_images", "sequential"], sort=False)
+    groups = pd.DataFrame(rows).groupby(["plan", "fit_images", "sequential", "healed"], sort=False)
     lines = [_summary([rows[number] for number in own.index]) for _, own in groups]
     return [dataclasses.replace(line, best_trade_off=not any(_beats(other, line) for other in lines)) for line in lines]
 

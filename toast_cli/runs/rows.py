@@ -12,8 +12,8 @@ class Row:
     ``seed`` is the probe's, ``data_seed`` that of the draws. ``spans_start_end`` is a JSON list of [s, e], where −1 is
     the stem. ``fit_images`` … ``test_images`` are the numbers of images used; the untouched model needs no fit images.
     ``fit_r2`` and ``fit_rank`` are the lowest among the plan's spans, empty if it has none. ``sequential``: each map
-    was fitted on what the maps before it produce. Accuracies and ratios are fractions; ``accuracy_delta`` = accuracy −
-    accuracy_original, so a loss is negative.
+    was fitted on what the maps before it produce; ``healed``: so were the blocks behind the first map. Accuracies and
+    ratios are fractions; ``accuracy_delta`` = accuracy − accuracy_original, so a loss is negative.
     """
 
     model: str
@@ -47,6 +47,7 @@ class Row:
     protocol: str
     precision: str
     device: str
+    healed: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Summary:
     fit_r2: float | None
     fit_rank: int | None
     best_trade_off: bool
+    healed: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class Similarity:
     solver: str
     protocol: str
     precision: str
+    healed: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,8 +180,8 @@ class Candidate:
 class Found:
     """A plan that a search has found: a line of ``front.csv``. Losses and held-out accuracies are as in ``Candidate``.
 
-    ``sequential``: the sequential fit is better on held-out images. ``loss`` and ``accuracy_mean`` are those of the
-    better fit; ``_independent`` and ``_sequential`` mark those of either fit (the latter empty for a single span).
+    ``sequential`` or ``healed``: that fit is the best on held-out images. ``loss`` and ``accuracy_mean`` are those of the
+    best fit; ``_independent``, ``_sequential`` and ``_healed`` mark those of each (empty where it changes nothing).
     ``loss_predicted`` is for the independent fit. ``rival`` is the plan to beat: the single span that removes as many
     blocks with the run's own translator and has the lowest held-out loss. Accuracies are means over seeds on test
     images. ``latency_ratio`` is empty unless asked for. ``best_trade_off``: no other plan found has less loss for no
@@ -215,6 +218,8 @@ class Found:
     possible: int
     best_trade_off: bool
     chosen: bool
+    healed: bool = False
+    accuracy_healed: float | None = None
 
 
 @dataclass(frozen=True)

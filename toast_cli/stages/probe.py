@@ -1,21 +1,18 @@
 """The probe stage: probes of every variant and their rows, seed by seed; a finished seed is not repeated."""
 
-from collections.abc import Mapping
 from typing import Any
-
-from torch import nn
 
 from toast_cli.errors import ToastError
 from toast_cli.machine.console import progress, say
-from toast_cli.plans import Map, Plan, Variant
+from toast_cli.plans import Plan, Variant
 from toast_cli.runs import contents, predictions, projection
 from toast_cli.runs.predictions import Predictions
 from toast_cli.runs.rows import Row
-from toast_cli.stages.job import Fitted, Job
+from toast_cli.stages.job import Fitted, Job, Modules
 from toast_cli.surgery.costs import Costs
 
 
-def score(job: Job, fitted: Fitted, maps: Mapping[Map, nn.Module]) -> None:
+def score(job: Job, fitted: Fitted, maps: Modules) -> None:
     """Train and test the probes of all variants, seed by seed; a seed's rows are on disk before the next seed begins.
 
     Raises ToastError if none of the train or none of the test images can be decoded.
@@ -86,6 +83,7 @@ def _variant_columns(job: Job, fitted: Fitted, variant: Variant, costs: Costs) -
         "fit_r2": min((translator.r2_ for translator in maps), default=None),
         "fit_rank": min((translator.rank_ for translator in maps), default=None),
         "sequential": variant.sequential,
+        "healed": variant.healed,
         "tokens": job.translator.tokens,
         "solver": job.translator.solver,
         "readout": job.backbone.readout_kind,

@@ -13,6 +13,7 @@ from torch import Tensor
 from toast_cli.machine.console import progress, say
 from toast_cli.machine.memory import halving
 from toast_cli.moments import Moments, PairMoments
+from toast_cli.moments.streamed import Layer
 from toast_cli.plans import STEM
 from toast_cli.runs.rows import MEASURES
 from toast_cli.stages.fit import fit
@@ -75,13 +76,21 @@ def between_blocks(job: Job) -> Iterator[dict[str, Any]]:
     pairs = [(i, j) for i in layers for j in layers if i < j]
     alike, used = _over_fit_images(job, pairs, job.batch_size, lambda pixels: latents(job.backbone, pixels))
     job.folder.note_images_used({**job.folder.images_used, job.data.fit_sizes[-1]: used})
-    plain = {"fit_images": used, "kind": "blocks", "translator": "", "sequential": False, "tokens": "", "solver": ""}
+    plain = {
+        "fit_images": used,
+        "kind": "blocks",
+        "translator": "",
+        "sequential": False,
+        "healed": False,
+        "tokens": "",
+        "solver": "",
+    }
     for measure, source, target, value in of_blocks(alike):
         yield plain | {"measure": measure, "source": _name(source), "target": _name(target), "value": value}
 
 
 def _over_fit_images(
-    job: Job, pairs: list[tuple[int, int]], batch_size: int, encode: Callable[[Tensor], Mapping[int, Tensor]]
+    job: Job, pairs: list[tuple[int, int]], batch_size: int, encode: Callable[[Tensor], Mapping[Layer, Tensor]]
 ) -> tuple[Alike, int]:
     """The ``pairs`` of the latents (N, T, D) that ``encode`` makes of the fit images (N, 3, H, W), and how many of these
     could be decoded."""
@@ -126,6 +135,7 @@ def between_plans(job: Job) -> Iterator[dict[str, Any]]:
             "target": str(variant),
             "translator": job.translator.name,
             "sequential": variant.sequential,
+            "healed": variant.healed,
             "tokens": job.translator.tokens,
             "solver": job.translator.solver,
         }
