@@ -1,6 +1,7 @@
 """Many runs as one table: which belong together, whether they can be compared, and what their differences are worth."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ SHARED = (
 class Finding:
     """One plan, translator, data set and model over all seeds, its fields in the order of the report's CSV columns.
 
-    Means and standard deviations are over ``runs`` pairs of probe seed and data seed. ``delta_low`` and ``delta_high``
-    bound the 95% paired bootstrap interval of the mean change over test images; ``within_noise``: it contains 0.
-    ``mcnemar_p`` is the median over runs. ``flip_rate``: the share of predictions that differ from the original's.
+    Means and standard deviations are over ``runs`` pairs of probe seed and data seed. ``delta_relative_mean`` is that of
+    the changes' shares of the original's accuracy. ``delta_low`` and ``delta_high`` bound the 95% paired bootstrap
+    interval of the mean change over test images; ``within_noise``: it contains 0. ``mcnemar_p`` is the median over runs.
+    ``flip_rate``: the share of predictions that differ from the original's.
     """
 
     model: str
@@ -49,6 +51,7 @@ class Finding:
     accuracy_std: float | None
     delta_mean: float
     delta_std: float | None
+    delta_relative_mean: float | None
     delta_low: float | None
     delta_high: float | None
     mcnemar_p: float | None
@@ -59,6 +62,7 @@ class Finding:
     gflops: float
     gflops_ratio: float
     fit_r2: float | None
+    held_out_r2: float | None
 
 
 def findings_of(runs: list[CompleteRun]) -> list[Finding]:
@@ -166,15 +170,21 @@ def _finding(settings: dict[str, Any], samples: list[_Sample]) -> Finding:
         "gflops",
         "gflops_ratio",
     )
-    explained = [row.fit_r2 for row in rows if row.fit_r2 is not None]
     return Finding(
         **settings,
         **{name: getattr(first, name) for name in names},
         **_worth(samples),
-        fit_r2=float(np.mean(explained)) if explained else None,
+        fit_r2=_mean(row.fit_r2 for row in rows),
+        held_out_r2=_mean(row.held_out_r2 for row in rows),
         runs=len(rows),
         **asdict(spread_of(rows)),
     )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are known; None if none is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _worth(samples: list[_Sample]) -> dict[str, Any]:
