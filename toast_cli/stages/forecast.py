@@ -11,7 +11,7 @@ import torch
 from toast_cli.errors import ToastError
 from toast_cli.machine.console import duration, say
 from toast_cli.machine.memory import resident
-from toast_cli.moments.streamed import ROWS_FOR_A_BASIS, Moments
+from toast_cli.moments.streamed import ROWS_FOR_A_BASIS
 from toast_cli.probes.batched import BatchedProbe
 from toast_cli.room import in_words
 from toast_cli.runs import contents
@@ -20,6 +20,7 @@ from toast_cli.stages.job import Job
 from toast_cli.stages.probe import missing_seeds
 from toast_cli.stages.walk import Encoder, build_trie, latents
 from toast_cli.translators.by_token import example
+from toast_cli.translators.sums import Sums
 from toast_cli.translators.trained import TrainedTranslator
 
 _FP32, _FP64 = 4, 8  # bytes
@@ -59,7 +60,7 @@ def _peak(job: Job) -> int:
     matrix, latent = backbone.width**2, _FP32 * backbone.tokens * backbone.width
     pairs = {(key.span.start, key.span.end) for key in job.maps}
     layers = {layer for pair in pairs for layer in pair}
-    kinds = 2 if any(translator.held_out for translator in job.closed_forms.values()) else 1
+    kinds = 2 if job.held_out_r2 or any(translator.held_out for translator in job.closed_forms.values()) else 1
     groups = {"shared": 1, "split": 2}.get(job.translator.tokens, backbone.tokens)
     modules = len(job.maps) * sum(_FP32 * p.numel() for p in _example(job).parameters())
     again = {i for part in job.data.fit for i in part.indices} & set(job.data.train.indices)
@@ -86,9 +87,15 @@ def seconds_left(job: Job, seconds: float = 10.0) -> dict[str, float]:
         and not (job.folder / contents.TRANSLATORS).is_file()
         and not isinstance(job.translator, TrainedTranslator)
     ):
-        moments = Moments((key.span.start, key.span.end) for key in job.maps)
-        each = _seconds_an_image(job, lambda pixels: moments.update(latents(job.backbone, pixels)), seconds / 4)
-        left["fit"] = each * sum(map(len, job.data.fit)) + _seconds_to_solve(job) * len(job.maps)
+        pairs = [(key.span.start, key.span.end) for key in job.maps]
+        sums = Sums(pairs, [slice(None)], 0.0, job.held_out_r2)
+
+        def add(pixels: torch.Tensor) -> None:
+            sums.update(np.arange(len(pixels)), latents(job.backbone, pixels))
+
+        each = _seconds_an_image(job, add, seconds / 4)
+        fits = len(job.maps) * (2 if job.held_out_r2 else 1)
+        left["fit"] = each * sum(map(len, job.data.fit)) + _seconds_to_solve(job) * fits
     row = _FP32 * len(job.variants) * job.backbone.feature_width
     images = sum(job.feature_file(name).bytes_missing for name in ("train", "test")) / row
     seeds = missing_seeds(job)

@@ -33,7 +33,8 @@ class Job:
 
     ``translators`` are the run's own, under the empty name, and those named in spans. ``sequential`` lists the kinds of
     fit that plans of several spans get. ``feature_prefix`` tells one set of plans' features in a folder from another's.
-    ``pixels`` keeps the fit images that are also train images.
+    ``pixels`` keeps the fit images that are also train images. ``held_out_r2``: score maps in closed form on fit images
+    that they were not fitted on.
     """
 
     folder: Folder
@@ -51,6 +52,7 @@ class Job:
     sequential: tuple[bool, ...] = (False,)
     feature_prefix: str = ""
     team: Team = ALONE
+    held_out_r2: bool = False
 
     @property
     def translator(self) -> BaseTranslator:

@@ -78,7 +78,7 @@ def load(
     ``make`` makes its parts. Raises ToastError for invalid settings.
     """
     seeds, translator, probe = _seeds(cfg.seeds), make_translator(cfg, make), make_probe(cfg, make)
-    sequential = require_flag(require_group(cfg.fit, "fit", ["sequential"])["sequential"], "fit.sequential")
+    sequential, held_out_r2 = _fit(cfg)
     backbone: Backbone = make(cfg, "model")
     plans = plans_of(backbone.depth) if plans_of else parse_plans(plain(cfg.spans), backbone.depth)
     translators = {"": translator} | of_spans(plans, translator)
@@ -110,7 +110,16 @@ def load(
         pixels=_needed_twice(data),
         sequential=(sequential,),
         team=team,
+        held_out_r2=held_out_r2,
     )
+
+
+def _fit(cfg: DictConfig) -> tuple[bool, bool]:
+    """``fit.sequential`` and ``fit.held_out_r2``; runs of earlier versions do not have the latter."""
+    given = plain(cfg.fit)
+    given = {"held_out_r2": True, **given} if isinstance(given, dict) else given
+    fit = require_group(given, "fit", ["sequential", "held_out_r2"])
+    return require_flag(fit["sequential"], "fit.sequential"), require_flag(fit["held_out_r2"], "fit.held_out_r2")
 
 
 def make_translator(cfg: DictConfig, make: Make = make) -> BaseTranslator:

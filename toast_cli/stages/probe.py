@@ -78,6 +78,7 @@ def _variant_columns(job: Job, fitted: Fitted, variant: Variant, costs: Costs) -
     """The columns of a variant's rows that are the same for every seed."""
     original, plan = costs.of(Plan()), variant.plan
     maps = [fitted.maps[key] for key in variant.maps]
+    held_out = [score for translator in maps if (score := translator.held_out_r2_) is not None]
     return {
         "model": job.backbone.label,
         "data": job.data.label,
@@ -93,6 +94,7 @@ def _variant_columns(job: Job, fitted: Fitted, variant: Variant, costs: Costs) -
         "params_original": original.params,
         "gflops_original": original.gflops,
         "fit_r2": min((translator.r2_ for translator in maps), default=None),
+        "held_out_r2": min(held_out) if held_out and len(held_out) == len(maps) else None,
         "fit_rank": min((translator.rank_ for translator in maps), default=None),
         "sequential": variant.sequential,
         "tokens": job.translator.tokens,
