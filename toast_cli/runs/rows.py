@@ -14,6 +14,10 @@ class Row:
     ``fit_r2`` and ``fit_rank`` are the lowest among the plan's spans, empty if it has none. ``sequential``: each map
     was fitted on what the maps before it produce; ``healed``: so were the blocks behind the first map. Accuracies and
     ratios are fractions; ``accuracy_delta`` = accuracy − accuracy_original, so a loss is negative.
+    ``accuracy_delta_relative`` is its share of accuracy_original, empty if that is 0. ``held_out_r2``: the lowest R² among
+    the spans on fit images that the map was not fitted on, see ``BaseTranslator``.
+
+    The fields with defaults were added later; a file that ends before one of them is read with the default.
     """
 
     model: str
@@ -47,6 +51,8 @@ class Row:
     protocol: str
     precision: str
     device: str
+    accuracy_delta_relative: float | None = None
+    held_out_r2: float | None = None
     healed: bool = False
 
 
@@ -54,7 +60,8 @@ class Row:
 class Summary:
     """One plan over all seeds: a line of ``summary.csv``. Standard deviations are of the sample, empty for one seed.
 
-    ``best_trade_off``: no other plan is at least as accurate for no more GFLOPs.
+    ``best_trade_off``: no other plan is at least as accurate for no more GFLOPs. ``accuracy_delta_relative_mean`` is the
+    mean of the rows' relative changes. Defaults are as in ``Row``.
     """
 
     model: str
@@ -76,6 +83,8 @@ class Summary:
     fit_r2: float | None
     fit_rank: int | None
     best_trade_off: bool
+    accuracy_delta_relative_mean: float | None = None
+    held_out_r2: float | None = None
     healed: bool = False
 
 

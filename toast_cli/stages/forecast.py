@@ -14,7 +14,7 @@ from toast_cli.errors import ToastError
 from toast_cli.machine.console import duration, say
 from toast_cli.machine.memory import resident
 from toast_cli.models.branches import branches_of
-from toast_cli.moments.streamed import ROWS_FOR_A_BASIS, Moments
+from toast_cli.moments.streamed import ROWS_FOR_A_BASIS
 from toast_cli.moments.weighted import WeightedSums
 from toast_cli.probes.batched import BatchedProbe
 from toast_cli.room import in_words
@@ -26,6 +26,7 @@ from toast_cli.stages.probe import missing_seeds
 from toast_cli.stages.walk import Encoder, build_trie, by_block, latents
 from toast_cli.translators.by_token import example
 from toast_cli.translators.refit import refit
+from toast_cli.translators.sums import Sums
 from toast_cli.translators.trained import TrainedTranslator
 
 _FP32, _FP64 = 4, 8  # bytes
@@ -103,7 +104,7 @@ def _peak(job: Job) -> int:
     matrix, latent = backbone.width**2, _FP32 * backbone.tokens * backbone.width
     pairs = {(key.span.start, key.span.end) for key in job.maps if not key.healed}
     layers = {layer for pair in pairs for layer in pair}
-    kinds = 2 if any(translator.held_out for translator in job.closed_forms.values()) else 1
+    kinds = 2 if job.held_out_r2 or any(translator.held_out for translator in job.closed_forms.values()) else 1
     groups = {"shared": 1, "split": 2}.get(job.translator.tokens, backbone.tokens)
     modules = len(job.maps) * sum(_FP32 * p.numel() for p in _example(job).parameters())
     again = {i for part in job.data.fit for i in part.indices} & set(job.data.train.indices)
@@ -129,9 +130,15 @@ def seconds_left(job: Job, seconds: float = 10.0) -> dict[str, float]:
     maps: dict[Any, nn.Module] = dict.fromkeys(job.maps, _example(job).to(job.compute.device))
     encoder = Encoder(job.backbone, job.variants, maps | {key: job.backbone.blocks[key.block] for key in job.healed})
     if job.maps and _unfitted(job) and not isinstance(job.translator, TrainedTranslator):
-        moments = Moments((key.span.start, key.span.end) for key in job.maps)
-        each = _seconds_an_image(job, lambda pixels: moments.update(latents(job.backbone, pixels)), seconds / 4)
-        left["fit"] = each * sum(map(len, job.data.fit)) + _seconds_to_solve(job) * len(job.maps)
+        pairs = [(key.span.start, key.span.end) for key in job.maps]
+        sums = Sums(pairs, [slice(None)], 0.0, job.held_out_r2)
+
+        def add(pixels: torch.Tensor) -> None:
+            sums.update(np.arange(len(pixels)), latents(job.backbone, pixels))
+
+        each = _seconds_an_image(job, add, seconds / 4)
+        fits = len(job.maps) * (2 if job.held_out_r2 else 1)
+        left["fit"] = each * sum(map(len, job.data.fit)) + _seconds_to_solve(job) * fits
         left["fit"] += _seconds_to_heal(job) if job.healed else 0.0
     row = _FP32 * len(job.variants) * job.backbone.feature_width
     images = sum(job.feature_file(name).bytes_missing for name in ("train", "test")) / row

@@ -72,7 +72,7 @@ def heal(job: Job, maps: Maps, healed: Healed, originals: Originals) -> tuple[Ma
 def _solved(job: Job, key: Map, pairs: Iterator[tuple[np.ndarray, Tensor, Tensor]]) -> Any:
     """The translator of a map whose sources come from a healed model."""
     source = "healed"
-    sums = Sums([(source, key.span.end)], job.token_groups, job.held_out)
+    sums = Sums([(source, key.span.end)], job.token_groups, job.held_out, job.held_out_r2)
     for numbers, x, y in pairs:
         add(job, sums, numbers, {source: x, key.span.end: y})
     return solved(job, sums, {key: source})[key]

@@ -41,8 +41,9 @@ class Job:
     """One run. ``plans`` are as asked for, the untouched model first.
 
     ``translators`` are the run's own, under the empty name, and those named in spans. ``fits`` lists the kinds of fit
-    that plans get. ``feature_prefix`` tells one set of plans' features in a folder from another's.
-    ``pixels`` keeps the fit images that are also train images.
+    that plans get. ``feature_prefix`` tells one set of plans' features in a folder from another's. ``pixels`` keeps the
+    fit images that are also train images. ``held_out_r2``: score maps in closed form on fit images that they were not
+    fitted on.
     """
 
     folder: Folder
@@ -60,6 +61,7 @@ class Job:
     fits: tuple[Fit, ...] = (INDEPENDENT,)
     feature_prefix: str = ""
     team: Team = ALONE
+    held_out_r2: bool = False
 
     @property
     def translator(self) -> BaseTranslator:

@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -83,7 +83,8 @@ def load(
     ``make`` makes its parts. Raises ToastError for invalid settings.
     """
     seeds, translator, probe = _seeds(cfg.seeds), make_translator(cfg, make), make_probe(cfg, make)
-    asked = fit_of(cfg) if fit is None else fit
+    of_settings, held_out_r2 = _fit(cfg)
+    asked = of_settings if fit is None else fit
     backbone: Backbone = make(cfg, "model")
     plans = plans_of(backbone.depth) if plans_of else parse_plans(plain(cfg.spans), backbone.depth)
     translators = {"": translator} | of_spans(plans, translator)
@@ -119,17 +120,20 @@ def load(
         pixels=_needed_twice(data),
         fits=(asked,),
         team=team,
+        held_out_r2=held_out_r2,
     )
 
 
-def fit_of(cfg: DictConfig) -> Fit:
-    """The kind of fit that the settings ask for. Raises ToastError for a value that is neither true nor false."""
-    given = cfg.fit
-    if isinstance(given, Mapping) and "heal" not in given:  # left out of a run's settings while it is false
-        given = {**given, "heal": False}
-    given = require_group(given, "fit", ["sequential", "heal"])
-    sequential, heal = (require_flag(given[key], f"fit.{key}") for key in ("sequential", "heal"))
-    return HEALED if heal else Fit(sequential)
+def _fit(cfg: DictConfig) -> tuple[Fit, bool]:
+    """The kind of fit that the settings ask for, and ``fit.held_out_r2``. Raises ToastError for values that are not flags."""
+    given = plain(cfg.fit)
+    # Runs of earlier versions have neither of these two, and none has one that is as it was before.
+    given = {"heal": False, "held_out_r2": True, **given} if isinstance(given, dict) else given
+    fit = require_group(given, "fit", ["sequential", "heal", "held_out_r2"])
+    sequential, heal, held_out_r2 = (
+        require_flag(fit[key], f"fit.{key}") for key in ("sequential", "heal", "held_out_r2")
+    )
+    return HEALED if heal else Fit(sequential), held_out_r2
 
 
 def make_translator(cfg: DictConfig, make: Make = make) -> BaseTranslator:

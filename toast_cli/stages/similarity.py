@@ -4,6 +4,7 @@ All measures take tokens as rows: a latent of N images and T tokens is n = N·T 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -121,7 +122,7 @@ def between_plans(job: Job) -> Iterator[dict[str, Any]]:
     """
     if len(job.variants) == 1:
         return
-    fitted = fit(job)
+    fitted = fit(replace(job, held_out_r2=False))  # similarity.csv has R² of its own
     encoder = Encoder(job.backbone, job.variants, job.modules(fitted), whole=True)
     pairs = [(0, plan) for plan in range(1, len(job.variants))]
     at_once = max(job.batch_size // len(job.variants), 1)  # the latents of all plans are in memory together

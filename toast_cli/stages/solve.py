@@ -41,7 +41,7 @@ def passes(
 
 def new_sums(job: Job, pairs: list[tuple[Layer, Layer]], batch_size: int, encode: Callable[[Tensor], Latents]) -> Sums:
     """Empty sums. All processes use the bases of the run's first images, so a batch adds the same in any of them."""
-    sums = Sums(pairs, job.token_groups, job.held_out)
+    sums = Sums(pairs, job.token_groups, job.held_out, job.held_out_r2)
     if not job.team.leads:
         first = job.data.fit[0].only(np.arange(min(batch_size, len(job.data.fit[0]))))
         for batch in replace(job, team=ALONE).batches(first, batch_size):
@@ -66,10 +66,11 @@ def solved(job: Job, sums: Sums, sources: Mapping[Map, Layer]) -> Maps:
     team, found = job.team, {}
     for number, (key, source) in enumerate(sources.items()):
         parts = [
-            (team.add_up(kept), team.add_up(held_out))
-            for kept, held_out in sums.of(source, key.span.end, job.backbone.width)
+            replace(part, seen=team.add_up(part.seen), held_out=team.add_up(part.held_out))
+            for part in sums.of(source, key.span.end, job.backbone.width)
         ]
         if number % team.size == team.rank:
-            found[key] = fit_parts(job.closed_forms[key.span.translator], parts, sums.groups)
+            translator = job.closed_forms[key.span.translator]
+            found[key] = fit_parts(translator, parts, sums.groups, job.held_out_r2)
     found = team.unite(found)
     return {key: found[key] for key in sources}
