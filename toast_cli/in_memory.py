@@ -4,7 +4,7 @@ Shapes: N images, T tokens, D width.
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,15 @@ from toast_cli.models.timm_parts import FAMILIES
 from toast_cli.plans import Plan
 from toast_cli.stages.walk import latents_of
 from toast_cli.surgery.shortened import shorten
-from toast_cli.translators.base import Translator
+from toast_cli.translators.base import ClosedForm, ImageTranslator
 from toast_cli.translators.named import by_name
-from toast_cli.translators.sums import Sums, fit_parts
+from toast_cli.translators.sums import Sums, Wanted
 
 _AT_ONCE = 64  # images
 
 
 def compress(
-    model: nn.Module, plan: str | Plan, images: Tensor | Iterable[Tensor], translator: str | Translator = "linear"
+    model: nn.Module, plan: str | Plan, images: Tensor | Iterable[Tensor], translator: str | ClosedForm = "linear"
 ) -> nn.Module:
     """A shortened copy of ``model``: maps fitted on ``images`` replace the spans of ``plan``.
 
@@ -33,7 +33,7 @@ def compress(
         model: any timm vision transformer (``VisionTransformer`` or ``Eva``); it is not changed.
         plan: such as ``"9-11"`` or ``"2-3+9-11:identity"``; see ``toast_cli.Plan``.
         images: (N, 3, H, W), normalised as the model expects, or batches of such images; about 500 are enough.
-        translator: the name of a closed-form translator, or a Translator of your own.
+        translator: the name of a translator in closed form, or one of your own (``Translator`` or ``ImageTranslator``).
 
     Returns an ordinary timm module with the model's own head, device, precision and mode; every weight can be trained.
     Maps are folded into other weights where possible, as in ``toast export``. Raises ToastError for arguments that
@@ -52,19 +52,19 @@ def compress(
     backbone = Backbone(own, type(model).__name__, model.patch_embed.img_size[0])
     maps = {}
     if plan.spans:
-        sums = _sums(backbone, plan, images, max(each.held_out for each in chosen.values()))
-        for span in plan.spans:
-            parts = sums.of(span.start, span.end, backbone.width)
-            maps[span] = fit_parts(chosen[span], parts, sums.groups).to_module()
+        wanted = {span: Wanted(span.start, span.end, each) for span, each in chosen.items()}
+        sums = _sums(backbone, list(wanted.values()), images)
+        for span, each in wanted.items():
+            maps[span] = sums.fitted(each.translator, sums.of(each, backbone.width)).to_module()
     short = shorten(backbone, plan, maps).to(next(own.parameters()))
     return short.requires_grad_(True).train(model.training)
 
 
 @torch.inference_mode()
-def _sums(backbone: Backbone, plan: Plan, images: Tensor | Iterable[Tensor], held_out: float) -> Sums:
-    """The sums for the plan's spans over all images (N, 3, H, W), with one map for all tokens."""
-    sums, seen = Sums([(span.start, span.end) for span in plan.spans], [slice(None)], held_out), 0
-    layers = {layer for span in plan.spans for layer in (span.start, span.end)}
+def _sums(backbone: Backbone, wanted: Sequence[Wanted], images: Tensor | Iterable[Tensor]) -> Sums:
+    """The sums for the maps ``wanted`` over all images (N, 3, H, W), of however many tokens."""
+    sums, seen = Sums(wanted, backbone.prefix_tokens, None), 0
+    layers = {layer for each in wanted for layer in (each.source, each.target)}
     for batch in _batches(images):
         found = _latents(backbone, batch)
         try:
@@ -103,14 +103,14 @@ def _batches(images: Any) -> Iterator[Tensor]:
         yield from batch.split(_AT_ONCE)
 
 
-def _translator(given: str | Translator) -> Translator:
-    """The translator ``given``. Raises ToastError unless it is in closed form with one map for all tokens."""
+def _translator(given: str | ClosedForm) -> ClosedForm:
+    """The translator ``given``. Raises ToastError unless it is in closed form, and sees the image or has one map for all tokens."""
     found: Any = by_name(given) if isinstance(given, str) else given
     if not hasattr(found, "tokens"):
         raise ToastError(
             f"translator={found} is not a translator: give a name such as linear, or a toast_cli.translators.Translator."
         )
-    if not isinstance(found, Translator) or found.tokens != "shared":
+    if not isinstance(found, ClosedForm) or not (isinstance(found, ImageTranslator) or found.tokens == "shared"):
         raise ToastError(
             f"compress takes closed-form translators with one map for all tokens, and {found.name} is not one: use toast run for others."
         )

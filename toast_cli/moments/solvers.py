@@ -50,10 +50,10 @@ def gelsy(moments: PairMoments) -> tuple[Tensor, int]:
 
 
 def ridge(moments: PairMoments, strengths: list[float]) -> list[Tensor]:
-    """W (D, D) for each λ: (S xx S + λ n 1) S⁻¹ W = S xy on centred sums, S = 1/σ. One eigendecomposition serves all."""
+    """W (D, E) for each λ: (S xx S + λ n 1) S⁻¹ W = S xy on centred sums, S = 1/σ. One eigendecomposition serves all."""
     centred = moments.centred()
     variance = centred.xx.diagonal() / moments.count
     scale = torch.where(variance > 0, variance, 1.0).rsqrt()  # (D,)
     values, vectors = torch.linalg.eigh(scale[:, None] * centred.xx * scale / moments.count)
-    target = vectors.T @ (scale[:, None] * centred.xy / moments.count)  # (D, D)
+    target = vectors.T @ (scale[:, None] * centred.xy / moments.count)  # (D, E)
     return [scale[:, None] * (vectors @ (target / (values.clamp(min=0) + strength)[:, None])) for strength in strengths]

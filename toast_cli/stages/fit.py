@@ -26,7 +26,8 @@ from toast_cli.stages.walk import Encoder, latents
 from toast_cli.translators import stored
 from toast_cli.translators.base import FittedMap
 from toast_cli.translators.by_token import groups_of, joined, restored
-from toast_cli.translators.sums import Latents, Sums, fit_parts
+from toast_cli.translators.pieces import Latents
+from toast_cli.translators.sums import Sums, Wanted
 from toast_cli.translators.trained import Advance, LatentFile, TrainedTranslator
 
 _Maps = dict[Map, FittedMap]
@@ -114,9 +115,21 @@ def _passes(
             yield used
 
 
-def _new_sums(job: Job, pairs: list[tuple[Layer, Layer]], batch_size: int, encode: Callable[[Tensor], Latents]) -> Sums:
+def _wanted(job: Job, key: Map, source: Layer) -> Wanted:
+    return Wanted(source, key.span.end, job.closed_forms[key.span.translator])
+
+
+def empty_sums(job: Job, sources: Mapping[Map, Layer]) -> Sums:
+    """Sums for these maps, each from its source to the latent after its span, to which nothing was added yet."""
+    wanted = [_wanted(job, key, source) for key, source in sources.items()]
+    return Sums(wanted, job.backbone.prefix_tokens, job.backbone.tokens)
+
+
+def _new_sums(
+    job: Job, sources: Mapping[Map, Layer], batch_size: int, encode: Callable[[Tensor], Latents]
+) -> Sums:
     """Empty sums. All processes use the bases of the run's first images, so a batch adds the same in any of them."""
-    sums = Sums(pairs, _groups(job), max(translator.held_out for translator in job.closed_forms.values()))
+    sums = empty_sums(job, sources)
     if not job.team.leads:
         first = job.data.fit[0].only(np.arange(min(batch_size, len(job.data.fit[0]))))
         for batch in replace(job, team=ALONE).batches(first, batch_size):
@@ -140,12 +153,10 @@ def _solved(job: Job, sums: Sums, sources: Mapping[Map, Layer]) -> _Maps:
     """
     team, found = job.team, {}
     for number, (key, source) in enumerate(sources.items()):
-        parts = [
-            (team.add_up(kept), team.add_up(held_out))
-            for kept, held_out in sums.of(source, key.span.end, job.backbone.width)
-        ]
+        wanted = _wanted(job, key, source)
+        parts = [(team.add_up(kept), team.add_up(apart)) for kept, apart in sums.of(wanted, job.backbone.width)]
         if number % team.size == team.rank:
-            found[key] = fit_parts(job.closed_forms[key.span.translator], parts, sums.groups)
+            found[key] = sums.fitted(wanted.translator, parts)
     found = team.unite(found)
     return {key: found[key] for key in sources}
 
@@ -157,7 +168,7 @@ def _solve(job: Job, wanted: list[Map], batch_size: int) -> tuple[_Maps, dict[in
         """uint8 (N, 3, H, W) -> latents (N, T, D) of the untouched model."""
         return latents(job.backbone, pixels)
 
-    sums = _new_sums(job, [(key.span.start, key.span.end) for key in wanted], batch_size, encode)
+    sums = _new_sums(job, {key: key.span.start for key in wanted}, batch_size, encode)
     maps: _Maps = {}
     used: list[int] = []
     for step in _passes(job, batch_size, encode):
@@ -186,7 +197,7 @@ def _solve_after(job: Job, wanted: list[Map], maps: _Maps, batch_size: int) -> _
         """uint8 (N, 3, H, W) -> latents (N, T, D) of the untouched model, and those after each prefix."""
         return {**latents(job.backbone, pixels), **dict(zip(prefixes, encoder(pixels).unbind(1), strict=True))}
 
-    sums = _new_sums(job, [(sources[key], key.span.end) for key in wanted], batch_size, encode)
+    sums = _new_sums(job, sources, batch_size, encode)
     sizes = iter(job.data.fit_sizes)
     for step in _passes(job, batch_size, encode):
         if not isinstance(step, int):

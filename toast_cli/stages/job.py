@@ -16,7 +16,7 @@ from toast_cli.probes.base import Probe
 from toast_cli.runs import contents
 from toast_cli.runs.features import FeatureFile
 from toast_cli.runs.folder import Folder
-from toast_cli.translators.base import BaseTranslator, FittedMap, Translator
+from toast_cli.translators.base import BaseTranslator, ClosedForm, FittedMap
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Job:
         return self.translators[""]
 
     @property
-    def closed_forms(self) -> dict[str, Translator]:
+    def closed_forms(self) -> dict[str, ClosedForm]:
         """The translators that are fitted from moments."""
-        return {name: each for name, each in self.translators.items() if isinstance(each, Translator)}
+        return {name: each for name, each in self.translators.items() if isinstance(each, ClosedForm)}
 
     @property
     def variants(self) -> list[Variant]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toast_cli.context import leading
 from toast_cli.models.backbone import Backbone, Extras
 from toast_cli.plans import STEM, PlanLike
 
@@ -80,7 +81,8 @@ class Encoder:
         for operation, child in node.children.items():
             rows = None if child.children else self.rows
             if not isinstance(operation, int):
-                self._walk(child, self.maps[operation](latent[:, :rows]), extras, features, shortened=True)
+                mapped = leading(self.maps[operation], latent, rows)
+                self._walk(child, mapped, extras, features, shortened=True)
             elif shortened:
                 self._walk(child, self.fused[operation](latent, extras, rows), extras, features, shortened=True)
             else:
