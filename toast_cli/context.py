@@ -35,7 +35,9 @@ class Context(nn.Module):
         wanted = latent[:, :rows]
         groups = [wanted[:, : self.prefix], wanted[:, self.prefix :]] if self.prefix else [wanted]
         needed = groups[:1] if rows is not None and rows <= self.prefix else groups
-        parts = [own(group) + context(mean) for group, own, context in zip(needed, self.own, self.context, strict=False)]
+        parts = [
+            own(group) + context(mean) for group, own, context in zip(needed, self.own, self.context, strict=False)
+        ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 

@@ -125,9 +125,7 @@ def empty_sums(job: Job, sources: Mapping[Map, Layer]) -> Sums:
     return Sums(wanted, job.backbone.prefix_tokens, job.backbone.tokens)
 
 
-def _new_sums(
-    job: Job, sources: Mapping[Map, Layer], batch_size: int, encode: Callable[[Tensor], Latents]
-) -> Sums:
+def _new_sums(job: Job, sources: Mapping[Map, Layer], batch_size: int, encode: Callable[[Tensor], Latents]) -> Sums:
     """Empty sums. All processes use the bases of the run's first images, so a batch adds the same in any of them."""
     sums = empty_sums(job, sources)
     if not job.team.leads:

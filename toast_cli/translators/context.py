@@ -62,9 +62,7 @@ class Context(ImageTranslator):
         self.weights_, self.contexts_ = maps[:, :width].contiguous(), maps[:, width:].contiguous()
         self.biases_ = torch.stack([each for _, each in fitted]).to(dtype)
         self.strengths_, self.prefix_ = torch.tensor(chosen, dtype=torch.float64), prefix
-        errors = [
-            moments.residual_of(*each) for moments, *each in zip(everything, maps, self.biases_, strict=True)
-        ]
+        errors = [moments.residual_of(*each) for moments, *each in zip(everything, maps, self.biases_, strict=True)]
         return self.scored(sum(errors), reduce(add, everything).variation, rank)
 
     def _chosen(self, groups: Sequence[PairMoments]) -> list[float]:
@@ -101,7 +99,8 @@ def _departures(
     """[W_g; V_g] (2D, D) and b_g (D,) of one group for each λ, from the affine map ``weight`` (D, D) and ``bias`` (D,)."""
     base = torch.cat([weight, torch.zeros_like(weight)])
     (mean_x, mean_y), left = moments.means, moments.unexplained(base)
-    departures = iter(ridge(left, [strength for strength in strengths if strength < math.inf]))
+    finite = [strength for strength in strengths if strength < math.inf]
+    departures = iter(ridge(left, finite) if finite else ())
     for strength in strengths:
         if strength == math.inf:
             yield base, bias

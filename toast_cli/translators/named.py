@@ -12,8 +12,7 @@ from toast_cli.translators.context import Context
 from toast_cli.translators.trained import DeepMlp, Mlp
 
 _KINDS: dict[str, type[BaseTranslator]] = {
-    kind.name: kind
-    for kind in (Identity, Linear, Affine, Ridge, Orthogonal, LowRank, Shift, Context, Mlp, DeepMlp)
+    kind.name: kind for kind in (Identity, Linear, Affine, Ridge, Orthogonal, LowRank, Shift, Context, Mlp, DeepMlp)
 }
 
 
