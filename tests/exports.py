@@ -14,10 +14,16 @@ from toast_cli.surgery.parts import join, parts_of
 from toast_cli.surgery.saved import RECIPE, WEIGHTS, recipe_of, write_weights
 
 
-def saved(folder: Path, backbone: Backbone, plan: str = "0-1", dtype: torch.dtype = torch.float32) -> torch.nn.Module:
-    """The model with a map in place of the plan's blocks and a head of five classes, which is written to the folder too."""
+def saved(
+    folder: Path,
+    backbone: Backbone,
+    plan: str = "0-1",
+    dtype: torch.dtype = torch.float32,
+    layer: Callable[[], torch.nn.Module] = lambda: torch.nn.Linear(32, 32),
+) -> torch.nn.Module:
+    """The model with a map, a ``layer``, in place of the plan's blocks and a head of five classes, which is written to the folder too."""
     chosen = Plan.parse(plan)
-    made = parts_of(backbone, chosen, {span: torch.nn.Linear(32, 32) for span in chosen.spans})
+    made = parts_of(backbone, chosen, {span: layer() for span in chosen.spans})
     vit = join(made).eval()
     attach_head(vit, torch.nn.Linear(backbone.feature_width, 5), 5)
     write_weights(folder, vit, dtype)

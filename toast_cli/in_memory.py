@@ -22,9 +22,9 @@ from toast_cli.stages.chain import Chain
 from toast_cli.stages.originals import Originals
 from toast_cli.stages.walk import latents_of
 from toast_cli.surgery.shortened import shorten
-from toast_cli.translators.base import Translator
+from toast_cli.translators.base import ClosedForm, ImageTranslator
 from toast_cli.translators.named import by_name
-from toast_cli.translators.sums import Sums, fit_parts
+from toast_cli.translators.sums import Sums, Wanted
 
 _AT_ONCE = 64  # images
 _FIT = 0  # how many images a plan is fitted on is not known before, and there is only one fit
@@ -34,7 +34,7 @@ def compress(
     model: nn.Module,
     plan: str | Plan,
     images: Tensor | Iterable[Tensor],
-    translator: str | Translator = "linear",
+    translator: str | ClosedForm = "linear",
     heal: bool = False,
 ) -> nn.Module:
     """A shortened copy of ``model``: maps fitted on ``images`` replace the spans of ``plan``.
@@ -43,7 +43,7 @@ def compress(
         model: any timm vision transformer (``VisionTransformer`` or ``Eva``); it is not changed.
         plan: such as ``"9-11"`` or ``"2-3+9-11:identity"``; see ``toast_cli.Plan``.
         images: (N, 3, H, W), normalised as the model expects, or batches of such images; about 500 are enough.
-        translator: the name of a closed-form translator, or a Translator of your own.
+        translator: the name of a translator in closed form, or one of your own (``Translator`` or ``ImageTranslator``).
         heal: refit the last layers of the blocks behind the first map to what they receive there, and further maps too.
             Meanwhile latents of all images are in a temporary folder, some megabytes for each image.
 
@@ -60,9 +60,9 @@ def compress(
     plan = Plan.parse(plan) if isinstance(plan, str) else plan
     plan.operations(len(model.blocks))
     chosen = {span: _translator(span.translator or translator) for span in plan.spans}
-    own = (
-        copy.deepcopy(model).float() if heal else copy.deepcopy(model)
-    )  # what is missing is small beside what is there
+    own = copy.deepcopy(model)
+    if heal:
+        own = own.float()  # what is missing is small beside what is there
     backbone = Backbone(own, type(model).__name__, model.patch_embed.img_size[0])
     variant = variants([plan], [_FIT], backbone.depth, [HEALED if heal else INDEPENDENT])[-1]
     with tempfile.TemporaryDirectory(prefix="toast-") as folder:
@@ -77,39 +77,49 @@ def _fitted(
     backbone: Backbone,
     variant: Variant,
     images: Tensor | Iterable[Tensor],
-    chosen: Mapping[Span, Translator],
+    chosen: Mapping[Span, ClosedForm],
     originals: Originals | None,
 ) -> dict[Any, nn.Module]:
-    """The modules of the variant's maps and healed blocks, fitted on all images (N, 3, H, W)."""
-    held_out = max(each.held_out for each in chosen.values())
-    first = [key for key in variant.maps if not key.after.spans]
-    sums, seen = Sums([(key.span.start, key.span.end) for key in first], [slice(None)], held_out), 0
+    """The modules of the variant's maps and healed blocks, fitted on all images (N, 3, H, W), of however many tokens."""
+    first = {key: Wanted(key.span.start, key.span.end, chosen[key.span]) for key in variant.maps if not key.after.spans}
+    sums, seen = Sums(first.values(), backbone.prefix_tokens, None), 0
     for batch in _batches(images):
         found = {layer: each.float() for layer, each in _latents(backbone, batch, originals).items()}
         numbers = np.arange(seen, seen + len(batch))
         _add(sums, numbers, found)
         if originals is not None:
+            _check_tokens(backbone, batch, found)
             originals.add(numbers, found)
         seen += len(batch)
     if not seen:
         raise ToastError("compress was given no images: give about 500 training images as the model expects them.")
 
-    def solved(sums: Sums, key: Map, source: Layer) -> nn.Module:
-        parts = sums.of(source, key.span.end, backbone.width)
-        return fit_parts(chosen[key.span], parts, sums.groups).to_module().to(backbone.mean.device)
+    def solved(sums: Sums, wanted: Wanted) -> nn.Module:
+        fitted = sums.fitted(wanted.translator, sums.of(wanted, backbone.width))
+        return fitted.to_module().to(backbone.mean.device)
 
     def fit_map(key: Map, pairs: Iterator[tuple[np.ndarray, Tensor, Tensor]]) -> nn.Module:
-        after = Sums([("healed", key.span.end)], [slice(None)], held_out)
+        wanted = Wanted("healed", key.span.end, chosen[key.span])
+        after = Sums([wanted], backbone.prefix_tokens, None)
         for numbers, x, y in pairs:
-            _add(after, numbers, {"healed": x, key.span.end: y})
-        return solved(after, key, "healed")
+            _add(after, numbers, {wanted.source: x, wanted.target: y})
+        return solved(after, wanted)
 
-    maps = {key: solved(sums, key, key.span.start) for key in first}
+    maps = {key: solved(sums, wanted) for key, wanted in first.items()}
     if originals is None:
         return dict(maps)
     chain = Chain(originals, backbone, maps, {}, fit_map, lambda key, tensors: None)
     chain.follow([variant], seen, _AT_ONCE)
     return {**chain.maps, **chain.modules()}
+
+
+def _check_tokens(backbone: Backbone, images: Tensor, found: Mapping[Layer, Tensor]) -> None:
+    """Raises ToastError for images (N, 3, H, W) of another size than the model was built for."""
+    if found[backbone.depth - 1].shape[1] != backbone.tokens:
+        raise ToastError(
+            f"heal=True was given images of shape {tuple(images.shape)}, and the model was built for {backbone.image_size} pixels a side: give "
+            "them in that size."
+        )
 
 
 def _add(sums: Sums, numbers: np.ndarray, found: Mapping[Layer, Tensor]) -> None:
@@ -146,14 +156,14 @@ def _batches(images: Any) -> Iterator[Tensor]:
         yield from batch.split(_AT_ONCE)
 
 
-def _translator(given: str | Translator) -> Translator:
-    """The translator ``given``. Raises ToastError unless it is in closed form with one map for all tokens."""
+def _translator(given: str | ClosedForm) -> ClosedForm:
+    """The translator ``given``. Raises ToastError unless it is in closed form, and sees the image or has one map for all tokens."""
     found: Any = by_name(given) if isinstance(given, str) else given
     if not hasattr(found, "tokens"):
         raise ToastError(
             f"translator={found} is not a translator: give a name such as linear, or a toast_cli.translators.Translator."
         )
-    if not isinstance(found, Translator) or found.tokens != "shared":
+    if not isinstance(found, ClosedForm) or not (isinstance(found, ImageTranslator) or found.tokens == "shared"):
         raise ToastError(
             f"compress takes closed-form translators with one map for all tokens, and {found.name} is not one: use toast run for others."
         )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toast_cli.context import Context, blank
 from toast_cli.errors import ToastError, is_number
 
 
@@ -103,6 +104,8 @@ def describe(module: nn.Module) -> dict[str, Any]:
         return {"kind": "residual", "inside": [describe(module.inside)]}
     if type(module) is nn.Sequential:
         return {"kind": "sequential", "inside": [describe(part) for part in module]}
+    if type(module) is Context:
+        return {"kind": "context", "sizes": [module.own[0].in_features], "prefix": module.prefix}
     if type(module) is ByPosition:
         groups = [[group.start, group.stop] for group in module.groups]
         return {"kind": "by_position", "groups": groups, "inside": [describe(part) for part in module.parts]}
@@ -121,6 +124,7 @@ _WORDS: dict[str, set[str]] = {
     "residual": {"inside"},
     "sequential": {"inside"},
     "by_position": {"groups", "inside"},
+    "context": {"sizes", "prefix"},
 }
 _WIDEST, _DEEPEST = 2**24, 16  # far more than any map has
 
@@ -171,6 +175,11 @@ def _module(kind: str, words: Mapping[str, Any], parts: list[nn.Module]) -> nn.M
         return Residual(part)
     if kind == "sequential":
         return nn.Sequential(*parts)
+    if kind == "context":
+        (width,) = _sizes(words)
+        if type(words["prefix"]) is not int or not 0 <= words["prefix"] <= _WIDEST:
+            raise ValueError("prefix is not a number of tokens")
+        return blank(words["prefix"], width)
     if kind == "by_position":
         return ByPosition(parts, _groups(words["groups"], len(parts)))
     return _PLAIN[kind]()

@@ -29,7 +29,7 @@ def test_the_shares_are_all_items_in_order_and_equally_many(size: int, start: in
     assert in_turn == list(range(start, stop))
 
 
-def _several(*words: str, processes: int = 2) -> subprocess.CompletedProcess:
+def several(*words: str, processes: int = 2) -> subprocess.CompletedProcess:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.run([*launcher, "-m", "toast_cli", *words], capture_output=True, text=True, check=False)
 
@@ -37,7 +37,7 @@ def _several(*words: str, processes: int = 2) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_two_processes_give_what_one_does(toast, tmp_path: Path):
     assert toast("run", *WORK, "hydra.run.dir=one")[0] == 0
-    done = _several("run", *WORK, "hydra.run.dir=two")
+    done = several("run", *WORK, "hydra.run.dir=two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("two/results.csv") == 1, "the first process speaks alone"
     one, two = (read_csv(tmp_path / name / "results.csv", Row) for name in ("one", "two"))

@@ -108,6 +108,15 @@ MAPS: dict[str, tuple[object, str]] = {
     "endless group": ({"kind": "by_position", "groups": [[0, None]], "inside": [{"kind": "gelu"}]}, UNBUILT),
     "no group": ({"kind": "by_position", "groups": [], "inside": [{"kind": "gelu"}]}, UNBUILT),
     "groups in a number": ({"kind": "by_position", "groups": 3, "inside": [{"kind": "gelu"}]}, UNBUILT),
+    "context": ({"kind": "context", "sizes": [32], "prefix": 1}, "does not describe model.safetensors"),
+    "context of no width": ({"kind": "context", "sizes": [0], "prefix": 1}, UNBUILT),
+    "context of two widths": ({"kind": "context", "sizes": [32, 32], "prefix": 1}, UNBUILT),
+    "wide context": ({"kind": "context", "sizes": [2**40], "prefix": 1}, UNBUILT),
+    "prefix": ({"kind": "context", "sizes": [32], "prefix": -1}, UNBUILT),
+    "huge prefix": ({"kind": "context", "sizes": [32], "prefix": 10**400}, UNBUILT),
+    "true prefix": ({"kind": "context", "sizes": [32], "prefix": True}, UNBUILT),
+    "no prefix": ({"kind": "context", "sizes": [32]}, UNBUILT),
+    "context around a map": ({"kind": "context", "sizes": [32], "prefix": 1, "inside": []}, UNBUILT),
     "many layers": ({"kind": "sequential", "inside": [{"kind": "gelu"}] * 300_000}, "too many layers"),
 }  # fmt: skip
 

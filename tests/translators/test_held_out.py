@@ -10,23 +10,30 @@ from torch import Tensor
 from tests.moments.conftest import pair, some_latents
 from tests.translators.conftest import NAMES, load, rows
 from toast_cli.moments import Moments
-from toast_cli.translators import Linear, Translator
+from toast_cli.translators import Context, Linear, Translator
 from toast_cli.translators.base import FittedMap
 from toast_cli.translators.by_token import groups_of
-from toast_cli.translators.sums import GroupSums, Sums, fit_parts, held_apart
+from toast_cli.translators.named import by_name
+from toast_cli.translators.sums import GroupSums, Sums, Wanted, held_apart
 
 CLOSED = [name for name in NAMES if getattr(type(load(name)), "as_affine", None) not in (None, Translator.as_affine)]
 APART = held_apart(np.arange(40), 0.2)
 
 
 def added_up(
-    x: Tensor, y: Tensor, groups: list[slice], held_out: float = 0.0, scored: bool = True, size: int = 7
-) -> list[GroupSums]:
-    sums = Sums([("x", "y")], groups, held_out, scored)
+    x: Tensor, y: Tensor, translator: Translator, scored: bool = True, size: int = 7
+) -> tuple[Sums, list[GroupSums]]:
+    wanted = Wanted("x", "y", translator)
+    sums = Sums([wanted], 2, x.shape[1], scored)
     for start in range(0, len(x), size):
         numbers = np.arange(start, min(start + size, len(x)))
         sums.update(numbers, {"x": x[numbers], "y": y[numbers]})
-    return sums.of("x", "y", x.shape[-1])
+    return sums, sums.of(wanted, x.shape[-1])
+
+
+def fitted_to(x: Tensor, y: Tensor, translator: Translator, scored: bool = True) -> FittedMap:
+    sums, parts = added_up(x, y, translator, scored)
+    return sums.fitted(translator, parts)
 
 
 def r2_on(modules: list[torch.nn.Module], x: Tensor, y: Tensor, groups: list[slice]) -> float:
@@ -48,8 +55,8 @@ def learned(fitted: FittedMap) -> dict:
 @pytest.mark.parametrize("name", CLOSED)
 def test_it_is_the_score_of_a_fit_to_the_others(name: str, kind: str):
     x, y = some_latents()
-    groups, translator = groups_of(kind, 2, 9), load(name)
-    fitted = fit_parts(translator, added_up(x, y, groups, translator.held_out), groups, scored=True)
+    groups, translator = groups_of(kind, 2, 9), by_name(name, tokens=kind)
+    fitted = fitted_to(x, y, translator)
     if name == "ridge":  # its own fit has chosen the strength
         assert kind != "shared" or fitted.strength_ in translator.strengths
         parts = [fitted] if kind == "shared" else fitted.parts_
@@ -65,20 +72,15 @@ def test_it_is_the_score_of_a_fit_to_the_others(name: str, kind: str):
 @pytest.mark.parametrize("images", [5, 10, 20])
 def test_few_images_look_good_only_where_they_were_fitted(images: int):
     x, y = (latent[:images, 1:3] for latent in some_latents())
-    fitted = fit_parts(Linear(), added_up(x, y, [slice(None)]), [slice(None)], scored=True)
+    fitted = fitted_to(x, y, Linear())
     assert fitted.held_out_r2_ < fitted.r2_ - 0.01
 
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_the_map_itself_does_not_change_by_a_bit(name: str):
     x, y = some_latents()
-    translator = load(name)
     for kind in ("shared", "split"):
-        groups = groups_of(kind, 2, 9)
-        with_score, without = (
-            fit_parts(translator, added_up(x, y, groups, translator.held_out, scored), groups, scored)
-            for scored in (True, False)
-        )
+        with_score, without = (fitted_to(x, y, by_name(name, tokens=kind), scored) for scored in (True, False))
         assert without.held_out_r2_ is None
         assert learned(with_score).keys() == learned(without).keys()
         for key, value in learned(without).items():
@@ -89,14 +91,28 @@ def test_the_map_itself_does_not_change_by_a_bit(name: str):
 @pytest.mark.parametrize("images", [1, 4])
 def test_fewer_than_five_images_have_none(images: int):
     x, y = (latent[:images] for latent in some_latents())
-    assert fit_parts(Linear(), added_up(x, y, [slice(None)]), [slice(None)], scored=True).held_out_r2_ is None
+    assert fitted_to(x, y, Linear()).held_out_r2_ is None
     assert not APART[:images].any()
 
 
 def test_nothing_varies():
     x, y = some_latents()
-    fitted = fit_parts(Linear(), added_up(x, torch.ones_like(y), [slice(None)]), [slice(None)], scored=True)
-    assert fitted.held_out_r2_ is None
+    assert fitted_to(x, torch.ones_like(y), Linear()).held_out_r2_ is None
+
+
+def test_a_map_that_sees_the_image_is_scored_too():
+    """Against the same map fitted to the other images alone, its strengths as chosen."""
+    x, y = some_latents()
+    translator = by_name("context")
+    fitted = fitted_to(x, y, translator)
+    plain = dict(zip(("x", "y"), (x[~APART], y[~APART]), strict=True))
+    wanted = Wanted("x", "y", Context([1e-3]))
+    sums = Sums([wanted], 2, x.shape[1])
+    sums.update(np.arange(int((~APART).sum())) * 0, plain)  # image 0 is never held out
+    groups = [part.everything for part in sums.of(wanted, x.shape[-1])]
+    again = fitted.refitted(groups, 2)
+    module = again.to_module()
+    assert fitted.held_out_r2_ == pytest.approx(r2_on([module], x[APART], y[APART], [slice(None)]), abs=1e-4)
 
 
 def test_a_map_that_is_not_affine_has_none():
@@ -104,8 +120,8 @@ def test_a_map_that_is_not_affine_has_none():
         as_affine = Translator.as_affine
 
     x, y = some_latents()
-    parts = added_up(x, y, [slice(None)])
-    fitted = fit_parts(Own(), parts, [slice(None)], scored=True)
+    sums, parts = added_up(x, y, Own())
+    fitted = sums.fitted(Own(), parts)
     assert fitted.held_out_r2_ is None
     with pytest.raises(ValueError, match="moments do not tell the error of a linear map"):
         fitted.error_on(parts[0].held_out)
@@ -120,7 +136,7 @@ def test_fp32_products_are_as_good_for_the_difference(rows_at_once: int):
     x = (torch.randn(80, 20, 16, generator=generator, dtype=torch.float64) @ mix + 3).float()
     y = x + torch.randn(80, 20, 16, generator=generator) * 1e-3
     apart = held_apart(np.arange(80), 0.2)
-    part = added_up(x, y, [slice(None)], size=rows_at_once)[0]
+    part = added_up(x, y, Linear(), size=rows_at_once)[1][0]
     exact = Moments([("x", "y")])
     for kind in (x, y):
         assert kind.dtype == torch.float32

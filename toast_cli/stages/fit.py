@@ -26,8 +26,8 @@ from toast_cli.stages.solve import Maps, add, new_sums, passes, solved
 from toast_cli.stages.walk import Encoder, latents
 from toast_cli.translators import stored
 from toast_cli.translators.base import FittedMap
-from toast_cli.translators.by_token import joined, restored
-from toast_cli.translators.sums import Latents
+from toast_cli.translators.by_token import groups_of, joined, restored
+from toast_cli.translators.pieces import Latents
 from toast_cli.translators.trained import Advance, LatentFile, TrainedTranslator
 
 
@@ -75,7 +75,7 @@ def load_maps(job: Job, folder: Folder, wanted: Container[Map] | None = None) ->
 
     Raises ToastError if the file was changed or does not hold what a fit has learned.
     """
-    path, groups = folder.checked(contents.TRANSLATORS), job.token_groups
+    path, groups = folder.checked(contents.TRANSLATORS), _groups(job)
     if not path.is_file():
         return {}
     return stored.load(
@@ -107,6 +107,10 @@ def _from_one_pass(
     return halving(one_pass, size, [job.backbone.image_size] * 2, say)[0]
 
 
+def _groups(job: Job) -> list[slice]:
+    return groups_of(job.translator.tokens, job.backbone.prefix_tokens, job.backbone.tokens)
+
+
 def _solve(job: Job, wanted: list[Map], batch_size: int, originals: Originals | None) -> tuple[Maps, dict[int, int]]:
     """Closed forms from latents of the untouched model, which also go to the ``originals``.
 
@@ -119,7 +123,7 @@ def _solve(job: Job, wanted: list[Map], batch_size: int, originals: Originals | 
         """uint8 (N, 3, H, W) -> latents (N, T, D) of the untouched model."""
         return latents(job.backbone, pixels) if originals is None else originals.encode(pixels)
 
-    sums = new_sums(job, [(key.span.start, key.span.end) for key in wanted], batch_size, encode)
+    sums = new_sums(job, {key: key.span.start for key in wanted}, batch_size, encode)
     maps: Maps = {}
     used: list[int] = []
     for step in passes(job, batch_size, encode):
@@ -150,7 +154,7 @@ def _solve_after(job: Job, wanted: list[Map], maps: Maps, batch_size: int) -> Ma
         """uint8 (N, 3, H, W) -> latents (N, T, D) of the untouched model, and those after each prefix."""
         return {**latents(job.backbone, pixels), **dict(zip(prefixes, encoder(pixels).unbind(1), strict=True))}
 
-    sums = new_sums(job, [(sources[key], key.span.end) for key in wanted], batch_size, encode)
+    sums = new_sums(job, sources, batch_size, encode)
     sizes = iter(job.data.fit_sizes)
     for step in passes(job, batch_size, encode):
         if not isinstance(step, int):
@@ -168,7 +172,7 @@ def _train(
     shape = (sum(map(len, job.data.fit)), job.backbone.tokens, job.backbone.width)
     files = {layer: FeatureFile(job.folder / contents.latents(layer), *shape) for layer in layers}
     used = _write_latents(job, files, batch_size)
-    images, groups = dict(zip(job.data.fit_sizes, used, strict=True)), job.token_groups
+    images, groups = dict(zip(job.data.fit_sizes, used, strict=True)), _groups(job)
     result, todo = dict(maps), [key for key in wanted if key not in maps]
     total = sum(translator.steps * len(groups) * images[key.fit_images] for key in todo)
     with progress("train maps", total) as advance:

@@ -1,9 +1,10 @@
 """Predict what a run will take: memory and disk from its shapes, time from trying each stage for a few seconds."""
 
+import copy
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,15 @@ from toast_cli.runs.features import Features
 from toast_cli.stages.heal import originals_of
 from toast_cli.stages.job import Job
 from toast_cli.stages.probe import missing_seeds
+from toast_cli.stages.solve import empty_sums
 from toast_cli.stages.walk import Encoder, build_trie, by_block, latents
+from toast_cli.translators.base import ImageTranslator, white
 from toast_cli.translators.by_token import example
 from toast_cli.translators.refit import refit
-from toast_cli.translators.sums import Sums
 from toast_cli.translators.trained import TrainedTranslator
 
 _FP32, _FP64 = 4, 8  # bytes
+_SOLVING = {False: 8, True: 110}  # D × D matrices at once while a map is solved, by whether it sees the image
 _BLOCK = 12  # latents that a block holds in memory at once: queries, keys and values, the hidden layer twice, norms
 _PROBED = 512  # train images
 _SUMS_OF_A_REFIT = 10  # sums kept and held out, both together, their correlations and factors
@@ -104,13 +107,12 @@ def _peak(job: Job) -> int:
     matrix, latent = backbone.width**2, _FP32 * backbone.tokens * backbone.width
     pairs = {(key.span.start, key.span.end) for key in job.maps if not key.healed}
     layers = {layer for pair in pairs for layer in pair}
-    kinds = 2 if job.held_out_r2 or any(translator.held_out for translator in job.closed_forms.values()) else 1
-    groups = {"shared": 1, "split": 2}.get(job.translator.tokens, backbone.tokens)
     modules = len(job.maps) * sum(_FP32 * p.numel() for p in _example(job).parameters())
     again = {i for part in job.data.fit for i in part.indices} & set(job.data.train.indices)
     pixels = len(again) * 3 * backbone.image_size**2
     at_once = max(job.batch_size, -(-ROWS_FOR_A_BASIS * backbone.width // backbone.tokens))
-    sums = _FP64 * matrix * kinds * groups * (len(pairs) + 2 * len(layers)) + 8 * _FP64 * matrix
+    solving = _SOLVING[any(isinstance(each, ImageTranslator) for each in job.translators.values())]
+    sums = _FP64 * matrix * (_matrices(job) + solving)
     fit = sums + at_once * latent * (backbone.depth + 1 + len(layers) + _BLOCK) if pairs else 0
     healed, refit = _healed(job)
     modules += healed
@@ -124,14 +126,18 @@ def _peak(job: Job) -> int:
     return pixels + max(fit, 2 * modules + max(encode, drawn, learned + 3 * _FP32 * rows))
 
 
+def _matrices(job: Job) -> int:
+    """How many D × D matrices the sums for the job's maps are; trained maps need none."""
+    return empty_sums(job, {key: key.span.start for key in job.maps}).matrices if job.closed_forms else 0
+
+
 def seconds_left(job: Job, seconds: float = 10.0) -> dict[str, float]:
     """The seconds each stage will still take, from doing a little of each for ``seconds`` in all. Writes nothing."""
     left = {"fit": 0.0, "encode": 0.0, "probe": 0.0}
     maps: dict[Any, nn.Module] = dict.fromkeys(job.maps, _example(job).to(job.compute.device))
     encoder = Encoder(job.backbone, job.variants, maps | {key: job.backbone.blocks[key.block] for key in job.healed})
     if job.maps and _unfitted(job) and not isinstance(job.translator, TrainedTranslator):
-        pairs = [(key.span.start, key.span.end) for key in job.maps]
-        sums = Sums(pairs, [slice(None)], 0.0, job.held_out_r2)
+        sums = empty_sums(job, {key: key.span.start for key in job.maps})
 
         def add(pixels: torch.Tensor) -> None:
             sums.update(np.arange(len(pixels)), latents(job.backbone, pixels))
@@ -173,8 +179,13 @@ def _seconds_an_image(job: Job, function: Callable[[torch.Tensor], object], seco
 
 def _seconds_to_solve(job: Job) -> float:
     """Seconds to solve one map."""
+    translator, width, prefix = job.translator, job.backbone.width, job.backbone.prefix_tokens
     begun = time.perf_counter()
-    _example(job)
+    if isinstance(translator, ImageTranslator):
+        group = replace(white(2 * width, width), held_out=white(2 * width, width))
+        copy.deepcopy(translator).fit([group] * (1 + bool(prefix)), prefix)
+    else:
+        _example(job)
     return time.perf_counter() - begun
 
 

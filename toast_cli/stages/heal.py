@@ -20,8 +20,7 @@ from toast_cli.runs.folder import Folder
 from toast_cli.stages.chain import Chain, Tensors
 from toast_cli.stages.job import Job
 from toast_cli.stages.originals import Originals
-from toast_cli.stages.solve import Maps, add, solved
-from toast_cli.translators.sums import Sums
+from toast_cli.stages.solve import Maps, add, empty_sums, solved
 
 Healed = dict[HealedBlock, Tensors]
 
@@ -72,7 +71,7 @@ def heal(job: Job, maps: Maps, healed: Healed, originals: Originals) -> tuple[Ma
 def _solved(job: Job, key: Map, pairs: Iterator[tuple[np.ndarray, Tensor, Tensor]]) -> Any:
     """The translator of a map whose sources come from a healed model."""
     source = "healed"
-    sums = Sums([(source, key.span.end)], job.token_groups, job.held_out, job.held_out_r2)
+    sums = empty_sums(job, {key: source})
     for numbers, x, y in pairs:
         add(job, sums, numbers, {source: x, key.span.end: y})
     return solved(job, sums, {key: source})[key]

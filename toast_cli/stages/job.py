@@ -18,8 +18,7 @@ from toast_cli.probes.base import Probe
 from toast_cli.runs import contents
 from toast_cli.runs.features import FeatureFile
 from toast_cli.runs.folder import Folder
-from toast_cli.translators.base import BaseTranslator, FittedMap, Translator
-from toast_cli.translators.by_token import groups_of
+from toast_cli.translators.base import BaseTranslator, ClosedForm, FittedMap
 
 Modules = Mapping[Any, nn.Module]  # maps and healed blocks, (N, T, D) -> (N, T, D) each, by Map and by HealedBlock
 
@@ -69,9 +68,9 @@ class Job:
         return self.translators[""]
 
     @property
-    def closed_forms(self) -> dict[str, Translator]:
+    def closed_forms(self) -> dict[str, ClosedForm]:
         """The translators that are fitted from moments."""
-        return {name: each for name, each in self.translators.items() if isinstance(each, Translator)}
+        return {name: each for name, each in self.translators.items() if isinstance(each, ClosedForm)}
 
     @property
     def variants(self) -> list[Variant]:
@@ -93,16 +92,6 @@ class Job:
         """The healed blocks of all variants, each once."""
         depth = self.backbone.depth
         return list(dict.fromkeys(key for variant in self.variants for key in variant.healed_blocks(depth)))
-
-    @property
-    def token_groups(self) -> list[slice]:
-        """The groups of tokens that have maps of their own."""
-        return groups_of(self.translator.tokens, self.backbone.prefix_tokens, self.backbone.tokens)
-
-    @property
-    def held_out(self) -> float:
-        """The largest share of the fit images that one of the translators wants kept apart."""
-        return max(translator.held_out for translator in self.closed_forms.values())
 
     def modules(self, fitted: Fitted) -> Modules:
         """The fitted maps and the healed blocks as modules (N, T, D) -> (N, T, D) on the run's device."""

@@ -28,7 +28,7 @@ from toast_cli.registry import CONF, options
 from toast_cli.runs.folder import Folder, RunFolder
 from toast_cli.runs.naming import today
 from toast_cli.stages.job import Job
-from toast_cli.translators.base import BaseTranslator, Translator
+from toast_cli.translators.base import BaseTranslator, ClosedForm, ImageTranslator
 from toast_cli.translators.named import by_name
 from toast_cli.translators.trained import TrainedTranslator
 
@@ -155,11 +155,15 @@ def make_probe(cfg: DictConfig, make: Make = make) -> Probe:
 
 
 def of_spans(plans: list[Plan], own: BaseTranslator) -> dict[str, BaseTranslator]:
-    """The translators named in spans. Raises ToastError for an unknown one, or one that does not mix with ``own``."""
+    """The translators named in spans, with the grouping of tokens that ``own`` has, unless that is fixed.
+
+    Raises ToastError for an unknown one, or one that does not mix with ``own``.
+    """
     found: dict[str, BaseTranslator] = {}
+    tokens = "shared" if isinstance(own, ImageTranslator) else own.tokens
     for name in sorted({span.translator for plan in plans for span in plan.spans} - {""}):
-        found[name] = by_name(name, tokens=own.tokens)
-        if not isinstance(found[name], Translator) or not isinstance(own, Translator):
+        found[name] = by_name(name, tokens=tokens)
+        if not isinstance(found[name], ClosedForm) or not isinstance(own, ClosedForm):
             raise ToastError(
                 f"A plan names the translator '{name}' next to translator={own.name}: only closed forms can be mixed, such as linear and identity."
             )

@@ -13,7 +13,8 @@ from toast_cli.moments.streamed import Layer
 from toast_cli.plans import Map
 from toast_cli.stages.job import Job
 from toast_cli.translators.base import FittedMap
-from toast_cli.translators.sums import Latents, Sums, fit_parts
+from toast_cli.translators.pieces import Latents
+from toast_cli.translators.sums import Sums, Wanted
 
 Maps = dict[Map, FittedMap]
 
@@ -39,9 +40,19 @@ def passes(
             yield used
 
 
-def new_sums(job: Job, pairs: list[tuple[Layer, Layer]], batch_size: int, encode: Callable[[Tensor], Latents]) -> Sums:
+def _wanted(job: Job, key: Map, source: Layer) -> Wanted:
+    return Wanted(source, key.span.end, job.closed_forms[key.span.translator])
+
+
+def empty_sums(job: Job, sources: Mapping[Map, Layer]) -> Sums:
+    """Sums for these maps, each from its source to the latent after its span, to which nothing was added yet."""
+    wanted = [_wanted(job, key, source) for key, source in sources.items()]
+    return Sums(wanted, job.backbone.prefix_tokens, job.backbone.tokens, job.held_out_r2)
+
+
+def new_sums(job: Job, sources: Mapping[Map, Layer], batch_size: int, encode: Callable[[Tensor], Latents]) -> Sums:
     """Empty sums. All processes use the bases of the run's first images, so a batch adds the same in any of them."""
-    sums = Sums(pairs, job.token_groups, job.held_out, job.held_out_r2)
+    sums = empty_sums(job, sources)
     if not job.team.leads:
         first = job.data.fit[0].only(np.arange(min(batch_size, len(job.data.fit[0]))))
         for batch in replace(job, team=ALONE).batches(first, batch_size):
@@ -65,12 +76,12 @@ def solved(job: Job, sums: Sums, sources: Mapping[Map, Layer]) -> Maps:
     """
     team, found = job.team, {}
     for number, (key, source) in enumerate(sources.items()):
+        wanted = _wanted(job, key, source)
         parts = [
             replace(part, seen=team.add_up(part.seen), held_out=team.add_up(part.held_out))
-            for part in sums.of(source, key.span.end, job.backbone.width)
+            for part in sums.of(wanted, job.backbone.width)
         ]
         if number % team.size == team.rank:
-            translator = job.closed_forms[key.span.translator]
-            found[key] = fit_parts(translator, parts, sums.groups, job.held_out_r2)
+            found[key] = sums.fitted(wanted.translator, parts)
     found = team.unite(found)
     return {key: found[key] for key in sources}

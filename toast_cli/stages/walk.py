@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toast_cli.context import leading
 from toast_cli.models.backbone import Backbone, Extras, FastBlock
 from toast_cli.moments.streamed import Layer
 from toast_cli.plans import STEM, HealedBlock, PlanLike, block_of, step_block
@@ -86,7 +87,8 @@ class Encoder:
             rows = None if child.children else self.rows
             block = block_of(operation)
             if block is None:
-                self._walk(child, self.maps[operation](latent[:, :rows]), extras, features, shortened=True)
+                mapped = leading(self.maps[operation], latent, rows)
+                self._walk(child, mapped, extras, features, shortened=True)
             elif shortened:
                 self._walk(child, self.fused[operation](latent, extras, rows), extras, features, shortened=True)
             else:

@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from toast_cli.context import Context
 from toast_cli.errors import ToastError
 from toast_cli.files import write_atomically
 from toast_cli.layers import MapBlock, build, describe
@@ -115,6 +116,8 @@ def _assembled(recipe: Mapping[str, Any], stored: Mapping[str, Sequence[int]]) -
         short = with_blocks(
             vit, [MapBlock(build(part)) if isinstance(part, dict) else vit.blocks[part] for part in blocks]
         )
+        if any(isinstance(each, Context) and each.prefix != vit.num_prefix_tokens for each in short.modules()):
+            raise ValueError("a map takes other tokens for the patches than the model has")
         if head is not None:
             attach_head(short, build(head), classes)
     shapes = {name: list(value.shape) for name, value in short.state_dict().items()}

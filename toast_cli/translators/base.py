@@ -1,13 +1,17 @@
 """What every translator X^(e) ≈ T(X^(s)) has in common, and the contract of those in closed form.
 
-There are two contracts. A ``Translator`` is fitted in closed form, ``fit(moments) -> self``; a ``TrainedTranslator``
-(trained.py) is fitted by gradient steps on latents. Both follow scikit-learn's conventions: the constructor only stores its
-arguments, ``fit`` sets every learned name, and each learned name ends in ``_``.
+There are three contracts. Two are closed forms: a ``Translator`` maps each token on its own and is fitted to one group of
+tokens, ``fit(moments) -> self``; an ``ImageTranslator`` sees the other tokens of the image too and is fitted to all groups,
+``fit(groups, prefix) -> self``. A ``TrainedTranslator`` (trained.py) is fitted by gradient steps on latents. All follow
+scikit-learn's conventions: the constructor only stores its arguments, ``fit`` sets every learned name, and each learned
+name ends in ``_``.
 
-Shapes: D width; x is a row of X^(s), y of X^(e); sums Σ are over the tokens of the fit images.
+Shapes: D width; x is a row of X^(s), y of X^(e), m the mean of an image's patches in X^(s); sums Σ are over the tokens of
+the fit images.
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
 import torch
@@ -91,14 +95,18 @@ class BaseTranslator:
         return self
 
 
-class Translator(BaseTranslator):
-    """A translator in closed form. A new one is a subclass with a ``name``, ``fit`` and ``to_module``, and one YAML file.
+class ClosedForm(BaseTranslator):
+    """A translator that is fitted to streamed sums.
 
-    A translator with ``held_out`` above 0 asks for that share of the fit images to be kept apart; their sums are in
+    One with ``held_out`` above 0 asks for that share of the fit images to be kept apart; their sums are in
     ``moments.held_out``.
     """
 
     held_out = 0.0
+
+
+class Translator(ClosedForm):
+    """A closed form of single tokens. A new one is a subclass with a ``name``, ``fit`` and ``to_module``, and one YAML file."""
 
     def fit(self, moments: PairMoments) -> Self:
         """Learn the map from the sums over all tokens, then end with ``return self.scored(...)``."""
@@ -123,5 +131,43 @@ class Translator(BaseTranslator):
 
     def example(self, width: int) -> nn.Module:
         """The map fitted to latents whose dimensions are uncorrelated, (…, D) -> (…, D)."""
-        zero, one = torch.zeros(width, dtype=torch.float64), torch.eye(width, dtype=torch.float64)
-        return self.fit(PairMoments(width, zero, zero, one, one, one)).to_module()
+        return self.fit(white(width, width)).to_module()
+
+
+class ImageTranslator(ClosedForm):
+    """A closed form that sees the mean of the image's patches beside each token, and keeps prefix tokens and patches apart.
+
+    It has no ``tokens`` setting: its grouping is its own.
+    """
+
+    tokens = "split"
+
+    def __init__(self) -> None:
+        super().__init__(self.tokens)
+
+    def fit(self, groups: Sequence[PairMoments], prefix: int) -> Self:
+        """Learn the map from the sums of each group, with the source [x, m] of width 2D.
+
+        Args:
+            groups: of the ``prefix`` class and register tokens if there are any, then of the patches.
+        """
+        raise NotImplementedError
+
+    def refitted(self, groups: Sequence[PairMoments], prefix: int) -> Self:
+        """A copy of this fitted translator, fitted to other ``groups`` with the settings that its own fit has chosen."""
+        raise NotImplementedError
+
+    def error_on(self, groups: Sequence[PairMoments]) -> float:
+        """Σ ‖y − T(x, m)‖² over the tokens of any ``groups``."""
+        raise NotImplementedError
+
+    def example(self, width: int, prefix: int = 0) -> nn.Module:
+        """The map fitted to latents whose dimensions are uncorrelated, (N, T, D) -> (N, T, D)."""
+        groups = [white(2 * width, width)] * (1 + bool(prefix))
+        return self.fit(groups, prefix).to_module()
+
+
+def white(source: int, target: int) -> PairMoments:
+    """The sums of ``source`` uncorrelated dimensions, the first ``target`` of which are the target's too."""
+    zeros, ones = torch.zeros(source, dtype=torch.float64), torch.eye(source, dtype=torch.float64)
+    return PairMoments(source, zeros, zeros[:target], ones, ones[:, :target], ones[:target, :target])

@@ -9,16 +9,18 @@ from torch import nn
 
 from toast_cli.layers import ByPosition
 from toast_cli.moments.pair import r2
-from toast_cli.translators.base import BaseTranslator, FittedMap, check_tokens
+from toast_cli.translators.base import BaseTranslator, FittedMap, ImageTranslator, check_tokens
 
 
-def groups_of(kind: str, prefix: int, tokens: int) -> list[slice]:
+def groups_of(kind: str, prefix: int, tokens: int | None) -> list[slice]:
     """The groups of the T ``tokens``, the first ``prefix`` of which are class and register tokens.
 
-    Raises ToastError for an unknown ``kind``.
+    Without ``tokens`` the last group is of all that follow; ``per_position`` needs their number. Raises ToastError for an unknown ``kind``.
     """
     check_tokens(kind)
     if kind == "per_position":
+        if tokens is None:
+            raise TypeError("per_position needs the number of tokens")
         return [slice(i, i + 1) for i in range(tokens)]
     if kind == "split" and prefix:
         return [slice(0, prefix), slice(prefix, tokens)]
@@ -56,7 +58,7 @@ def joined(parts: Sequence[FittedMap], groups: Sequence[slice], variation: float
 
 def restored(translator: BaseTranslator, groups: Sequence[slice], learned: dict[str, Any]) -> FittedMap:
     """The fitted map whose ``learned()`` is given: a copy of ``translator``, or one for each of the ``groups``."""
-    if len(groups) == 1:
+    if len(groups) == 1 or isinstance(translator, ImageTranslator):
         return copy.deepcopy(translator).restore(learned)
     inside: list[dict[str, Any]] = [{} for _ in groups]
     own = {}
@@ -71,6 +73,8 @@ def restored(translator: BaseTranslator, groups: Sequence[slice], learned: dict[
 
 def example(translator: BaseTranslator, width: int, prefix: int, tokens: int) -> nn.Module:
     """A map of ``translator``'s kind for a model of this shape, (N, T, D) -> (N, T, D), with meaningless weights."""
+    if isinstance(translator, ImageTranslator):
+        return copy.deepcopy(translator).example(width, prefix)
     groups = groups_of(translator.tokens, prefix, tokens)
     parts = [copy.deepcopy(translator).example(width) for _ in groups]
     return parts[0] if len(groups) == 1 else ByPosition(parts, groups)

@@ -123,6 +123,18 @@ class Affine(Translator):
         return dense(self.weight_, self.bias_)
 
 
+def check_strengths(strengths: object) -> None:
+    """Check a grid of penalties. Raises ToastError unless it is a list of numbers above 0."""
+    if (
+        not isinstance(strengths, Sequence)
+        or not strengths
+        or not all(is_number(value) and value > 0 for value in strengths)
+    ):
+        raise ToastError(
+            f"translator.strengths={strengths} cannot be used: give a list of numbers above 0, such as [1e-4,1e-2]."
+        )
+
+
 class Ridge(Affine):
     """T(x) = x W + b, W = argmin Σ ‖y − x W − b‖² + λ n Σ_d σ_d² ‖W_d‖², σ_d the standard deviation of dimension d of x.
 
@@ -140,14 +152,7 @@ class Ridge(Affine):
 
     def __init__(self, strengths: list[float], tokens: str = "shared") -> None:
         super().__init__(tokens)
-        if (
-            not isinstance(strengths, Sequence)
-            or not strengths
-            or not all(is_number(value) and value > 0 for value in strengths)
-        ):
-            raise ToastError(
-                f"translator.strengths={strengths} cannot be used: give a list of numbers above 0, such as [1e-4,1e-2]."
-            )
+        check_strengths(strengths)
         self.strengths = strengths
 
     def fit(self, moments: PairMoments) -> Self:
