@@ -30,8 +30,12 @@ NOT_SCIENTIFIC = (
 )
 _PATHS = (("model", "checkpoint"), ("data", "path"), ("fit_data", "path"))
 _NAMING = (("model", "label"), ("data", "label"), ("translator", "_target_"))
-# Settings that a later version added, with what they were before: only another value is part of a run's settings and name.
-_ADDED_LATER = {("data", "max_pixels"): 100_000_000, ("fit_data", "max_pixels"): 100_000_000}
+# Settings that a later version added, with their defaults: only another value is part of a run's settings and name.
+_ADDED_LATER: dict[tuple[str, str], Any] = {
+    ("data", "max_pixels"): 100_000_000,
+    ("fit_data", "max_pixels"): 100_000_000,
+    ("search", "baselines"): ["last", "influence"],  # there were none, but the plans found are the same
+}
 _FIRST_NAMES = {
     "toast_cli.probes.KnnProbe": "toast_cli.classifiers.KnnProbe",
     "toast_cli.probes.LogisticProbe": "toast_cli.classifiers.LogisticProbe",

@@ -1,6 +1,6 @@
 """What a config stands for: everything the stages of one run share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -32,7 +32,8 @@ class Job:
     """One run. ``plans`` are as asked for, the untouched model first.
 
     ``translators`` are the run's own, under the empty name, and those named in spans. ``sequential`` lists the kinds of
-    fit that plans of several spans get. ``feature_prefix`` tells one set of plans' features in a folder from another's.
+    fit that plans of several spans get, except those in ``unrefitted``, which get an independent one alone.
+    ``feature_prefix`` tells one set of plans' features in a folder from another's.
     ``pixels`` keeps the fit images that are also train images.
     """
 
@@ -49,6 +50,7 @@ class Job:
     workers: int
     pixels: PixelCache
     sequential: tuple[bool, ...] = (False,)
+    unrefitted: Container[Plan] = ()
     feature_prefix: str = ""
     team: Team = ALONE
 
@@ -65,7 +67,10 @@ class Job:
     @property
     def variants(self) -> list[Variant]:
         """Every plan at every number of fit images, in the order of features, rows and predictions."""
-        return variants(self.plans, self.data.fit_sizes, self.sequential)
+        found = variants(self.plans, self.data.fit_sizes, self.sequential)
+        return [
+            each for each in found if each.plan not in self.unrefitted or each == Variant(each.plan, each.fit_images)
+        ]
 
     @property
     def spans(self) -> list[Span]:
