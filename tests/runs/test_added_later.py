@@ -16,7 +16,9 @@ SETTINGS = {
 
 
 def named(**groups: dict) -> str:
-    return folder_name(OmegaConf.create({name: {**each, **groups.get(name, {})} for name, each in SETTINGS.items()}))
+    return folder_name(
+        OmegaConf.create(groups | {name: each | groups.get(name, {}) for name, each in SETTINGS.items()})
+    )
 
 
 @pytest.mark.parametrize("group", ["data", "fit_data"])
@@ -29,8 +31,16 @@ def test_only_another_value_makes_another_run(group: str):
     assert len({named(), *others}) == 6
 
 
+def test_so_do_the_baselines_of_a_search():
+    before, usual = {"beam": 12}, ["last", "influence"]
+    assert named(search={"beam": 12, "baselines": usual}) == named(search=before)
+    others = [named(search={"beam": 12, "baselines": value}) for value in ([], usual[::-1], [*usual, "random"], None)]
+    assert len({named(search=before), *others}) == 5
+
+
 def test_what_it_was_before_is_the_default():
     assert OmegaConf.load(CONF / "base.yaml").data.max_pixels == MAX_PIXELS
+    assert OmegaConf.load(CONF / "search.yaml").search.baselines == ["last", "influence"]
 
 
 def test_it_is_not_stored_either():

@@ -16,11 +16,13 @@ from toast_cli.runs import contents
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from toast_cli.plans import Plan
     from toast_cli.runs.folder import RunFolder
     from toast_cli.search.budget import Budget
     from toast_cli.search.measured import Survey
     from toast_cli.search.rounds import Settings
     from toast_cli.search.sizes import Sizes
+    from toast_cli.stages.job import Job
     from toast_cli.translators.base import BaseTranslator
 
 USAGE = "search [key=value ...]"
@@ -92,6 +94,15 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     folder.finish()
 
 
+def _final(survey: "Survey", best: "list[Plan]", baselines: "list[Plan]", kinds: tuple[bool, ...]) -> "Job":
+    """The job of the plans found, their rivals and ``baselines``, whose identities no sequential fit changes."""
+    from toast_cli.plans import Plan
+
+    plans = dict.fromkeys([Plan(), *best, *(survey.rival(plan.blocks_removed) for plan in best), *baselines])
+    prefix, unrefitted = contents.front_prefix(), {*baselines} - {*best}
+    return replace(survey.job, plans=list(plans), sequential=kinds, unrefitted=unrefitted, feature_prefix=prefix)
+
+
 def _test(
     folder: "RunFolder",
     survey: "Survey",
@@ -104,7 +115,6 @@ def _test(
 
     ``kinds``: independent fits (False), sequential ones (True), or both.
     """
-    from toast_cli.plans import Plan
     from toast_cli.runs.results import summarise
     from toast_cli.runs.rows import Baseline, Found, Row, Summary
     from toast_cli.search.baselines import plans_of, rows_of
@@ -117,15 +127,7 @@ def _test(
     best = best_measured(survey, sizes)
     with folder.stage("baselines"):
         baselines = plans_of(survey.job, settings.baselines, (plan.blocks_removed for plan in best))
-    others = [plan for plans in baselines.values() for plan in plans]
-    plans = dict.fromkeys([Plan(), *best, *(survey.rival(plan.blocks_removed) for plan in best), *others])
-    final = replace(
-        survey.job,
-        plans=list(plans),
-        sequential=kinds,
-        unrefitted={*others} - {*best},
-        feature_prefix=contents.front_prefix(),
-    )
+    final = _final(survey, best, [plan for plans in baselines.values() for plan in plans], kinds)
     announce(final, memory=False)
     with folder.stage("fit"):
         fitted = fit(final)
@@ -175,7 +177,7 @@ def _fitted(names: tuple[str, ...], own: "BaseTranslator", settings: "Settings")
         return names
     if not isinstance(own, Translator):
         raise ToastError(
-            f"search.baselines={list(settings.baselines)} needs identity maps, which do not mix with translator={own.name}, a trained one: use "
+            f"search.baselines=[{','.join(settings.baselines)}] needs identity maps, which do not mix with translator={own.name}, a trained one: use "
             "search.baselines=[], or a translator in closed form such as linear."
         )
     return (*names, "identity")
