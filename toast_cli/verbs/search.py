@@ -37,7 +37,7 @@ toast search model=vit_s data=cifar10 budget.blocks=4 probe=logistic""",
     """\
 Run the same command again to go on from the last round. Results are in
 outputs/search/<model>-<data>-<translator>-<hash>: front.csv (the plans found), baselines.csv (what others would
-remove), search.csv (all that were measured), results.csv (test accuracies of all plans but those measured only), front.png.""",
+remove), search.csv (all that were measured), results.csv (test accuracies of the plans found, their rivals and baselines), front.png.""",
 )
 
 
