@@ -125,6 +125,17 @@ def test_random_blocks_are_a_mean_over_draws(toast, tmp_path):
 
 
 @pytest.mark.slow
+def test_baselines_are_not_healed(toast, tmp_path):
+    assert toast("search", *FEW[:4], *ONE_SIZE, "fit.heal=true", "hydra.run.dir=here")[0] == 0
+    (found,) = read_csv(tmp_path / "here" / "front.csv", Found)
+    rows = read_csv(tmp_path / "here" / "results.csv", Row)
+    assert {row.plan for row in rows if row.healed} == {found.plan, found.rival}
+    for line in read_csv(tmp_path / "here" / "baselines.csv", Baseline):
+        (own,) = [row for row in rows if row.plan == line.plan and not (row.healed or row.sequential)]
+        assert line.accuracy_mean == own.accuracy
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "last"),
     [

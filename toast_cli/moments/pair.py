@@ -3,7 +3,10 @@
 Tokens are rows: a latent X^(i) of N images and T tokens is n = N·T rows of width D.
 """
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +20,7 @@ class PairMoments:
     sums over images kept apart from these, for a translator that chooses a setting by them; None if there are none.
     """
 
-    count: int
+    count: float  # n, or the sum of the tokens' weights
     sum_x: Tensor  # (D,)   Σ x
     sum_y: Tensor  # (D,)   Σ y
     xx: Tensor  # (D, D)    Σ xᵀx
@@ -34,8 +37,17 @@ class PairMoments:
 
     def __add__(self, other: "PairMoments") -> "PairMoments":
         """The sums over the tokens of both, without held-out ones."""
-        sums = {name: getattr(self, name) + getattr(other, name) for name in ("sum_x", "sum_y", "xx", "xy", "yy")}
-        return PairMoments(self.count + other.count, **sums, dtype=self.dtype)
+        return self._with(other, operator.add)
+
+    def __sub__(self, other: "PairMoments") -> "PairMoments":
+        """The sums over the tokens that are not among those of ``other``, which are some of these."""
+        return self._with(other, operator.sub)
+
+    def _with(self, other: "PairMoments", combine: Callable[[Any, Any], Any]) -> "PairMoments":
+        names = ("count", "sum_x", "sum_y", "xx", "xy", "yy")
+        return PairMoments(
+            **{name: combine(getattr(self, name), getattr(other, name)) for name in names}, dtype=self.dtype
+        )
 
     @property
     def swapped(self) -> "PairMoments":

@@ -85,7 +85,7 @@ def rows_of(final: Job, plans: Plans, survey: Survey) -> list[Baseline]:
     scores = dict(zip(final.variants, held_out_scores(final, survey.positions), strict=True))
     rows: dict[str, list[Row]] = {}
     for row in final.folder.rows(RESULTS, Row):
-        if not row.sequential:
+        if not (row.sequential or row.healed):
             rows.setdefault(row.plan, []).append(row)
     original = scores[final.variants[0]]
 

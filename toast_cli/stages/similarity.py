@@ -4,6 +4,7 @@ All measures take tokens as rows: a latent of N images and T tokens is n = N·T 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from toast_cli.machine.console import progress, say
 from toast_cli.machine.memory import halving
 from toast_cli.moments import Moments, PairMoments
+from toast_cli.moments.streamed import Layer
 from toast_cli.plans import STEM
 from toast_cli.runs.rows import MEASURES
 from toast_cli.stages.fit import fit
@@ -24,7 +26,7 @@ from toast_cli.translators.closed_form import Identity, Linear
 class Measure(Protocol):
     """What is added up over latents (N, T, D) by layer, batch by batch."""
 
-    def update(self, latents: Mapping[int, Tensor], /) -> None: ...
+    def update(self, latents: Mapping[Layer, Tensor], /) -> None: ...
 
 
 _Measure = TypeVar("_Measure", bound=Measure)
@@ -37,7 +39,7 @@ class Cosines:
         self.pairs = list(pairs)
         self._count, self._sums = 0, torch.zeros(len(self.pairs), dtype=torch.float64)
 
-    def update(self, latents: Mapping[int, Tensor]) -> None:
+    def update(self, latents: Mapping[Layer, Tensor]) -> None:
         """Add the latents (N, T, D) of one batch, by layer."""
         layers = {layer for pair in self.pairs for layer in pair}
         unit = {layer: F.normalize(latents[layer].flatten(0, 1), dim=1) for layer in layers}  # (n, D)
@@ -57,7 +59,7 @@ class Alike:
         self.moments = Moments(pairs)
         self.cosines = Cosines(self.moments.pairs)
 
-    def update(self, latents: Mapping[int, Tensor]) -> None:
+    def update(self, latents: Mapping[Layer, Tensor]) -> None:
         """Add the latents (N, T, D) of one batch, by layer."""
         self.moments.update(latents)
         self.cosines.update(latents)
@@ -104,13 +106,25 @@ def between_blocks(job: Job) -> Iterator[dict[str, Any]]:
         "similarity", job, lambda: Alike(pairs), job.batch_size, lambda pixels: latents(job.backbone, pixels)
     )
     job.folder.note_images_used({**job.folder.images_used, job.data.fit_sizes[-1]: used})
-    plain = {"fit_images": used, "kind": "blocks", "translator": "", "sequential": False, "tokens": "", "solver": ""}
+    plain = {
+        "fit_images": used,
+        "kind": "blocks",
+        "translator": "",
+        "sequential": False,
+        "healed": False,
+        "tokens": "",
+        "solver": "",
+    }
     for measure, source, target, value in of_blocks(alike):
         yield plain | {"measure": measure, "source": _name(source), "target": _name(target), "value": value}
 
 
 def over_fit_images(
-    name: str, job: Job, new: Callable[[], _Measure], batch_size: int, encode: Callable[[Tensor], Mapping[int, Tensor]]
+    name: str,
+    job: Job,
+    new: Callable[[], _Measure],
+    batch_size: int,
+    encode: Callable[[Tensor], Mapping[Layer, Tensor]],
 ) -> tuple[_Measure, int]:
     """A ``new`` measure of the latents (N, T, D) that ``encode`` makes of the fit images (N, 3, H, W), and how many of
     these could be decoded. ``name`` is what progress is shown of."""
@@ -141,7 +155,7 @@ def between_plans(job: Job) -> Iterator[dict[str, Any]]:
     """
     if len(job.variants) == 1:
         return
-    fitted = fit(job)
+    fitted = fit(replace(job, held_out_r2=False))  # similarity.csv has R² of its own
     encoder = Encoder(job.backbone, job.variants, job.modules(fitted), whole=True)
     pairs = [(0, plan) for plan in range(1, len(job.variants))]
     at_once = max(job.batch_size // len(job.variants), 1)  # the latents of all plans are in memory together
@@ -157,6 +171,7 @@ def between_plans(job: Job) -> Iterator[dict[str, Any]]:
             "target": str(variant),
             "translator": job.translator.name,
             "sequential": variant.sequential,
+            "healed": variant.healed,
             "tokens": job.translator.tokens,
             "solver": job.translator.solver,
         }

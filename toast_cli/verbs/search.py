@@ -16,7 +16,7 @@ from toast_cli.runs import contents
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from toast_cli.plans import Plan
+    from toast_cli.plans import Fit, Plan
     from toast_cli.runs.folder import RunFolder
     from toast_cli.search.budget import Budget
     from toast_cli.search.measured import Survey
@@ -57,7 +57,7 @@ def _show(path: Path) -> None:
 
 def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     """Fit, measure, choose, test. Raises ToastError for invalid settings, and for a budget that no plan meets."""
-    from toast_cli.plans import Plan
+    from toast_cli.plans import INDEPENDENT, Plan
     from toast_cli.report.figures import files_of
     from toast_cli.runs.rows import Baseline, Found
     from toast_cli.search.figure import picture
@@ -67,7 +67,6 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
 
     settings, own = Settings.check(plain(cfg.search)), make_translator(cfg)
     _refuse_what_is_for_runs(cfg)
-    sequential = require_flag(cfg.fit.sequential, "fit.sequential")
     names = ("", *(name for name in settings.beside if name != own.name))
     fitted = _fitted(names, own, settings)
 
@@ -76,14 +75,15 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
         return [Plan(), *single_spans(depth, fitted)]
 
     with folder.stage("load"):
-        job = begin(cfg, folder, singles)
+        job = begin(cfg, folder, singles, fit=INDEPENDENT)
         budget = _budget(cfg, settings, job.backbone.depth)
+        kinds = _kinds(cfg, job)
     with folder.stage("fit"):
         survey = Survey(job, settings.images)
     with folder.stage("measure"):
         sizes = measure_rounds(survey, settings, budget, names)
     if not (folder / contents.FRONT).is_file():  # the last table: what comes after it needs no features
-        _test(folder, survey, sizes, settings, (False, True) if sequential else (False,), len(names))
+        _test(folder, survey, sizes, settings, kinds, len(names))
     found = folder.rows(contents.FRONT, Found)
     if budget.given and not any(row.chosen for row in found):
         _say_that_none_is_chosen(budget)
@@ -94,13 +94,13 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     folder.finish()
 
 
-def _final(survey: "Survey", best: "list[Plan]", baselines: "list[Plan]", kinds: tuple[bool, ...]) -> "Job":
-    """The job of the plans found, their rivals and ``baselines``, whose identities no sequential fit changes."""
+def _final(survey: "Survey", best: "list[Plan]", baselines: "list[Plan]", kinds: "tuple[Fit, ...]") -> "Job":
+    """The job of the plans found in all ways of ``kinds``, of their rivals, and of ``baselines`` as they are."""
     from toast_cli.plans import Plan
 
     plans = dict.fromkeys([Plan(), *best, *(survey.rival(plan.blocks_removed) for plan in best), *baselines])
     prefix, unrefitted = contents.front_prefix(), {*baselines} - {*best}
-    return replace(survey.job, plans=list(plans), sequential=kinds, unrefitted=unrefitted, feature_prefix=prefix)
+    return replace(survey.job, plans=list(plans), fits=kinds, unrefitted=unrefitted, feature_prefix=prefix)
 
 
 def _test(
@@ -108,13 +108,10 @@ def _test(
     survey: "Survey",
     sizes: "Sizes",
     settings: "Settings",
-    kinds: tuple[bool, ...],
+    kinds: "tuple[Fit, ...]",
     translators: int,
 ) -> None:
-    """Refit the plans found, encode and probe them with their baselines, and write both tables.
-
-    ``kinds``: independent fits (False), sequential ones (True), or both.
-    """
+    """Fit the plans found in all ways of ``kinds``, encode and probe them with their baselines, and write both tables."""
     from toast_cli.runs.results import summarise
     from toast_cli.runs.rows import Baseline, Found, Row, Summary
     from toast_cli.search.baselines import plans_of, rows_of
@@ -140,6 +137,23 @@ def _test(
     if settings.baselines:
         folder.write_rows(contents.BASELINES, rows_of(final, baselines, survey), Baseline)
     folder.write_rows(contents.FRONT, front_of(final, best, survey, sizes, translators), Found)
+
+
+def _kinds(cfg: "DictConfig", job: "Job") -> "tuple[Fit, ...]":
+    """The ways to fit the plans found, of which the best is kept; healed only if the model's blocks can be."""
+    from toast_cli.machine.console import say
+    from toast_cli.models.branches import branches_of
+    from toast_cli.plans import HEALED, INDEPENDENT, SEQUENTIAL
+
+    asked = {SEQUENTIAL: ("sequential", cfg.fit.sequential), HEALED: ("heal", cfg.fit.heal)}
+    wanted = [kind for kind, (name, value) in asked.items() if require_flag(value, f"fit.{name}")]
+    if HEALED in wanted:
+        try:
+            [branches_of(block) for block in job.backbone.blocks]
+        except ToastError as e:
+            say(f"note: {e} The plans found are not healed.")
+            wanted.remove(HEALED)
+    return (INDEPENDENT, *wanted)
 
 
 def _say_that_none_is_chosen(budget: "Budget") -> None:
