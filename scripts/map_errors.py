@@ -17,7 +17,7 @@ X^(s) and X^(e) are the latents at a span's ends, r = X^(e) − T(X^(s)) is what
 For each folder a table of Spearman's rank correlations with the held-out losses that the search has measured: among spans that
 remove equally many blocks (averaged over these sizes), and over all spans. The last column is the share of the spans of each
 size that would have to be measured to include those of the plans found, if the spans with the least error were measured first.
-``another draw`` ranks by the losses in the next folder of the same model and data: what measuring on other images would say.
+``another draw`` ranks by the losses in the next folder of the same settings but data.seed: what measuring on other images would say.
 """
 
 import sys
@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,7 @@ from toast_cli.moments import Moments, PairMoments
 from toast_cli.moments.solvers import rounding_share
 from toast_cli.plans import Map, Plan, Span
 from toast_cli.runs.folder import Folder
+from toast_cli.runs.naming import differences
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Candidate, Found
 from toast_cli.stages.fit import load_maps
@@ -131,10 +133,11 @@ def guides(job: Job, folder: Path) -> dict[Span, dict[str, float]]:
 
 @dataclass(frozen=True)
 class Searched:
-    """What a search has measured. ``what``: its model, data and translator. ``taken``: the spans of the plans found."""
+    """What a search has measured. ``translator``: the run's own. ``taken``: the spans of the plans found."""
 
     folder: Path
-    what: tuple[str, str, str]
+    settings: dict[str, Any]
+    translator: str
     losses: dict[Span, float]
     taken: set[Span]
 
@@ -144,11 +147,11 @@ class Searched:
         rows = [row for row in read_csv(folder / "search.csv", Candidate) if row.round == 0]
         losses = {Plan.parse(row.plan).spans[0]: row.loss for row in rows}
         taken = {span for row in read_csv(folder / "front.csv", Found) for span in Plan.parse(row.plan).spans}
-        return cls(folder, (rows[0].model, rows[0].data, rows[0].translator), losses, taken)
+        return cls(folder, Folder(folder).settings, rows[0].translator, losses, taken)
 
     def next_of(self, searches: Sequence["Searched"]) -> "Searched | None":
-        """The search after this one, in a circle, among those of the same spans of the same model and data."""
-        alike = [each for each in searches if each.what == self.what and each.losses.keys() == self.losses.keys()]
+        """The search after this one, in a circle, among those of the same settings but another draw."""
+        alike = [each for each in searches if set(differences(self.settings, each.settings)) <= {"data.seed"}]
         following = alike[(alike.index(self) + 1) % len(alike)]
         return None if following is self else following
 
@@ -161,12 +164,12 @@ def table(searched: Searched, found: Mapping[Span, Mapping[str, float]]) -> pd.D
 
 
 def _row(searched: Searched, guide: Mapping[Span, float]) -> dict[tuple[str, str], float]:
-    losses, (*_, own) = searched.losses, searched.what
+    losses = searched.losses
     sizes: dict[int, list[Span]] = {}
     kinds: dict[str, list[Span]] = {"all": list(losses)}
     for span in sorted(losses):
         sizes.setdefault(span.blocks_removed, []).append(span)
-        kinds.setdefault(span.translator or own, []).append(span)
+        kinds.setdefault(span.translator or searched.translator, []).append(span)
 
     def agreement(spans: Sequence[Span]) -> float:
         return spearmanr([guide[span] for span in spans], [losses[span] for span in spans])[0]

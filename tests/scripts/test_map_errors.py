@@ -138,9 +138,9 @@ def test_the_other_guides_look_at_the_tokens_they_name(case, script):
         assert found[key]["canonical"] == pytest.approx(bound, rel=1e-3)
 
 
-def searched(script, folder: str, losses: dict[str, float], model: str = "vit"):
+def searched(script, folder: str, losses: dict[str, float], **settings: object):
     spans = {Span.parse(text): loss for text, loss in losses.items()}
-    return script.Searched(Path(folder), (model, "digits", "linear"), spans, {Span(0, 1)})
+    return script.Searched(Path(folder), settings, "linear", spans, {Span(0, 1)})
 
 
 def test_ranks_by_size_and_kind(script):
@@ -159,12 +159,11 @@ def test_ranks_by_size_and_kind(script):
     assert list(table.columns.get_level_values(1)) == ["all", "linear", "identity"] * 2 + ["measured"]
 
 
-def test_another_draw_is_the_next_search_of_the_same_spans(script):
-    losses = {"0-1": 0.1, "1-2": 0.2}
-    first, second = searched(script, "a", losses), searched(script, "b", losses)
-    other, fewer = searched(script, "c", losses, "deit"), searched(script, "d", {"0-1": 0.1})
-    searches = [first, other, second, fewer]
-    assert [each.next_of(searches) for each in searches] == [second, None, first, None]
+def test_another_draw_is_the_next_search_with_the_same_settings(script):
+    first, second, third = (searched(script, "a", {}, data={"seed": seed, "fit_images": 9}) for seed in (0, 1, 2))
+    alone = searched(script, "a", {}, data={"seed": 1, "fit_images": 8})
+    searches = [first, alone, second, third]
+    assert [each.next_of(searches) for each in searches] == [second, None, third, first]
 
 
 def test_a_finished_search_is_read(script, toast, tmp_path: Path, capsys: pytest.CaptureFixture):
