@@ -49,7 +49,7 @@ def begin(cfg: DictConfig, folder: RunFolder, plans_of: PlansOf | None = None, t
     warnings = warnings_of(job.data)
     for warning in warnings:
         say(f"note: {warning}")
-    folder.note(depth=job.backbone.depth, oddities=warnings)
+    folder.note(depth=job.backbone.depth, oddities=warnings, classes=list(job.data.classes))
     _note_versions(folder)
     return job
 
