@@ -16,10 +16,10 @@ from tests.runs.test_results import row
 from toast_cli.errors import ToastError
 from toast_cli.machine.console import visible
 from toast_cli.report import page
-from toast_cli.report.class_tables import worst_classes
 from toast_cli.report.classes import ClassChange, Tally, changes_of, name_of, tally, worst_of
 from toast_cli.report.findings import findings_of
 from toast_cli.report.samples import Sample
+from toast_cli.report.side_tables import worst_classes
 from toast_cli.runs import record
 from toast_cli.runs.archive import CompleteRun, find
 from toast_cli.runs.predictions import Predictions, read

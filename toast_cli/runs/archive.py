@@ -11,7 +11,7 @@ from typing import Any
 
 from toast_cli.errors import ToastError
 from toast_cli.plans import Plan
-from toast_cli.runs import predictions, projection
+from toast_cli.runs import expected, predictions, projection
 from toast_cli.runs.contents import PREDICTIONS, PROJECTION, RECORD, RESULTS
 from toast_cli.runs.folder import Folder
 from toast_cli.runs.predictions import Predictions
@@ -79,6 +79,16 @@ class CompleteRun:
                 f"{self.path / RECORD} does not name the run's classes: restore it, or move its folder away."
             )
         return names
+
+    @cached_property
+    def expected(self) -> dict[str, float]:
+        """The accuracies that others report for its plans, by plan."""
+        try:
+            return expected.check(self.record.get("expected"))
+        except ToastError as e:
+            raise ToastError(
+                f"{self.path / RECORD} does not say what others report: restore it, or move its folder away."
+            ) from e
 
     @property
     def projection(self) -> dict[str, Any] | None:

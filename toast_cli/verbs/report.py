@@ -40,8 +40,7 @@ def main(argv: list[str]) -> None:
 def report(places: list[Path], out: Path) -> Path:
     """Write everything into ``out``; returns the page. Raises ToastError for what cannot be read or compared."""
     from toast_cli.files import write_atomically
-    from toast_cli.report import classes, page, tables
-    from toast_cli.report.class_tables import worst_classes
+    from toast_cli.report import classes, page, side_tables, tables
     from toast_cli.report.findings import findings_of
     from toast_cli.runs.archive import find
 
@@ -59,10 +58,10 @@ def report(places: list[Path], out: Path) -> Path:
         )
     findings = findings_of(runs)
     out.mkdir(parents=True, exist_ok=True)
-    tuned = tables.of_tuned(tunings)
-    found = [table.noting(notes) for table in tables.by_model(findings) + tuned]
-    wide = [table.noting(notes) for table in tables.by_model(findings, changes=True) + tuned]
-    folded = [table.noting(notes) for table in worst_classes(findings)]
+    others = side_tables.against_expected(findings) + tables.of_tuned(tunings)
+    found = [table.noting(notes) for table in tables.by_model(findings) + others]
+    wide = [table.noting(notes) for table in tables.by_model(findings, changes=True) + others]
+    folded = [table.noting(notes) for table in side_tables.worst_classes(findings)]
     _write_tables(out, findings, classes.changes_of(runs), similarities, tunings)
     write_atomically(out / "tables.md", "\n".join(map(tables.markdown, found)))
     write_atomically(out / "tables.tex", "\n".join(map(tables.latex, found)))
