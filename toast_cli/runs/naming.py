@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.errors import ToastError
 
-# How a run is carried out, not what it computes; and the name of an experiment, since its settings are there already.
+# How a run is carried out, not what it computes; what others report; and the name of an experiment, since its settings are
+# there already.
 NOT_SCIENTIFIC = (
     "device",
     "batch_size",
@@ -25,6 +26,7 @@ NOT_SCIENTIFIC = (
     "dry",
     "keep_features",
     "features_from",
+    "expected",
     "experiment",
     "hydra",
 )
