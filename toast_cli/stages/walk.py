@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toast_cli.context import leading
+from toast_cli.layers import leading
 from toast_cli.models.backbone import Backbone, Extras
 from toast_cli.plans import STEM, PlanLike
 
