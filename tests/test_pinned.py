@@ -88,7 +88,7 @@ def test_a_former_run_is_exported(run: str, outputs: Path, toast):
     if "affine" in run:
         former = json.loads((PINNED / "outputs/export/digits_vit-digits-0-10-safetensors/recipe.json").read_text())
         for key in ("format", "architecture", "blocks", "head", "classes", "params", "plan", "row", "translators"):
-            assert recipe[key] == former[key]
+            assert former[key].items() <= recipe[key].items() if key == "row" else recipe[key] == former[key]
 
 
 def test_a_former_export_gives_the_same_logits():

@@ -4,7 +4,9 @@ Shapes: N images, T tokens, D width.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,10 @@ from torch import Tensor, nn
 from toast_cli.errors import ToastError, out_of_memory
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.timm_parts import FAMILIES
-from toast_cli.plans import Plan
+from toast_cli.moments.streamed import Layer
+from toast_cli.plans import HEALED, INDEPENDENT, Map, Plan, Span, Variant, variants
+from toast_cli.stages.chain import Chain
+from toast_cli.stages.originals import Originals
 from toast_cli.stages.walk import latents_of
 from toast_cli.surgery.shortened import shorten
 from toast_cli.translators.base import ClosedForm, ImageTranslator
@@ -22,10 +27,15 @@ from toast_cli.translators.named import by_name
 from toast_cli.translators.sums import Sums, Wanted
 
 _AT_ONCE = 64  # images
+_FIT = 0  # how many images a plan is fitted on is not known before, and there is only one fit
 
 
 def compress(
-    model: nn.Module, plan: str | Plan, images: Tensor | Iterable[Tensor], translator: str | ClosedForm = "linear"
+    model: nn.Module,
+    plan: str | Plan,
+    images: Tensor | Iterable[Tensor],
+    translator: str | ClosedForm = "linear",
+    heal: bool = False,
 ) -> nn.Module:
     """A shortened copy of ``model``: maps fitted on ``images`` replace the spans of ``plan``.
 
@@ -34,6 +44,8 @@ def compress(
         plan: such as ``"9-11"`` or ``"2-3+9-11:identity"``; see ``toast_cli.Plan``.
         images: (N, 3, H, W), normalised as the model expects, or batches of such images; about 500 are enough.
         translator: the name of a translator in closed form, or one of your own (``Translator`` or ``ImageTranslator``).
+        heal: refit the last layers of the blocks behind the first map to what they receive there, and further maps too.
+            Meanwhile latents of all images are in a temporary folder, some megabytes for each image.
 
     Returns an ordinary timm module with the model's own head, device, precision and mode; every weight can be trained.
     Maps are folded into other weights where possible, as in ``toast export``. Raises ToastError for arguments that
@@ -49,38 +61,79 @@ def compress(
     plan.operations(len(model.blocks))
     chosen = {span: _translator(span.translator or translator) for span in plan.spans}
     own = copy.deepcopy(model)
+    if heal:
+        own = own.float()  # what is missing is small beside what is there
     backbone = Backbone(own, type(model).__name__, model.patch_embed.img_size[0])
-    maps = {}
-    if plan.spans:
-        wanted = {span: Wanted(span.start, span.end, each) for span, each in chosen.items()}
-        sums = _sums(backbone, list(wanted.values()), images)
-        for span, each in wanted.items():
-            maps[span] = sums.fitted(each.translator, sums.of(each, backbone.width)).to_module()
-    short = shorten(backbone, plan, maps).to(next(own.parameters()))
+    variant = variants([plan], [_FIT], backbone.depth, [HEALED if heal else INDEPENDENT])[-1]
+    with tempfile.TemporaryDirectory(prefix="toast-") as folder:
+        originals = Originals(Path(folder), backbone, [variant], None) if variant.healed else None
+        maps = _fitted(backbone, variant, images, chosen, originals) if plan.spans else {}
+    short = shorten(backbone, variant, maps).to(next(model.parameters()))
     return short.requires_grad_(True).train(model.training)
 
 
 @torch.inference_mode()
-def _sums(backbone: Backbone, wanted: Sequence[Wanted], images: Tensor | Iterable[Tensor]) -> Sums:
-    """The sums for the maps ``wanted`` over all images (N, 3, H, W), of however many tokens."""
-    sums, seen = Sums(wanted, backbone.prefix_tokens, None), 0
-    layers = {layer for each in wanted for layer in (each.source, each.target)}
+def _fitted(
+    backbone: Backbone,
+    variant: Variant,
+    images: Tensor | Iterable[Tensor],
+    chosen: Mapping[Span, ClosedForm],
+    originals: Originals | None,
+) -> dict[Any, nn.Module]:
+    """The modules of the variant's maps and healed blocks, fitted on all images (N, 3, H, W), of however many tokens."""
+    first = {key: Wanted(key.span.start, key.span.end, chosen[key.span]) for key in variant.maps if not key.after.spans}
+    sums, seen = Sums(first.values(), backbone.prefix_tokens, None), 0
     for batch in _batches(images):
-        found = _latents(backbone, batch)
-        try:
-            sums.update(np.arange(seen, seen + len(batch)), {layer: found[layer].float() for layer in layers})
-        except FloatingPointError as e:
-            raise ToastError(f"{e} are not finite: look for images with such values.".capitalize()) from e
+        found = {layer: each.float() for layer, each in _latents(backbone, batch, originals).items()}
+        numbers = np.arange(seen, seen + len(batch))
+        _add(sums, numbers, found)
+        if originals is not None:
+            _check_tokens(backbone, batch, found)
+            originals.add(numbers, found)
         seen += len(batch)
     if not seen:
         raise ToastError("compress was given no images: give about 500 training images as the model expects them.")
-    return sums
+
+    def solved(sums: Sums, wanted: Wanted) -> nn.Module:
+        fitted = sums.fitted(wanted.translator, sums.of(wanted, backbone.width))
+        return fitted.to_module().to(backbone.mean.device)
+
+    def fit_map(key: Map, pairs: Iterator[tuple[np.ndarray, Tensor, Tensor]]) -> nn.Module:
+        wanted = Wanted("healed", key.span.end, chosen[key.span])
+        after = Sums([wanted], backbone.prefix_tokens, None)
+        for numbers, x, y in pairs:
+            _add(after, numbers, {wanted.source: x, wanted.target: y})
+        return solved(after, wanted)
+
+    maps = {key: solved(sums, wanted) for key, wanted in first.items()}
+    if originals is None:
+        return dict(maps)
+    chain = Chain(originals, backbone, maps, {}, fit_map, lambda key, tensors: None)
+    chain.follow([variant], seen, _AT_ONCE)
+    return {**chain.maps, **chain.modules()}
 
 
-def _latents(backbone: Backbone, images: Tensor) -> dict[int, Tensor]:
-    """Normalised images (N, 3, H, W) -> X^(i) (N, T, D) for i = −1 … L−1."""
+def _check_tokens(backbone: Backbone, images: Tensor, found: Mapping[Layer, Tensor]) -> None:
+    """Raises ToastError for images (N, 3, H, W) of another size than the model was built for."""
+    if found[backbone.depth - 1].shape[1] != backbone.tokens:
+        raise ToastError(
+            f"heal=True was given images of shape {tuple(images.shape)}, and the model was built for {backbone.image_size} pixels a side: give "
+            "them in that size."
+        )
+
+
+def _add(sums: Sums, numbers: np.ndarray, found: Mapping[Layer, Tensor]) -> None:
     try:
-        return latents_of(backbone, *backbone.embed(images.to(next(backbone.parameters()))))
+        sums.update(numbers, found)
+    except FloatingPointError as e:
+        raise ToastError(f"{e} are not finite: look for images with such values.".capitalize()) from e
+
+
+def _latents(backbone: Backbone, images: Tensor, originals: Originals | None) -> dict[Layer, Tensor]:
+    """Normalised images (N, 3, H, W) -> X^(i) (N, T, D) for i = −1 … L−1, and what ``originals`` needs of others."""
+    try:
+        embedded = backbone.embed(images.to(next(backbone.parameters())))
+        return latents_of(backbone, *embedded, () if originals is None else originals.blocks)
     except (AssertionError, RuntimeError) as e:
         if out_of_memory(e):
             raise

@@ -27,7 +27,7 @@ SENTENCES = {
         "readout=papr is not known (did you mean paper?): use model (its own pooling), or paper (a random dense "
         "layer and tanh after it, for ViT and DeiT)."
     ),
-    "run fit=3": "fit=3 replaces a group of settings: set fit.sequential.",
+    "run fit=3": "fit=3 replaces a group of settings: set fit.sequential, fit.held_out_r2.",
     "run fit.sequential=yes": (
         "fit.sequential=yes is neither true nor false: write fit.sequential=true or fit.sequential=false."
     ),

@@ -38,6 +38,9 @@ def test_one_finding_a_plan_over_all_seeds_and_draws(runs):
         accuracies = {(row.data_seed, row.seed): row.accuracy for row in same}
         assert finding.runs == len(accuracies) == 4
         assert finding.accuracy_mean == pytest.approx(np.mean(list(accuracies.values())))
+        relative = [(row.accuracy - row.accuracy_original) / row.accuracy_original for row in same]
+        distinct = dict(zip(((row.data_seed, row.seed) for row in same), relative, strict=True))
+        assert finding.delta_relative_mean == pytest.approx(np.mean(list(distinct.values())))
         assert finding.accuracy_std == pytest.approx(np.std(list(accuracies.values()), ddof=1))
 
 

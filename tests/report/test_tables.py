@@ -25,6 +25,23 @@ def test_best_and_second_of_as_many_blocks_are_marked_in_each_column():
     assert latex.count("&") == 6 * 7
 
 
+def test_relative_changes_stand_beside_accuracies_if_asked_for():
+    findings = [
+        finding("none", 0.9, translator=""), finding("none", 0.9, "e", translator=""),
+        finding("0-1", 0.81), finding("0-1", 0.95, "e"), finding("1-2", 0.0, delta_relative_mean=None),
+    ]  # fmt: skip
+    table = tables.by_model(findings, changes=True)[0]
+    assert table.head[-4:] == ["d", "d: relative change", "e", "e: relative change"]
+    assert {cells[1]: cells[-4:] for cells, _ in table.rows} == {
+        "none": ["0.9000 ± 0.0100", "", "0.9000 ± 0.0100", ""],
+        "0-1": ["0.8100 ± 0.0100", "-10.00%", "0.9500 ± 0.0100", "+5.56%"],
+        "1-2": ["0.0000 ± 0.0100", "", "", ""],
+    }
+    plain = tables.by_model(findings)[0]
+    wide = [[(text, rank) for text, rank in zip(*row, strict=True)] for row in table.rows]
+    assert [[*row[:-4], row[-4], row[-2]] for row in wide] == [list(zip(*row, strict=True)) for row in plain.rows]
+
+
 def test_within_noise_is_marked():
     assert "0.8900 ± 0.0100 ≈" in tables.markdown(tables.by_model([finding("0-1", 0.89, noise=True)])[0])
 

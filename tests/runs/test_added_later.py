@@ -29,7 +29,18 @@ def test_only_another_value_makes_another_run(group: str):
     assert len({named(), *others}) == 6
 
 
+def test_the_score_of_maps_on_held_out_images():
+    with_fit = {**SETTINGS, "fit": {"sequential": False}}
+    names = [
+        folder_name(OmegaConf.create({**with_fit, "fit": {"sequential": False, **added}}))
+        for added in ({}, {"held_out_r2": True}, {"held_out_r2": False}, {"held_out_r2": "true"})
+    ]
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+
+
 def test_what_it_was_before_is_the_default():
+    assert OmegaConf.load(CONF / "base.yaml").fit.held_out_r2 is True
     assert OmegaConf.load(CONF / "base.yaml").data.max_pixels == MAX_PIXELS
 
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from toast_cli.errors import ToastError
 from toast_cli.report.screen import print_table
-from toast_cli.runs.results import csv_of, read_csv, rows_of, summarise, write_csv
+from toast_cli.runs.results import csv_of, read_csv, relative_change, rows_of, summarise, write_csv
 from toast_cli.runs.rows import Row, Summary
 
 COLUMNS = (
     "model, data, translator, plan, spans_start_end, blocks_removed, seed, fit_data, fit_images, data_seed, train_images, test_images, "
     "probe, accuracy, accuracy_original, accuracy_delta, params, params_original, params_ratio, gflops, gflops_original, gflops_ratio, "
-    "fit_r2, fit_rank, sequential, tokens, solver, readout, protocol, precision, device"
+    "fit_r2, fit_rank, sequential, tokens, solver, readout, protocol, precision, device, accuracy_delta_relative, held_out_r2, healed"
 )
 
 
@@ -32,6 +32,7 @@ def row(plan: str = "none", seed: int = 0, accuracy: float = 0.9, gflops: float 
         accuracy=accuracy, accuracy_original=0.9, accuracy_delta=accuracy - 0.9, params=100, params_original=200, params_ratio=0.5,
         gflops=gflops, gflops_original=2.0, gflops_ratio=gflops / 2, fit_r2=1 / 3 if fitted else None, fit_rank=7 if fitted else None,
         sequential=False, tokens="shared", solver="exact", readout="model", protocol="clean", precision="fp32", device="cpu",
+        accuracy_delta_relative=accuracy / 0.9 - 1, held_out_r2=0.25 if fitted else None,
     )  # fmt: skip
 
 
@@ -61,6 +62,39 @@ def test_a_file_with_other_columns_is_refused(tmp_path):
         match="does not have the columns that this version of toast writes: move it away, or use fresh=true.",
     ):
         read_csv(tmp_path / "results.csv", Row)
+
+
+# Columns that the first version did not write, with what they are where they are missing.
+ADDED = {"accuracy_delta_relative": None, "held_out_r2": None, "healed": False}
+
+
+@pytest.mark.parametrize("missing", range(len(ADDED) + 1))
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_file_of_an_earlier_version_ends_before_later_columns(missing: int, line_end: str):
+    rows = [row(), row("9-11", accuracy=0.1 + 0.2)]
+    cells = [line.rsplit(",", missing)[0] for line in csv_of(rows, Row).splitlines()]
+    expected = [dataclasses.replace(each, **dict(list(ADDED.items())[len(ADDED) - missing :])) for each in rows]
+    assert rows_of(line_end.join([*cells, ""]), Row, Path("here.csv")) == expected
+
+
+def test_columns_without_a_default_may_not_be_missing():
+    assert [f.name for f in dataclasses.fields(Row) if f.default is not dataclasses.MISSING] == list(ADDED)
+    for missing in (1, 2, 3, 4, 32):
+        lines = [line.rsplit(",", missing)[0] for line in csv_of([row()], Row).splitlines()]
+        if missing > len(ADDED):
+            with pytest.raises(ToastError, match="does not have the columns"):
+                rows_of("\n".join([*lines, ""]), Row, Path("here.csv"))
+    head, line = csv_of([row()], Row).splitlines()
+    short = head.rpartition(",")[0]
+    for text in (f"{short}\n{line}\n", f"{head}\n{line.rpartition(',')[0]}\n"):
+        with pytest.raises(ToastError, match=r"Line 2 of here.csv cannot be read"):
+            rows_of(text, Row, Path("here.csv"))
+
+
+def test_a_relative_change_is_that_of_whole_numbers():
+    for right, before in itertools.product(range(8), repeat=2):
+        found = relative_change(right / 7, before / 7, 7)
+        assert found == ((right - before) / before if before else None), "divided once"
 
 
 def test_summary_over_seeds(tmp_path):
@@ -194,6 +228,9 @@ def test_means_and_stars_are_those_of_whole_numbers(seed: int):
         right, flops = plans[line.plan]
         assert line.accuracy_mean == sum(right) / (images * seeds), "both whole, divided once"
         assert line.accuracy_delta_mean == (sum(right) - sum(original)) / (images * seeds)
+        relative = [Fraction(one - best, best) for one, best in zip(right, original, strict=True) if best]
+        known = float(sum(relative) / seeds) if len(relative) == seeds else None
+        assert line.accuracy_delta_relative_mean == known
         if seeds > 1:
             gains = [Fraction(one - best, images) for one, best in zip(right, original, strict=True)]
             assert line.accuracy_std == float(stdev(Fraction(one, images) for one in right))

@@ -12,7 +12,7 @@ import torch
 from tests.runs.test_results import row as result
 from toast_cli.layers import Shift
 from toast_cli.models import factory as models
-from toast_cli.plans import Map, Plan, Span, Variant, variants
+from toast_cli.plans import INDEPENDENT, SEQUENTIAL, Map, Plan, Span, Variant, variants
 from toast_cli.runs.results import summarise
 from toast_cli.runs.rows import Candidate, Found, Row
 from toast_cli.search import front
@@ -244,7 +244,7 @@ def test_the_front_and_its_chosen_plan(costs: Costs, seed: int, monkeypatch: pyt
     draw = random.Random(seed)
     survey, measured = measured_by_chance(costs, draw, count=12)
     plans = list(survey.measured)
-    final = variants(plans, [5], (False, True))
+    final = variants(plans, [5], 12, (INDEPENDENT, SEQUENTIAL))
     scores = {each: (draw.choice([0.25, 0.375, 0.5]), draw.randint(27, 33)) for each in final}
     scores[final[0]] = 0.25, 33
     monkeypatch.setattr(

@@ -1,8 +1,10 @@
 """Fit images in nested parts, from another data set, by groups of tokens: against plain runs of each alone."""
 
+import dataclasses
 import json
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.conftest import SMALL
@@ -40,6 +42,44 @@ def test_one_pass_serves_all_numbers(toast, monkeypatch):
     )
     assert toast("run", *BASE, "data.fit_images=[10,40,100]", "hydra.run.dir=here")[0] == 0
     assert sum(seen) == 100
+
+
+def test_held_out_r2_tells_what_fit_r2_hides(toast, tmp_path):
+    """Fewer images look better where the map was fitted, and are worse elsewhere; the maps do not depend on the score."""
+    words = [*BASE, "data.fit_images=[4,10,100]"]
+    for asked in ("true", "false"):
+        assert toast("run", *words, f"fit.held_out_r2={asked}", f"hydra.run.dir=run-{asked}")[0] == 0
+    scored, plain = (read_csv(tmp_path / name / "results.csv", Row) for name in ("run-true", "run-false"))
+    assert [dataclasses.replace(row, held_out_r2=None) for row in scored] == plain
+    maps, same = (load_file(tmp_path / name / "translators.safetensors") for name in ("run-true", "run-false"))
+    assert all(torch.equal(maps[key], same[key]) for key in maps | same)
+    by_plan = {(row.plan, row.fit_images): row for row in scored}
+    assert by_plan["none", 0].held_out_r2 is None
+    for plan in ("stem-2", "9-11", "2-3+9-11"):
+        few, more = by_plan[plan, 10], by_plan[plan, 100]
+        assert by_plan[plan, 4].held_out_r2 is None, "no fifth of four images"
+        assert few.fit_r2 > more.fit_r2
+        assert few.held_out_r2 < more.held_out_r2 < more.fit_r2
+    assert by_plan["2-3+9-11", 10].held_out_r2 <= by_plan["9-11", 10].held_out_r2, "the lowest of the spans"
+    lines = {(line.plan, line.fit_images): line for line in read_csv(tmp_path / "run-true" / "summary.csv", Summary)}
+    assert {key: line.held_out_r2 for key, line in lines.items()} == {
+        key: row.held_out_r2 for key, row in by_plan.items()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["fit.sequential=true"], ["translator=ridge", "translator.tokens=split"]])
+def test_held_out_r2_of_other_fits(toast, tmp_path, words: list[str]):
+    assert toast("run", *SMALL, *words, "hydra.run.dir=here")[0] == 0
+    rows = read_csv(tmp_path / "here" / "results.csv", Row)[1:]
+    assert all(0.3 < row.held_out_r2 < row.fit_r2 for row in rows)
+
+
+def test_trained_maps_have_no_held_out_r2(toast, tmp_path):
+    assert (
+        toast("run", *SMALL[:3], "spans=[9-11]", "translator=mlp", "translator.steps=1", "hydra.run.dir=here")[0] == 0
+    )
+    assert {row.held_out_r2 for row in read_csv(tmp_path / "here" / "results.csv", Row)} == {None}
 
 
 def test_summary_and_table_tell_the_numbers_apart(toast, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.conftest import SMALL
-from toast_cli.plans import Map, Plan, Span, Variant, variants
+from toast_cli.plans import INDEPENDENT, SEQUENTIAL, Map, Plan, Span, Variant, variants
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row
 from toast_cli.stages import probe
@@ -19,7 +19,7 @@ def test_variants_and_their_maps():
         assert Map.parse(str(key)) == key
     assert str(second) == "3-5:identity@50~0-1"
     assert second.source(9).steps == (0, first, 2, 3)
-    assert [str(v) + "*" * v.sequential for v in variants([Plan(), single, plan], [50], [False, True])] == [
+    assert [str(v) + "*" * v.sequential for v in variants([Plan(), single, plan], [50], 9, [INDEPENDENT, SEQUENTIAL])] == [
         "none", "0-1", "0-1+3-5:identity+7-8", "0-1+3-5:identity+7-8*",
     ]  # fmt: skip
 

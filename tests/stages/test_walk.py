@@ -17,14 +17,14 @@ def test_shared_prefixes_are_computed_once_and_tails_for_one_token(
     plans = parse_plans("all", 12)
     maps = {plan.spans[0]: torch.nn.Identity() for plan in plans[1:]}
     calls: list[tuple[int, int | None]] = []
-    block, fused_block = models.Backbone.block, models.Backbone.fused_block
+    block, fused_blocks = models.Backbone.block, models.Backbone.fused_blocks
 
-    def counted(self: models.Backbone, i: int):
-        function = fused_block(self, i)
-        return lambda latent, extras, rows: calls.append((i, rows)) or function(latent, extras, rows)
+    def counted(self: models.Backbone, i: int, healed: dict):
+        function = fused_blocks(self, i, healed)[i]
+        return {i: lambda latent, extras, rows: calls.append((i, rows)) or function(latent, extras, rows)}
 
     monkeypatch.setattr(models.Backbone, "block", lambda self, i, *x: calls.append((i, None)) or block(self, i, *x))
-    monkeypatch.setattr(models.Backbone, "fused_block", counted)
+    monkeypatch.setattr(models.Backbone, "fused_blocks", counted)
     Encoder(backbone, plans, maps)(pixels(2))
     assert len(calls) == build_trie(plans, 12).evaluations() == 298
     assert sum(plan.spans[0].start >= STEM for plan in plans[1:]) == 78

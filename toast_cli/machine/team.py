@@ -19,6 +19,7 @@ from toast_cli.errors import ToastError
 from toast_cli.machine.console import silenced
 
 _T = TypeVar("_T")
+_Number = TypeVar("_Number", int, float)
 _PATIENCE = timedelta(days=7)  # the others wait while the first trains maps; torchrun ends processes that are left over
 
 
@@ -64,7 +65,7 @@ class Team:
             dist.all_gather_object(boxes, dict(entries))
         return {key: value for box in boxes for key, value in box.items()}
 
-    def sum(self, number: int) -> int:
+    def sum(self, number: _Number) -> _Number:
         """The sum of ``number`` over all processes."""
         return sum(self.unite({self.rank: number}).values())
 

@@ -1,12 +1,12 @@
 """A timm vision transformer as stem → blocks → readout.
 
-Only this file and timm_parts.py know the names of timm's parts.
+Only this file, timm_parts.py and branches.py know the names of timm's parts.
 
 Shapes: N images, T tokens, D width, F features (what a probe sees), C classes.
 """
 
 import hashlib
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Hashable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.models.branches import Branch
 from toast_cli.models.fused import BlockLayers, FusedBlock
 from toast_cli.models.preprocessing import Transform, settings_of, to_pixels
 from toast_cli.models.timm_parts import Vit
@@ -25,6 +26,7 @@ _ALWAYS_FP32 = (0, 1)  # blocks
 READOUTS = ("model", "paper")
 
 Extras = Mapping[str, Tensor | None]  # what every block takes as well as the latent: for Eva the rotary embedding
+FastBlock = Callable[[Tensor, Extras, int | None], Tensor]
 
 
 class Backbone(nn.Module):
@@ -152,26 +154,56 @@ class Backbone(nn.Module):
             return self.vit.norm_pre(x), {"rope": rotation}
         return self.vit.norm_pre(self.vit.patch_drop(x)), {}
 
-    def block(self, i: int, latent: Tensor, extras: Extras) -> Tensor:
-        """X^(i−1) (N, T, D) -> X^(i) (N, T, D), by timm's own code."""
-        with torch.autocast(latent.device.type, torch.bfloat16, enabled=self.multiplies_in_bf16(i)):
-            return self.vit.blocks[i](latent, **extras).to(latent.dtype)
+    def block(self, i: int, latent: Tensor, extras: Extras, healed: nn.Module | None = None) -> Tensor:
+        """X^(i−1) (N, T, D) -> X^(i) (N, T, D), by timm's own code; ``healed`` is what stands in block i's place."""
+        block = self.vit.blocks[i] if healed is None else healed
+        with self._autocast(i, latent):
+            return block(latent, **extras).to(latent.dtype)
+
+    def block_and_middle(self, i: int, latent: Tensor, extras: Extras) -> tuple[Tensor, Tensor]:
+        """X^(i−1) (N, T, D) -> what enters block i's second branch, and X^(i), both (N, T, D); by timm's own code."""
+        seen: list[Tensor] = []
+        second = self.vit.blocks[i].norm2
+        hook = second.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))  # type: ignore[union-attr]
+        try:
+            after = self.block(i, latent, extras)
+        finally:
+            hook.remove()
+        return seen[0].to(latent.dtype), after
+
+    def hidden(self, i: int, branch: Branch, latent: Tensor, extras: Extras) -> tuple[Tensor, Tensor]:
+        """The hidden layer (N, T, F) of one of block i's branches, and the branch's result (N, T, D), for x (N, T, D)."""
+        with self._autocast(i, latent):
+            hidden = branch.hidden(latent, extras)
+            return hidden, branch.end(latent, hidden).to(latent.dtype)
+
+    def _autocast(self, i: int, latent: Tensor) -> torch.autocast:
+        return torch.autocast(latent.device.type, torch.bfloat16, enabled=self.multiplies_in_bf16(i))
 
     def multiplies_in_bf16(self, i: int) -> bool:
         """Whether block i multiplies in bf16."""
         return self.block_dtype == torch.bfloat16 and i not in self._in_fp32
 
-    def fused_block(self, i: int) -> Callable[[Tensor, Extras, int | None], Tensor]:
-        """``block(i, latent, extras)[:, :rows]`` as a function, (N, T, D) -> (N, rows, D).
+    def fused_blocks(self, i: int, healed: Mapping[Hashable, nn.Module]) -> dict[Hashable, FastBlock]:
+        """``block(i, latent, extras)[:, :rows]`` as a function, (N, T, D) -> (N, rows, D), under the key i.
 
-        It is faster than ``block``, equal to it up to rounding, and has its own copy of the weights. Blocks that are not
-        timm's plain ``Block`` are computed as they are.
+        There is one more for each of the blocks ``healed`` that stand in its place, under the same keys. They are faster
+        than ``block``, equal to it up to rounding, and have their own copy of the weights, the healed ones only of
+        what differs. Blocks that are not timm's plain ``Block`` are computed as they are.
         """
+        blocks = {i: self.vit.blocks[i], **healed}
         parts = _parts(self.vit.blocks[i])
         if parts is None:
-            return lambda latent, extras, rows: self.block(i, latent, extras)[:, :rows]
+            return {key: self._plain(i, block) for key, block in blocks.items()}
         fused = FusedBlock(parts, self.block_dtype)
-        return lambda latent, extras, rows: fused(latent, rows)
+        return {key: _fast(fused.with_ends(_parts(block) or parts)) for key, block in blocks.items()}
+
+    def fused_block(self, i: int) -> FastBlock:
+        """The function that ``fused_blocks`` gives for block i itself."""
+        return self.fused_blocks(i, {})[i]
+
+    def _plain(self, i: int, block: nn.Module) -> FastBlock:
+        return lambda latent, extras, rows: self.block(i, latent, extras, block)[:, :rows]
 
     def readout(self, latent: Tensor) -> Tensor:
         """Last latent (N, T, D), or its first ``readout_tokens`` tokens -> features (N, F): final norm, then pooling."""
@@ -193,6 +225,10 @@ class Backbone(nn.Module):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
+
+
+def _fast(fused: FusedBlock) -> FastBlock:
+    return lambda latent, extras, rows: fused(latent, rows)
 
 
 def _parts(block: nn.Module) -> BlockLayers | None:

@@ -6,6 +6,7 @@ projection before it, and on x86 in the layout that oneDNN multiplies fastest. T
 Shapes: N images, T tokens, D width, H heads of d dimensions.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -80,6 +81,15 @@ class FusedBlock:
         self.fc1 = Dense(parts.fc1.weight, parts.fc1.bias, dtype)
         self.fc2 = _scaled(parts.fc2, parts.scale2, dtype)
         self.exact_gelu = isinstance(parts.activation, nn.GELU) and parts.activation.approximate == "none"
+
+    def with_ends(self, parts: BlockLayers) -> "FusedBlock":
+        """The block whose branches end as those of ``parts`` do; the other weights are this block's, and shared with it."""
+        other = copy.copy(self)
+        if parts.proj is not self.parts.proj:
+            other.proj = _scaled(parts.proj, parts.scale1, self.dtype)
+        if parts.fc2 is not self.parts.fc2:
+            other.fc2 = _scaled(parts.fc2, parts.scale2, self.dtype)
+        return other
 
     def __call__(self, latent: Tensor, rows: int | None = None) -> Tensor:
         """X^(i), or with ``rows`` its leading tokens (N, rows, D): all are attended to, only these are computed further."""

@@ -1,6 +1,6 @@
 """The parts of a timm vision transformer that can be exchanged: its blocks, its head, and layers that a map can fold into.
 
-Only this file and backbone.py know the names of timm's parts. Shapes: N images, T tokens, D width, C classes, F features.
+Only this file, backbone.py and branches.py know the names of timm's parts. Shapes: N images, T tokens, D width, C classes, F features.
 """
 
 import copy
@@ -23,7 +23,7 @@ _Module = TypeVar("_Module", bound=nn.Module)
 def with_blocks(vit: Vit, operations: Sequence[nn.Module]) -> Vit:
     """A deep copy of ``vit`` whose blocks are copies of ``operations``, in order."""
     blocks = nn.ModuleList(operations) if isinstance(vit, Eva) else nn.Sequential(*operations)
-    short = copy.deepcopy(_with(vit, modules={"blocks": blocks}))
+    short = copy.deepcopy(exchanged(vit, modules={"blocks": blocks}))
     short.feature_info = [{**vit.feature_info[0], "module": f"blocks.{i}"} for i in range(len(blocks))]
     return short
 
@@ -50,7 +50,9 @@ def block_then_shift(block: nn.Module, shift: Tensor) -> nn.Module | None:
         return None  # LayerScale blocks the bias there
     added = exact(shift) if scale is None else exact(shift) / exact(scale)
     bias = (exact(last.bias) + added).to(last.bias)  # on whatever device the shift is
-    return _with(block, modules={"mlp": _with(block.mlp, modules={"fc2": _with(last, tensors={"bias": bias})})})
+    return exchanged(
+        block, modules={"mlp": exchanged(block.mlp, modules={"fc2": exchanged(last, tensors={"bias": bias})})}
+    )
 
 
 def stem_then_affine(vit: Vit, weight: Tensor, bias: Tensor) -> Vit | None:
@@ -84,14 +86,14 @@ def stem_then_affine(vit: Vit, weight: Tensor, bias: Tensor) -> Vit | None:
     tensors = {name: mapped(token, apart) for name, token in prefix.items() if token is not None}
     if positions is not None:
         tensors["pos_embed"] = mapped(positions, True)
-    embed = _with(patches, modules={"proj": _with(patches.proj, tensors=projection)})
-    return _with(vit, modules={"patch_embed": embed}, tensors=tensors)
+    embed = exchanged(patches, modules={"proj": exchanged(patches.proj, tensors=projection)})
+    return exchanged(vit, modules={"patch_embed": embed}, tensors=tensors)
 
 
-def _with(
+def exchanged(
     module: _Module, modules: Mapping[str, nn.Module] | None = None, tensors: Mapping[str, Tensor] | None = None
 ) -> _Module:
-    """A copy of ``module`` with some parts exchanged; it shares the others with the original."""
+    """A copy of ``module`` with some of its own parts or tensors exchanged; it shares the others with the original."""
     copied = copy.copy(module)
     copied._modules = {**module._modules, **(modules or {})}
     parameters = {

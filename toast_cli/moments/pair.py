@@ -4,7 +4,10 @@ Tokens are rows: a latent X^(i) of N images and T tokens is n = N·T rows of wid
 has width E.
 """
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +21,7 @@ class PairMoments:
     sums over images kept apart from these, for a translator that chooses a setting by them; None if there are none.
     """
 
-    count: int
+    count: float  # n, or the sum of the tokens' weights
     sum_x: Tensor  # (E,)   Σ x
     sum_y: Tensor  # (D,)   Σ y
     xx: Tensor  # (E, E)    Σ xᵀx
@@ -39,8 +42,17 @@ class PairMoments:
 
     def __add__(self, other: "PairMoments") -> "PairMoments":
         """The sums over the tokens of both, without held-out ones."""
-        sums = {name: getattr(self, name) + getattr(other, name) for name in ("sum_x", "sum_y", "xx", "xy", "yy")}
-        return PairMoments(self.count + other.count, **sums, dtype=self.dtype)
+        return self._with(other, operator.add)
+
+    def __sub__(self, other: "PairMoments") -> "PairMoments":
+        """The sums over the tokens that are not among those of ``other``, which are some of these."""
+        return self._with(other, operator.sub)
+
+    def _with(self, other: "PairMoments", combine: Callable[[Any, Any], Any]) -> "PairMoments":
+        names = ("count", "sum_x", "sum_y", "xx", "xy", "yy")
+        return PairMoments(
+            **{name: combine(getattr(self, name), getattr(other, name)) for name in names}, dtype=self.dtype
+        )
 
     def beside(self, other: "PairMoments", cross: Tensor) -> "PairMoments":
         """The sums for the source [x, m] and the target y.

@@ -50,10 +50,20 @@ def gelsy(moments: PairMoments) -> tuple[Tensor, int]:
 
 
 def ridge(moments: PairMoments, strengths: list[float]) -> list[Tensor]:
-    """W (D, E) for each λ: (S xx S + λ n 1) S⁻¹ W = S xy on centred sums, S = 1/σ. One eigendecomposition serves all."""
+    """W (D, E) for each λ: (S xx S + λ n 1) S⁻¹ W = S xy on centred sums, S = 1/σ; by Cholesky or, if a λ is too small
+    for that, by an eigendecomposition."""
     centred = moments.centred()
     variance = centred.xx.diagonal() / moments.count
     scale = torch.where(variance > 0, variance, 1.0).rsqrt()  # (D,)
-    values, vectors = torch.linalg.eigh(scale[:, None] * centred.xx * scale / moments.count)
-    target = vectors.T @ (scale[:, None] * centred.xy / moments.count)  # (D, E)
-    return [scale[:, None] * (vectors @ (target / (values.clamp(min=0) + strength)[:, None])) for strength in strengths]
+    correlation = scale[:, None] * centred.xx * scale / moments.count
+    target = scale[:, None] * centred.xy / moments.count  # (D, E)
+    return [scale[:, None] * _lifted(correlation, target, strength) for strength in strengths]
+
+
+def _lifted(matrix: Tensor, target: Tensor, lift: float) -> Tensor:
+    """The solution (D, E) of (``matrix`` + ``lift`` 1) X = ``target`` for a positive semidefinite matrix (D, D)."""
+    factor, failed = torch.linalg.cholesky_ex(matrix + lift * torch.eye(len(matrix), dtype=matrix.dtype))
+    if not failed:
+        return torch.cholesky_solve(target, factor)
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors @ ((vectors.T @ target) / (values.clamp(min=0) + lift)[:, None])

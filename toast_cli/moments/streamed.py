@@ -63,15 +63,16 @@ class _Basis:
 class Moments:
     """Sums for the given pairs of layers, added up batch by batch in float64.
 
-    Memory is one D × D matrix for each pair and at most four for each layer, whatever the number of images.
+    Memory is one D × D matrix for each pair and at most four for each layer, whatever the number of images. ``within``
+    are the moments of all images where these are to be those of some of them: both then use the same bases.
     """
 
-    def __init__(self, pairs: Iterable[tuple[Layer, Layer]]) -> None:
+    def __init__(self, pairs: Iterable[tuple[Layer, Layer]], within: "Moments | None" = None) -> None:
         self.pairs = list(dict.fromkeys(pairs))
         self.layers = list(dict.fromkeys(layer for pair in self.pairs for layer in pair))
         self.count = 0
         self.dtype = torch.float32
-        self._basis: dict[Layer, _Basis] = {}
+        self._basis: dict[Layer, _Basis] = {} if within is None else within._basis
         self._total: dict[Layer, Tensor] = {}  # layer -> Σ z (D,)
         self._product: dict[tuple[Layer, Layer], Tensor] = {}  # (layer, layer) -> Σ zᵀz (D, D)
         self._square: dict[Layer, Tensor] = {}  # layer -> Σ xᵀx (D, D), kept once computed

@@ -42,13 +42,13 @@ def _usual(sizes: list[int]) -> int | None:
 
 
 def _same(one: Finding, other: Finding) -> bool:
-    names = ("translator", "tokens", "solver", "sequential")
+    names = ("translator", "tokens", "solver", "sequential", "healed")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def _spans(findings: list[Finding], settings: str, depth: int) -> dict[str, Figure]:
     pictures = {}
-    for key, group in grouped(findings, "translator", "tokens", "solver", "sequential", "fit_images"):
+    for key, group in grouped(findings, "translator", "tokens", "solver", "sequential", "healed", "fit_images"):
         deltas = {f.plan: f.delta_mean for f in group if "+" not in f.plan and ":" not in f.plan}
         if len(deltas) >= depth:
             told = f"{settings}, {map_name(group[0], findings)}"
@@ -59,7 +59,7 @@ def _spans(findings: list[Finding], settings: str, depth: int) -> dict[str, Figu
 
 def _sizes(findings: list[Finding], settings: str, original: float) -> dict[str, Figure]:
     pictures = {}
-    for _, group in grouped(findings, "translator", "tokens", "solver", "sequential"):
+    for _, group in grouped(findings, "translator", "tokens", "solver", "sequential", "healed"):
         counts = {
             plan: len({f.fit_images for f in group if f.plan == plan}) for plan in dict.fromkeys(f.plan for f in group)
         }
@@ -85,7 +85,9 @@ def _additivity(findings: list[Finding], settings: str) -> dict[str, Figure]:
     """Blocks that leave together, apart or as one span, if each of them has been measured alone too."""
     pictures = {}
     for _, group in grouped(findings, "translator", "tokens", "solver"):
-        changes = {Plan.parse(f.plan): f.delta_mean for f in group if not f.sequential and ":" not in f.plan}
+        changes = {
+            Plan.parse(f.plan): f.delta_mean for f in group if not f.sequential and not f.healed and ":" not in f.plan
+        }
         series: dict[str, list[tuple[float, float]]] = {}
         for plan, change in changes.items():
             alone = [changes.get(Plan((Span(i, i + 1),))) for span in plan.spans for i in range(span.start, span.end)]
@@ -111,6 +113,7 @@ def _transfer(findings: Sequence[Finding]) -> dict[str, Figure]:
         "tokens",
         "solver",
         "sequential",
+        "healed",
         "fit_images",
         "probe",
         "readout",

@@ -46,7 +46,11 @@ def map_name(finding: Finding, group: Sequence[Finding]) -> str:
     """The translator, with its tokens and solver if these differ within the group."""
     fitted = [f for f in group if f.translator == finding.translator]
     told = [str(getattr(finding, name)) for name in ("tokens", "solver") if len({getattr(f, name) for f in fitted}) > 1]
-    return " ".join([finding.translator, *told, *(["sequential"] if finding.sequential else [])])
+    return " ".join([finding.translator, *told, *_kind(finding)])
+
+
+def _kind(finding: Finding) -> list[str]:
+    return ["healed"] if finding.healed else ["sequential"] if finding.sequential else []
 
 
 def with_differences(rows: Sequence[Any], names: Sequence[str], values: Sequence[object]) -> str:

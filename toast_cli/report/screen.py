@@ -27,7 +27,7 @@ def print_table(lines: list[Summary]) -> None:
         lines,
         [
             ("plan", lambda line: line.plan),
-            ("sequential", lambda line: "yes" * line.sequential),
+            ("fit", _fit),
             ("fit images", lambda line: str(line.fit_images) if several and line.fit_images else ""),
             ("blocks", lambda line: f"-{line.blocks_removed}" if line.blocks_removed else "0"),
             ("accuracy", lambda line: f"{line.accuracy_mean:.4f}" + _number(line.accuracy_std, " ± {:.4f}")),
@@ -40,6 +40,11 @@ def print_table(lines: list[Summary]) -> None:
         lambda line: line.best_trade_off,
     )
     _say("* no other plan is as accurate on test for as few GFLOPs; params and GFLOPs are ratios to the original's")
+
+
+def _fit(row: Summary | Found) -> str:
+    """What was fitted on what the shortened model produces; empty for an independent fit."""
+    return "healed" if row.healed else "sequential" * row.sequential
 
 
 def print_tuned(rows: list[Tuned]) -> None:
@@ -69,7 +74,7 @@ def print_front(found: list[Found]) -> None:
         found,
         [
             ("plan", lambda row: row.plan),
-            ("fit", lambda row: "sequential" * row.sequential),
+            ("fit", _fit),
             ("blocks", lambda row: f"-{row.blocks_removed}"),
             ("predicted", lambda row: _number(row.loss_predicted)),
             ("loss", lambda row: f"{row.loss:.3f}"),

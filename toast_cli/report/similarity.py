@@ -37,7 +37,7 @@ def of_similarity(rows: Sequence[Similarity]) -> dict[str, Figure]:
                 continue
             pictures[name_of("similarity", measure, told)] = figures.similarities(panels, measure, told)
             plans = [row for row in own if (row.kind, row.measure) == ("plans", measure)]
-            names = ("data", "translator", "sequential", "tokens", "solver", "fit_images")
+            names = ("data", "translator", "sequential", "healed", "tokens", "solver", "fit_images")
             for made, group in grouped(plans, *names):
                 blocks = panels.get(made[0], {})
                 alone = [(row, plan) for row in group if len((plan := Plan.parse(row.target)).spans) == 1]

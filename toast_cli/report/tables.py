@@ -34,16 +34,24 @@ class Table:
         return replace(self, note=" ".join([self.note, *sentences]).strip())
 
 
-def by_model(findings: Sequence[Finding]) -> list[Table]:
-    """A table for each model: accuracy of every plan on every data set, ranked among plans of equally many blocks."""
+def by_model(findings: Sequence[Finding], changes: bool = False) -> list[Table]:
+    """A table for each model: accuracy of every plan on every data set, ranked among plans of equally many blocks.
+
+    With ``changes``, there is a column beside each data set's for the changes' shares of the original's accuracy.
+    """
     return [
-        _table(model, [f for f in findings if f.model == model]) for model in dict.fromkeys(f.model for f in findings)
+        _table(model, [f for f in findings if f.model == model], changes)
+        for model in dict.fromkeys(f.model for f in findings)
     ]
 
 
-def _table(model: str, findings: list[Finding]) -> Table:
+def _table(model: str, findings: list[Finding], changes: bool) -> Table:
     columns = list(dict.fromkeys(_column(f, findings) for f in findings))
-    extras = [name for name in ("tokens", "solver", "sequential", "fit_data", "fit_images") if _varies(findings, name)]
+    extras = [
+        name
+        for name in ("tokens", "solver", "sequential", "healed", "fit_data", "fit_images")
+        if _varies(findings, name)
+    ]
     cells: dict[tuple, dict[str, Finding]] = {}
     for finding in findings:
         row = (finding.translator, *(getattr(finding, name) for name in extras), finding.plan)
@@ -53,11 +61,11 @@ def _table(model: str, findings: list[Finding]) -> Table:
     for row, found in ordered:
         first = _first(found)
         group = [other for _, other in ordered if _first(other).blocks_removed == first.blocks_removed]
-        texts = [row[-1], str(first.blocks_removed), f"{first.params_ratio:.3f}", f"{first.gflops_ratio:.3f}"]
-        texts = [str(cell) if cell else "–" for cell in row[:-1]] + texts
-        texts += [_cell(found[column]) if column in found else "" for column in columns]
-        ranks = [*[None] * (len(row) + 3), *(_rank(found, group, column) for column in columns)]
-        rows.append((texts, ranks))
+        texts = [str(cell) if cell else "–" for cell in row[:-1]]
+        texts += [row[-1], str(first.blocks_removed), f"{first.params_ratio:.3f}", f"{first.gflops_ratio:.3f}"]
+        cells_of_data = [cell for column in columns for cell in _cells(found, group, column, changes)]
+        ranks = [*[None] * len(texts), *(rank for _, rank in cells_of_data)]
+        rows.append(([*texts, *(text for text, _ in cells_of_data)], ranks))
     head = [
         "translator",
         *(name.replace("_", " ") for name in extras),
@@ -65,7 +73,7 @@ def _table(model: str, findings: list[Finding]) -> Table:
         "blocks removed",
         "params",
         "GFLOPs",
-        *columns,
+        *(name for column in columns for name in [column, *[f"{column}: relative change"] * changes]),
     ]
     return Table(f"{model}: accuracy, {_over(findings)}", head, rows)
 
@@ -139,9 +147,23 @@ def _over(findings: list[Finding]) -> str:
     return f"{spread}{counted} seed{'s' * (runs[-1] > 1)}"
 
 
+def _cells(
+    found: dict[str, Finding], group: list[dict[str, Finding]], column: str, changes: bool
+) -> list[tuple[str, int | None]]:
+    """The texts and ranks of a line for one data set."""
+    finding = found.get(column)
+    texts = ["" if finding is None else write(finding) for write in (_cell, _change)[: 1 + changes]]
+    return list(zip(texts, (_rank(found, group, column), None), strict=False))
+
+
 def _cell(finding: Finding) -> str:
     spread = "" if finding.accuracy_std is None else f" ± {finding.accuracy_std:.4f}"
     return f"{finding.accuracy_mean:.4f}{spread}{' ≈' if finding.within_noise else ''}"
+
+
+def _change(finding: Finding) -> str:
+    relative = finding.delta_relative_mean
+    return "" if relative is None or finding.plan == "none" else f"{100 * relative:+.2f}%"
 
 
 def _rank(found: dict[str, Finding], group: list[dict[str, Finding]], column: str) -> int | None:

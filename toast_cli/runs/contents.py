@@ -1,5 +1,7 @@
 """The names of the files in a run's folder."""
 
+import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ PREDICTIONS, PROJECTION = "predictions.safetensors", "projection.safetensors"
 EPOCH = "epoch.pt"  # everything that the next epoch of fine-tuning starts from
 LOCK = ".lock"  # held by the process that works in the folder
 FRONT_PICTURE = "front"  # of a search, without its ending
-_FEATURES, _LATENT, _OF_FRONT, _OF_ROUND = "features", "latent", "front-", "round"
+_FEATURES, _LATENT, _OF_FRONT, _OF_ROUND, _HEALED = "features", "latent", "front-", "round", "healed-"
 
 
 def features(split: str, prefix: str = "") -> str:
@@ -31,8 +33,19 @@ def front_prefix() -> str:
     return _OF_FRONT
 
 
-def latents(layer: int) -> str:
-    """The file of the latents X^(layer) of the fit images, kept while maps are trained on them."""
+def healed(after: str) -> str:
+    """The file of the healed blocks of one chain: ``after`` says what they follow, such as ``500~2-5``."""
+    name = re.sub(r"[^\w.@~+-]", "_", after)
+    return f"{_HEALED}{name if len(name) < 100 else hashlib.sha256(after.encode()).hexdigest()[:16]}.safetensors"
+
+
+def healed_in(folder: Path) -> Iterator[Path]:
+    """All files of healed blocks in a run's folder."""
+    return folder.glob(f"{_HEALED}*.safetensors")
+
+
+def latents(layer: object) -> str:
+    """The file of the latents X^(layer) of the fit images, kept while maps are fitted on them."""
     return f"{_FEATURES}/{_LATENT}{layer}.f32"
 
 
@@ -90,7 +103,7 @@ def clear(folder: Path) -> None:
     """Remove the files that a run wrote, its record last, and nothing else."""
     for kind in ("train", "test", _LATENT, _OF_ROUND, _OF_FRONT):
         remove_features(folder, kind)
-    for file in folder.glob("model-seed*.safetensors"):
+    for file in [*folder.glob("model-seed*.safetensors"), *healed_in(folder)]:
         file.unlink()
     for name in FIXED:
         (folder / name).unlink(missing_ok=True)

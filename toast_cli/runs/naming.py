@@ -30,8 +30,17 @@ NOT_SCIENTIFIC = (
 )
 _PATHS = (("model", "checkpoint"), ("data", "path"), ("fit_data", "path"))
 _NAMING = (("model", "label"), ("data", "label"), ("translator", "_target_"))
-# Settings that a later version added, with what they were before: only another value is part of a run's settings and name.
-_ADDED_LATER = {("data", "max_pixels"): 100_000_000, ("fit_data", "max_pixels"): 100_000_000}
+# Settings that a later version added, with the value that gives what runs were before: only another one is part of a run's
+# settings and name.
+_ADDED_LATER = {
+    ("data", "max_pixels"): 100_000_000,
+    ("fit_data", "max_pixels"): 100_000_000,
+    ("fit", "heal"): False,
+    (
+        "fit",
+        "held_out_r2",
+    ): True,  # earlier versions did not have the number, but their maps and accuracies are the same
+}
 _FIRST_NAMES = {
     "toast_cli.probes.KnnProbe": "toast_cli.classifiers.KnnProbe",
     "toast_cli.probes.LogisticProbe": "toast_cli.classifiers.LogisticProbe",

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import operator
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -51,8 +52,8 @@ def rows_of(text: str | bytes, kind: type, path: Path) -> list[Any]:
     """The inverse of ``csv_of``. Raises ToastError for any other text, with the ``path`` and the line at fault."""
     if isinstance(text, bytes):
         text = text.decode(errors="surrogateescape")  # what is not UTF-8 is refused below, with its line
-    types = get_type_hints(kind)
-    if text.partition("\n")[0].removesuffix("\r") != ",".join(types):
+    types = _columns(text.partition("\n")[0].removesuffix("\r"), kind)
+    if not types:
         raise ToastError(
             f"{path} does not have the columns that this version of toast writes: move it away, or use fresh=true."
         )
@@ -62,11 +63,22 @@ def rows_of(text: str | bytes, kind: type, path: Path) -> list[Any]:
         number = 2
         for cells in reader:
             if cells:  # an empty line is no row
-                rows.append(kind(*map(_parse, zip(cells, types.values(), strict=True))))
+                rows.append(kind(*map(_parse, zip(cells, types, strict=True))))
             number = reader.line_num + 1  # a row may have several lines
     except (csv.Error, KeyError, ValueError) as e:
         raise ToastError(f"Line {number} of {path} cannot be read: restore the file, or use fresh=true.") from e
     return rows
+
+
+def _columns(head: str, kind: type) -> list[Any]:
+    """The types of the columns that the line ``head`` names; none if a file of ``kind`` has no such head.
+
+    Columns are only ever added at the end, with a default: a file of an earlier version ends before them.
+    """
+    types, optional = get_type_hints(kind), [f.default is not dataclasses.MISSING for f in dataclasses.fields(kind)]
+    count = head.count(",") + 1
+    known = head == ",".join(list(types)[:count]) and all(optional[count:])
+    return list(types.values())[:count] if known else []
 
 
 def _whole_lines(text: str) -> Iterator[str]:
@@ -93,7 +105,7 @@ def summarise(rows: list[Row]) -> list[Summary]:
     """One line for each plan, number of fit images and kind of fit, in the order of the rows."""
     import pandas as pd
 
-    groups = pd.DataFrame(rows).groupby(["plan", "fit_images", "sequential"], sort=False)
+    groups = pd.DataFrame(rows).groupby(["plan", "fit_images", "sequential", "healed"], sort=False)
     lines = [_summary([rows[number] for number in own.index]) for _, own in groups]
     return [dataclasses.replace(line, best_trade_off=not any(_beats(other, line) for other in lines)) for line in lines]
 
@@ -111,30 +123,44 @@ def _summary(seeds: Sequence[Row]) -> Summary:
         accuracy_delta_mean=spread.delta_mean,
         accuracy_delta_std=spread.delta_std,
         best_trade_off=False,
+        accuracy_delta_relative_mean=spread.delta_relative_mean,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Means and sample standard deviations of accuracies and of their changes; deviations are None for one row."""
+    """Means and sample standard deviations of accuracies and of their changes; deviations are None for one row.
+
+    ``delta_relative_mean`` is the mean of the changes' shares of the original's accuracy; None if one of these is 0.
+    """
 
     accuracy_mean: float
     accuracy_std: float | None
     delta_mean: float
     delta_std: float | None
+    delta_relative_mean: float | None
 
 
 def spread_of(rows: Sequence[Row]) -> Spread:
     """Over a plan's rows, from whole numbers of images, so that equal results give equal numbers."""
-    right = [_share(row.accuracy, row) for row in rows]
-    gained = [share - _share(row.accuracy_original, row) for share, row in zip(right, rows, strict=True)]
+    right, original = (
+        [_share(getattr(row, name), row.test_images) for row in rows] for name in ("accuracy", "accuracy_original")
+    )
+    gained = [share - before for share, before in zip(right, original, strict=True)]
     accuracy_std, delta_std = (float(stdev(each)) if len(rows) > 1 else None for each in (right, gained))
-    return Spread(float(mean(right)), accuracy_std, float(mean(gained)), delta_std)
+    relative = float(mean(map(operator.truediv, gained, original))) if all(original) else None
+    return Spread(float(mean(right)), accuracy_std, float(mean(gained)), delta_std, relative)
 
 
-def _share(accuracy: float, row: Row) -> Fraction:
-    """The accuracy as a whole number of right answers in so many test images; as it is if it is no such share."""
-    share = Fraction(round(accuracy * row.test_images), row.test_images)
+def relative_change(accuracy: float, original: float, images: int) -> float | None:
+    """(accuracy − original) / original, from whole numbers of right answers in ``images``; None if the original has none."""
+    before = _share(original, images)
+    return float((_share(accuracy, images) - before) / before) if before else None
+
+
+def _share(accuracy: float, images: int) -> Fraction:
+    """The accuracy as a whole number of right answers in so many ``images``; as it is if it is no such share."""
+    share = Fraction(round(accuracy * images), images)
     return share if float(share) == accuracy else Fraction(accuracy)
 
 

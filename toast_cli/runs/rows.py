@@ -12,8 +12,12 @@ class Row:
     ``seed`` is the probe's, ``data_seed`` that of the draws. ``spans_start_end`` is a JSON list of [s, e], where −1 is
     the stem. ``fit_images`` … ``test_images`` are the numbers of images used; the untouched model needs no fit images.
     ``fit_r2`` and ``fit_rank`` are the lowest among the plan's spans, empty if it has none. ``sequential``: each map
-    was fitted on what the maps before it produce. Accuracies and ratios are fractions; ``accuracy_delta`` = accuracy −
-    accuracy_original, so a loss is negative.
+    was fitted on what the maps before it produce; ``healed``: so were the blocks behind the first map. Accuracies and
+    ratios are fractions; ``accuracy_delta`` = accuracy − accuracy_original, so a loss is negative.
+    ``accuracy_delta_relative`` is its share of accuracy_original, empty if that is 0. ``held_out_r2``: the lowest R² among
+    the spans on fit images that the map was not fitted on, see ``BaseTranslator``.
+
+    The fields with defaults were added later; a file that ends before one of them is read with the default.
     """
 
     model: str
@@ -47,13 +51,17 @@ class Row:
     protocol: str
     precision: str
     device: str
+    accuracy_delta_relative: float | None = None
+    held_out_r2: float | None = None
+    healed: bool = False
 
 
 @dataclass(frozen=True)
 class Summary:
     """One plan over all seeds: a line of ``summary.csv``. Standard deviations are of the sample, empty for one seed.
 
-    ``best_trade_off``: no other plan is at least as accurate for no more GFLOPs.
+    ``best_trade_off``: no other plan is at least as accurate for no more GFLOPs. ``accuracy_delta_relative_mean`` is the
+    mean of the rows' relative changes. Defaults are as in ``Row``.
     """
 
     model: str
@@ -75,6 +83,9 @@ class Summary:
     fit_r2: float | None
     fit_rank: int | None
     best_trade_off: bool
+    accuracy_delta_relative_mean: float | None = None
+    held_out_r2: float | None = None
+    healed: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,7 @@ class Similarity:
     solver: str
     protocol: str
     precision: str
+    healed: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,8 +189,8 @@ class Candidate:
 class Found:
     """A plan that a search has found: a line of ``front.csv``. Losses and held-out accuracies are as in ``Candidate``.
 
-    ``sequential``: the sequential fit is better on held-out images. ``loss`` and ``accuracy_mean`` are those of the
-    better fit; ``_independent`` and ``_sequential`` mark those of either fit (the latter empty for a single span).
+    ``sequential`` or ``healed``: that fit is the best on held-out images. ``loss`` and ``accuracy_mean`` are those of the
+    best fit; ``_independent``, ``_sequential`` and ``_healed`` mark those of each (empty where it changes nothing).
     ``loss_predicted`` is for the independent fit. ``rival`` is the plan to beat: the single span that removes as many
     blocks with the run's own translator and has the lowest held-out loss. Accuracies are means over seeds on test
     images. ``latency_ratio`` is empty unless asked for. ``best_trade_off``: no other plan found has less loss for no
@@ -215,6 +227,8 @@ class Found:
     possible: int
     best_trade_off: bool
     chosen: bool
+    healed: bool = False
+    accuracy_healed: float | None = None
 
 
 @dataclass(frozen=True)

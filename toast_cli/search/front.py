@@ -58,7 +58,7 @@ def front_of(final: Job, best: list[Plan], survey: Survey, sizes: Sizes, transla
         lambda p: judged.held_out(p).loss,
         judged.drop,
     )
-    tested = {(line.plan, line.sequential): line for line in final.folder.rows(SUMMARY, Summary)}
+    tested = {(line.plan, line.sequential, line.healed): line for line in final.folder.rows(SUMMARY, Summary)}
     found = []
     for plan in judged.better:
         row = _row(plan, judged, tested, survey)
@@ -101,10 +101,11 @@ def _judged(final: Job, best: list[Plan], survey: Survey) -> _Judged:
     return _Judged(scores, better, scores[final.variants[0]])
 
 
-def _row(plan: Plan, judged: _Judged, tested: Mapping[tuple[str, bool], Summary], survey: Survey) -> Found:
+def _row(plan: Plan, judged: _Judged, tested: Mapping[tuple[str, bool, bool], Summary], survey: Survey) -> Found:
     """A plan's row, except for what depends on the whole front."""
     variant, held_out = judged.better[plan], judged.held_out(plan)
-    line, sequential = tested[str(plan), variant.sequential], tested.get((str(plan), True))
+    line, sequential = tested[str(plan), variant.sequential, variant.healed], tested.get((str(plan), True, False))
+    healed = next((line for key, line in tested.items() if key[0] == str(plan) and line.healed), None)
     rival = survey.rival(plan.blocks_removed)
     return Found(
         **{name: getattr(line, name) for name in _SHARED},
@@ -114,13 +115,14 @@ def _row(plan: Plan, judged: _Judged, tested: Mapping[tuple[str, bool], Summary]
         loss_original=judged.original.loss,
         held_out_accuracy=held_out.accuracy,
         held_out_accuracy_delta=0.0 - judged.drop(plan),  # 0 stays 0, not −0
-        accuracy_independent=tested[str(plan), False].accuracy_mean,
+        accuracy_independent=tested[str(plan), False, False].accuracy_mean,
         accuracy_sequential=sequential.accuracy_mean if sequential else None,
         rival=str(rival),
         rival_loss=survey.measured[rival].loss,
-        rival_accuracy=tested[str(rival), False].accuracy_mean,
+        rival_accuracy=tested[str(rival), False, False].accuracy_mean,
         latency_ratio=None,
         measured=sum(row.blocks_removed == plan.blocks_removed for row in survey.measured.values()),
         possible=0,
         chosen=False,
+        accuracy_healed=healed.accuracy_mean if healed else None,
     )

@@ -9,7 +9,7 @@ from toast_cli.data.dataset import Data
 from toast_cli.data.draws import stratified
 from toast_cli.errors import ToastError
 from toast_cli.machine.console import say
-from toast_cli.plans import Plan, Span, Variant
+from toast_cli.plans import INDEPENDENT, Plan, Span, Variant
 from toast_cli.runs import contents
 from toast_cli.runs.rows import Candidate
 from toast_cli.search.held_out import LeaveOneOut, Score
@@ -72,7 +72,7 @@ class Survey:
             self.job,
             plans=[Plan(), *plans],
             data=data,
-            sequential=(False,),
+            fits=(INDEPENDENT,),
             feature_prefix=contents.round_prefix(number),
         )
         encode(job, job.modules(Fitted({key: self.fitted.maps[key] for key in job.maps}, {})), ["train"])

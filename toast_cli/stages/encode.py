@@ -1,19 +1,17 @@
 """The encode stage: write the features of every variant to disk; what is already encoded is not encoded again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from torch import nn
 
 from toast_cli.data.images import Images
 from toast_cli.machine.console import progress, say
 from toast_cli.machine.memory import Halving
-from toast_cli.plans import Map
-from toast_cli.stages.job import Job
+from toast_cli.stages.job import Job, Modules
 from toast_cli.stages.walk import Encoder
 
 
-def encode(job: Job, maps: Mapping[Map, nn.Module], splits: Sequence[str] = ("train", "test")) -> None:
+def encode(job: Job, maps: Modules, splits: Sequence[str] = ("train", "test")) -> None:
     """Write the features of every variant for all images of ``splits`` to disk.
 
     Raises ToastError where they are not finite.

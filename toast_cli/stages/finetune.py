@@ -4,22 +4,20 @@ The head starts from the probe, so that the accuracies before and after belong t
 held-out train images, and its weights see the test images once.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from toast_cli.data.draws import stratified
 from toast_cli.data.images import Images
 from toast_cli.errors import ToastError
-from toast_cli.plans import Map, Plan, parse_plans
+from toast_cli.plans import Plan, parse_plans
 from toast_cli.probes.batched import LinearProbe
 from toast_cli.runs.contents import FINETUNE
 from toast_cli.runs.folder import RunFolder
 from toast_cli.runs.rows import Tuned
 from toast_cli.stages.encode import encode
-from toast_cli.stages.job import Fitted, Job
+from toast_cli.stages.job import Fitted, Job, Modules
 from toast_cli.stages.tune import Settings, Student, Training, accuracy, forget
 from toast_cli.surgery.costs import Costs
 
@@ -87,7 +85,7 @@ def _counts(trained_on: Images, chosen_by: Images, tested: Images) -> dict[str, 
     return {"train_images": len(trained_on), "held_out_images": len(chosen_by), "test_images": len(tested)}
 
 
-def _columns(job: Job, fitted: Fitted, maps: Mapping[Map, nn.Module], settings: Settings) -> dict[str, Any]:
+def _columns(job: Job, fitted: Fitted, maps: Modules, settings: Settings) -> dict[str, Any]:
     """The columns of ``finetune.csv`` that are the same for every seed."""
     variant, costs = job.variants[-1], Costs(job.backbone, maps)
     return {

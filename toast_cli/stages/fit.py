@@ -5,60 +5,72 @@ translators for that number of images are solved from the sums so far.
 """
 
 import copy
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from toast_cli.errors import ToastError
 from toast_cli.machine.console import progress, say
 from toast_cli.machine.memory import halving
 from toast_cli.machine.team import ALONE
-from toast_cli.moments.streamed import ROWS_FOR_A_BASIS, Layer
+from toast_cli.moments.streamed import ROWS_FOR_A_BASIS
 from toast_cli.plans import Map
 from toast_cli.runs import contents
 from toast_cli.runs.features import FeatureFile
 from toast_cli.runs.folder import Folder
+from toast_cli.stages.heal import heal, load_healed, originals_of
 from toast_cli.stages.job import Fitted, Job
+from toast_cli.stages.originals import Originals
+from toast_cli.stages.solve import Maps, add, new_sums, passes, solved
 from toast_cli.stages.walk import Encoder, latents
 from toast_cli.translators import stored
 from toast_cli.translators.base import FittedMap
 from toast_cli.translators.by_token import groups_of, joined, restored
 from toast_cli.translators.pieces import Latents
-from toast_cli.translators.sums import Sums, Wanted
 from toast_cli.translators.trained import Advance, LatentFile, TrainedTranslator
-
-_Maps = dict[Map, FittedMap]
 
 
 def fit(job: Job) -> Fitted:
-    """Fit the translator of every map. Bad images that are left out are not counted.
+    """Fit the translator of every map, and heal the blocks behind them where that is asked for.
 
     Maps whose sources are latents of the untouched model come from one pass; maps that follow n others in a sequential
-    fit need those first, and come from a separate pass for each n and number of images.
+    fit need those first, and come from a separate pass for each n and number of images. What is healed comes last (see
+    chain.py), from latents that the first pass leaves on disk. Bad images that are left out are not counted.
 
-    Raises ToastError if no fit image can be decoded, or if latents are not finite.
+    Raises ToastError if no fit image can be decoded, if latents are not finite, or if the model's blocks cannot be healed.
     """
     team = job.team
-    maps, used = team.share((load_maps(job, job.folder), job.folder.images_used) if team.leads else ({}, {}))
-    passes: dict[tuple[int, int], list[Map]] = {}
-    for key in job.maps:
-        place = len(key.after.spans)
-        passes.setdefault((place, key.fit_images if place else 0), []).append(key)
-    for (place, _), wanted in sorted(passes.items()):
-        if not all(key in maps for key in wanted):
-            found, seen = _from_one_pass(job, wanted, maps, sequential=place > 0)
+    stored_so_far = (load_maps(job, job.folder), load_healed(job, job.folder), job.folder.images_used)
+    maps, healed, used = team.share(stored_so_far if team.leads else ({}, {}, {}))
+    unhealed = any(key not in healed for key in job.healed) or any(key.healed and key not in maps for key in job.maps)
+    originals = originals_of(job) if unhealed else None
+    for place, wanted in _in_passes(job.maps):
+        if not all(key in maps for key in wanted) or (place == 0 and originals is not None):
+            found, seen = _from_one_pass(job, wanted, maps, place > 0, originals)
             maps, used = {**maps, **found}, seen or used
             if team.leads:
                 job.folder.write(contents.TRANSLATORS, stored.encoded(maps))
+    if originals is not None:
+        maps, healed = heal(job, maps, healed, originals)
+        if team.leads:
+            job.folder.write(contents.TRANSLATORS, stored.encoded(maps))
     if team.leads:
-        contents.remove_latents(job.folder.path)  # no map still has to be trained on them
-    return Fitted({key: maps[key] for key in job.maps}, used)
+        contents.remove_latents(job.folder.path)  # nothing still has to be fitted on them
+    return Fitted({key: maps[key] for key in job.maps}, used, {key: healed[key] for key in job.healed})
 
 
-def load_maps(job: Job, folder: Folder, wanted: Container[Map] | None = None) -> _Maps:
+def _in_passes(maps: Iterable[Map]) -> list[tuple[int, list[Map]]]:
+    """The ``maps`` by pass, each with the number of maps that they follow; those of healed models are not among them."""
+    found: dict[tuple[int, int], list[Map]] = {}
+    for key in maps:
+        if not key.healed:
+            place = len(key.after.spans)
+            found.setdefault((place, key.fit_images if place else 0), []).append(key)
+    return [(place, wanted) for (place, _), wanted in sorted(found.items())]
+
+
+def load_maps(job: Job, folder: Folder, wanted: Container[Map] | None = None) -> Maps:
     """The maps that a run has stored in ``folder``, all or only those ``wanted``; empty if it has stored none.
 
     Raises ToastError if the file was changed or does not hold what a fit has learned.
@@ -71,16 +83,21 @@ def load_maps(job: Job, folder: Folder, wanted: Container[Map] | None = None) ->
     )
 
 
-def _from_one_pass(job: Job, wanted: list[Map], maps: _Maps, sequential: bool) -> tuple[_Maps, dict[int, int]]:
-    """The maps ``wanted``, and how many images could be used (empty for a sequential pass, which uses the same)."""
+def _from_one_pass(
+    job: Job, wanted: list[Map], maps: Maps, sequential: bool, originals: Originals | None
+) -> tuple[Maps, dict[int, int]]:
+    """The maps ``wanted``, and how many images could be used (empty for a sequential pass, which uses the same).
 
-    def one_pass(size: int) -> tuple[_Maps, dict[int, int]]:
+    The first pass also fills ``originals``.
+    """
+
+    def one_pass(size: int) -> tuple[Maps, dict[int, int]]:
         if sequential:
             return _solve_after(job, wanted, maps, size), {}
         if isinstance(job.translator, TrainedTranslator):  # one map after another: there is nothing to share
             alone = replace(job, team=ALONE)
             return job.team.share(_train(alone, job.translator, wanted, maps, size) if job.team.leads else ({}, {}))
-        return _solve(job, wanted, size)
+        return _solve(job, [key for key in wanted if key not in maps], size, originals)
 
     size = max(job.batch_size, -(-ROWS_FOR_A_BASIS * job.backbone.width // job.backbone.tokens))
     size = min(size, max(map(len, job.data.fit)))
@@ -94,92 +111,34 @@ def _groups(job: Job) -> list[slice]:
     return groups_of(job.translator.tokens, job.backbone.prefix_tokens, job.backbone.tokens)
 
 
-def _passes(
-    job: Job, batch_size: int, encode: Callable[[Tensor], Latents]
-) -> Iterator[tuple[np.ndarray, Latents] | int]:
-    """This process's batches as (image numbers (N,), latents by layer), and after each part how many images could be
-    used so far by all processes."""
-    before = seen = used = 0
-    own = sum(len(which) for part in job.data.fit for which in job.team.ranges(0, len(part), batch_size))
-    with progress("fit", own) as advance:
-        for part in job.data.fit:
-            for batch in job.batches(part, batch_size, keep=True):
-                seen += len(batch.positions)
-                if len(batch.positions):
-                    yield before + batch.positions, encode(batch.pixels)
-                advance(batch.size)
-            before, used = before + len(part), used + job.team.sum(seen)
-            seen = 0
-            if used == 0:
-                raise ToastError("None of the fit images can be decoded: repair them, or draw others with data.seed.")
-            yield used
+def _solve(job: Job, wanted: list[Map], batch_size: int, originals: Originals | None) -> tuple[Maps, dict[int, int]]:
+    """Closed forms from latents of the untouched model, which also go to the ``originals``.
 
-
-def _wanted(job: Job, key: Map, source: Layer) -> Wanted:
-    return Wanted(source, key.span.end, job.closed_forms[key.span.translator])
-
-
-def empty_sums(job: Job, sources: Mapping[Map, Layer]) -> Sums:
-    """Sums for these maps, each from its source to the latent after its span, to which nothing was added yet."""
-    wanted = [_wanted(job, key, source) for key, source in sources.items()]
-    return Sums(wanted, job.backbone.prefix_tokens, job.backbone.tokens)
-
-
-def _new_sums(job: Job, sources: Mapping[Map, Layer], batch_size: int, encode: Callable[[Tensor], Latents]) -> Sums:
-    """Empty sums. All processes use the bases of the run's first images, so a batch adds the same in any of them."""
-    sums = empty_sums(job, sources)
-    if not job.team.leads:
-        first = job.data.fit[0].only(np.arange(min(batch_size, len(job.data.fit[0]))))
-        for batch in replace(job, team=ALONE).batches(first, batch_size):
-            if len(batch.positions):
-                sums.choose_bases(batch.positions, encode(batch.pixels))
-    return sums
-
-
-def _add(job: Job, sums: Sums, images: np.ndarray, found: Latents) -> None:
-    """Add the latents (N, T, D) of the images with these numbers (N,). Raises ToastError where they are not finite."""
-    try:
-        sums.update(images, found)
-    except FloatingPointError as e:
-        raise job.not_finite(str(e).capitalize()) from e
-
-
-def _solved(job: Job, sums: Sums, sources: Mapping[Map, Layer]) -> _Maps:
-    """The translator of every map, from the sums so far over its source and the latents after its span.
-
-    The processes add up what each has seen, and divide the maps among them.
+    The sums, gigabytes for a large model, are freed at the end.
     """
-    team, found = job.team, {}
-    for number, (key, source) in enumerate(sources.items()):
-        wanted = _wanted(job, key, source)
-        parts = [(team.add_up(kept), team.add_up(apart)) for kept, apart in sums.of(wanted, job.backbone.width)]
-        if number % team.size == team.rank:
-            found[key] = sums.fitted(wanted.translator, parts)
-    found = team.unite(found)
-    return {key: found[key] for key in sources}
-
-
-def _solve(job: Job, wanted: list[Map], batch_size: int) -> tuple[_Maps, dict[int, int]]:
-    """Closed forms from latents of the untouched model. The sums, gigabytes for a large model, are freed at the end."""
+    if originals is not None:
+        originals.restart()
 
     def encode(pixels: Tensor) -> Latents:
         """uint8 (N, 3, H, W) -> latents (N, T, D) of the untouched model."""
-        return latents(job.backbone, pixels)
+        return latents(job.backbone, pixels) if originals is None else originals.encode(pixels)
 
-    sums = _new_sums(job, {key: key.span.start for key in wanted}, batch_size, encode)
-    maps: _Maps = {}
+    sums = new_sums(job, {key: key.span.start for key in wanted}, batch_size, encode)
+    maps: Maps = {}
     used: list[int] = []
-    for step in _passes(job, batch_size, encode):
+    for step in passes(job, batch_size, encode):
         if isinstance(step, int):
             size = job.data.fit_sizes[len(used)]
-            maps |= _solved(job, sums, {key: key.span.start for key in wanted if key.fit_images == size})
+            maps |= solved(job, sums, {key: key.span.start for key in wanted if key.fit_images == size})
             used.append(step)
         else:
-            _add(job, sums, *step)
+            add(job, sums, *step)
+            if originals is not None:
+                originals.add(*step)
     return maps, _noted(job, used)
 
 
-def _solve_after(job: Job, wanted: list[Map], maps: _Maps, batch_size: int) -> _Maps:
+def _solve_after(job: Job, wanted: list[Map], maps: Maps, batch_size: int) -> Maps:
     """Closed forms from latents of models that already have the maps before them; targets are the untouched model's."""
     sources = {key: key.source(job.backbone.depth) for key in wanted}
     prefixes = list(dict.fromkeys(sources.values()))
@@ -195,19 +154,19 @@ def _solve_after(job: Job, wanted: list[Map], maps: _Maps, batch_size: int) -> _
         """uint8 (N, 3, H, W) -> latents (N, T, D) of the untouched model, and those after each prefix."""
         return {**latents(job.backbone, pixels), **dict(zip(prefixes, encoder(pixels).unbind(1), strict=True))}
 
-    sums = _new_sums(job, sources, batch_size, encode)
+    sums = new_sums(job, sources, batch_size, encode)
     sizes = iter(job.data.fit_sizes)
-    for step in _passes(job, batch_size, encode):
+    for step in passes(job, batch_size, encode):
         if not isinstance(step, int):
-            _add(job, sums, *step)
+            add(job, sums, *step)
         elif next(sizes) == wanted[0].fit_images:
-            return _solved(job, sums, sources)
+            return solved(job, sums, sources)
     raise ValueError(f"no part of the fit images ends at {wanted[0].fit_images}")
 
 
 def _train(
-    job: Job, translator: TrainedTranslator, wanted: list[Map], maps: _Maps, batch_size: int
-) -> tuple[_Maps, dict[int, int]]:
+    job: Job, translator: TrainedTranslator, wanted: list[Map], maps: Maps, batch_size: int
+) -> tuple[Maps, dict[int, int]]:
     """Train the maps one after another, each on disk before the next begins; their latents stay on disk meanwhile."""
     layers = sorted({layer for span in job.spans for layer in (span.start, span.end)})
     shape = (sum(map(len, job.data.fit)), job.backbone.tokens, job.backbone.width)
@@ -235,7 +194,7 @@ def _write_latents(job: Job, files: Mapping[int, FeatureFile], batch_size: int) 
     for file in files.values():
         file.remove()
     used: list[int] = []
-    for step in _passes(job, batch_size, lambda pixels: latents(job.backbone, pixels)):
+    for step in passes(job, batch_size, lambda pixels: latents(job.backbone, pixels)):
         if isinstance(step, int):
             used.append(step)
             continue

@@ -5,48 +5,61 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from toast_cli.errors import ToastError
 from toast_cli.machine.console import duration, say
 from toast_cli.machine.memory import resident
+from toast_cli.models.branches import branches_of
 from toast_cli.moments.streamed import ROWS_FOR_A_BASIS
+from toast_cli.moments.weighted import WeightedSums
 from toast_cli.probes.batched import BatchedProbe
 from toast_cli.room import in_words
 from toast_cli.runs import contents
 from toast_cli.runs.features import Features
-from toast_cli.stages.fit import empty_sums
+from toast_cli.stages.heal import originals_of
 from toast_cli.stages.job import Job
 from toast_cli.stages.probe import missing_seeds
-from toast_cli.stages.walk import Encoder, build_trie, latents
+from toast_cli.stages.solve import empty_sums
+from toast_cli.stages.walk import Encoder, build_trie, by_block, latents
 from toast_cli.translators.base import ImageTranslator, white
 from toast_cli.translators.by_token import example
+from toast_cli.translators.refit import refit
 from toast_cli.translators.trained import TrainedTranslator
 
 _FP32, _FP64 = 4, 8  # bytes
 _SOLVING = {False: 8, True: 110}  # D × D matrices at once while a map is solved, by whether it sees the image
 _BLOCK = 12  # latents that a block holds in memory at once: queries, keys and values, the hidden layer twice, norms
 _PROBED = 512  # train images
+_SUMS_OF_A_REFIT = 10  # sums kept and held out, both together, their correlations and factors
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes: of all features, of those still to be written, free on the disk, of peak memory without mapped files."""
+    """Bytes: of all features, of those still to be written, free on the disk, of peak memory without mapped files, and of
+    the latents that are on the disk while blocks are healed, before the features."""
 
     features: int
     disk: int
     free: int
     memory: int
+    latents: int
 
     def check(self, job: Job) -> None:
-        """Check that the features fit on the disk. Raises ToastError if they do not."""
-        if self.disk > self.free:
-            raise ToastError(
-                f"The features need {in_words(self.disk)} in {job.folder.path}, which has {in_words(self.free)} free: make room, ask for "
-                "fewer spans= or data.train_images=, or give another place with hydra.run.dir=<dir>."
-            )
+        """Check that the features and the latents fit on the disk. Raises ToastError if they do not."""
+        for what, needed, setting in (
+            ("features", self.disk, "train"),
+            ("latents of fit.heal=true", self.latents, "fit"),
+        ):
+            if needed > self.free:
+                raise ToastError(
+                    f"The {what} need {in_words(needed)} in {job.folder.path}, which has {in_words(self.free)} free: make room, ask for "
+                    f"fewer spans= or data.{setting}_images=, or give another place with hydra.run.dir=<dir>."
+                )
 
 
 def forecast(job: Job) -> Forecast:
@@ -54,14 +67,45 @@ def forecast(job: Job) -> Forecast:
     place = next(parent for parent in (job.folder.path, *job.folder.path.absolute().parents) if parent.is_dir())
     files = [job.feature_file(name) for name in ("train", "test")]
     disk = sum(file.bytes_missing for file in files) if missing_seeds(job) else 0
-    return Forecast(sum(file.bytes for file in files), disk, shutil.disk_usage(place).free, resident() + _peak(job))
+    free, memory = shutil.disk_usage(place).free, resident() + _peak(job)
+    return Forecast(sum(file.bytes for file in files), disk, free, memory, _latents(job) if _unfitted(job) else 0)
+
+
+def _unfitted(job: Job) -> bool:
+    return not (job.folder / contents.TRANSLATORS).is_file()
+
+
+def _latents(job: Job) -> int:
+    """Bytes on the disk while blocks are healed: the originals, and one place for each block of the longest chain."""
+    if not job.healed:
+        return 0
+    longest = max(len(variant.healed_blocks(job.backbone.depth)) for variant in job.variants)
+    place = _FP32 * job.backbone.tokens * job.backbone.width
+    return sum(map(len, job.data.fit)) * (originals_of(job).bytes_an_image + (longest + 1) * place)
+
+
+def _healed(job: Job) -> tuple[int, int]:
+    """Bytes of the last layers of all healed blocks in fp32, and of the sums and solutions while one is fitted again."""
+    if not job.healed:
+        return 0, 0
+    ends = [branch.last for branch in branches_of(job.backbone.blocks[job.healed[0].block])]
+    layers = len(job.healed) * sum(_FP32 * p.numel() for end in ends for p in end.parameters())
+    widest = max(end.in_features for end in ends)
+    return layers, _FP64 * _SUMS_OF_A_REFIT * widest * (widest + 2 * job.backbone.width)
+
+
+def _converted(job: Job) -> int:
+    """Bytes of the blocks behind maps as the walk holds them; healed ones share all but their last layers."""
+    blocks, healed = job.backbone.blocks, _healed(job)[0] // _FP32
+    tails = by_block(build_trie(job.variants, job.backbone.depth).tails())
+    return (sum(p.numel() for i in tails for p in blocks[i].parameters()) + healed) * job.backbone.block_dtype.itemsize
 
 
 def _peak(job: Job) -> int:
     """Bytes that the stages add to what the process holds after loading: the maps and the largest stage."""
     backbone, plans, features = job.backbone, len(job.variants), job.backbone.feature_width
     matrix, latent = backbone.width**2, _FP32 * backbone.tokens * backbone.width
-    pairs = {(key.span.start, key.span.end) for key in job.maps}
+    pairs = {(key.span.start, key.span.end) for key in job.maps if not key.healed}
     layers = {layer for pair in pairs for layer in pair}
     modules = len(job.maps) * sum(_FP32 * p.numel() for p in _example(job).parameters())
     again = {i for part in job.data.fit for i in part.indices} & set(job.data.train.indices)
@@ -70,10 +114,12 @@ def _peak(job: Job) -> int:
     solving = _SOLVING[any(isinstance(each, ImageTranslator) for each in job.translators.values())]
     sums = _FP64 * matrix * (_matrices(job) + solving)
     fit = sums + at_once * latent * (backbone.depth + 1 + len(layers) + _BLOCK) if pairs else 0
-    fit = max(fit + modules, 3 * modules)  # the translators, and twice their size while they are written
-    tails = set(build_trie(job.variants, backbone.depth).tails())
-    converted = sum(p.numel() for i in tails for p in backbone.blocks[i].parameters()) * backbone.block_dtype.itemsize
-    encode = converted + job.batch_size * (latent * (backbone.depth + _BLOCK) + 2 * _FP32 * plans * features)
+    healed, refit = _healed(job)
+    modules += healed
+    fit = max(
+        fit + modules, 3 * modules, modules + refit
+    )  # the translators, and twice their size while they are written
+    encode = _converted(job) + job.batch_size * (latent * (backbone.depth + _BLOCK) + 2 * _FP32 * plans * features)
     drawn = 3 * _FP64 * min(500, len(job.data.test)) * plans * features  # projection.py
     learned = 5 * _FP32 * plans * features * len(job.data.classes) if isinstance(job.probe, BatchedProbe) else 0
     rows = 1024 * plans * features if isinstance(job.probe, BatchedProbe) else 4 * len(job.data.train) * features
@@ -88,19 +134,18 @@ def _matrices(job: Job) -> int:
 def seconds_left(job: Job, seconds: float = 10.0) -> dict[str, float]:
     """The seconds each stage will still take, from doing a little of each for ``seconds`` in all. Writes nothing."""
     left = {"fit": 0.0, "encode": 0.0, "probe": 0.0}
-    encoder = Encoder(job.backbone, job.variants, dict.fromkeys(job.maps, _example(job).to(job.compute.device)))
-    if (
-        job.maps
-        and not (job.folder / contents.TRANSLATORS).is_file()
-        and not isinstance(job.translator, TrainedTranslator)
-    ):
+    maps: dict[Any, nn.Module] = dict.fromkeys(job.maps, _example(job).to(job.compute.device))
+    encoder = Encoder(job.backbone, job.variants, maps | {key: job.backbone.blocks[key.block] for key in job.healed})
+    if job.maps and _unfitted(job) and not isinstance(job.translator, TrainedTranslator):
         sums = empty_sums(job, {key: key.span.start for key in job.maps})
 
         def add(pixels: torch.Tensor) -> None:
             sums.update(np.arange(len(pixels)), latents(job.backbone, pixels))
 
         each = _seconds_an_image(job, add, seconds / 4)
-        left["fit"] = each * sum(map(len, job.data.fit)) + _seconds_to_solve(job) * len(job.maps)
+        fits = len(job.maps) * (2 if job.held_out_r2 else 1)
+        left["fit"] = each * sum(map(len, job.data.fit)) + _seconds_to_solve(job) * fits
+        left["fit"] += _seconds_to_heal(job) if job.healed else 0.0
     row = _FP32 * len(job.variants) * job.backbone.feature_width
     images = sum(job.feature_file(name).bytes_missing for name in ("train", "test")) / row
     seeds = missing_seeds(job)
@@ -142,6 +187,31 @@ def _seconds_to_solve(job: Job) -> float:
     else:
         _example(job)
     return time.perf_counter() - begun
+
+
+def _seconds_to_heal(job: Job) -> float:
+    """Seconds to heal all blocks, from one batch and one regression of the last block's MLP, the larger of its branches."""
+    backbone, block = job.backbone, job.backbone.depth - 1
+    _, mlp = branches_of(backbone.blocks[block])
+    sums = [WeightedSums(mlp.last.in_features, backbone.width) for _ in range(2)]
+    sample = originals_of(job).sample
+
+    def both_branches(pixels: torch.Tensor) -> None:
+        """What one image of one block takes: each branch once for its hidden layer and once healed, then the products."""
+        latent, extras = backbone.stem(pixels)
+        for _ in range(2):
+            backbone.block(block, latent, extras)
+        hidden = backbone.hidden(block, mlp, latent, extras)[0]
+        rows, picked = sample.of(hidden, np.arange(len(pixels))), sample.of(latent, np.arange(len(pixels)))
+        weights = sample.weights.to(latent.device).repeat(len(pixels))
+        for each in sums:
+            each.update(rows.float().flatten(0, 1), picked.flatten(0, 1), weights)
+
+    images = sum(map(len, job.data.fit))
+    each = _seconds_an_image(job, torch.inference_mode()(both_branches), 1.0)
+    begun = time.perf_counter()
+    refit(sums[0].moments(), sums[1].moments(), intercept=True)
+    return len(job.healed) * (each * images + 2 * (time.perf_counter() - begun))
 
 
 def _seconds_to_probe(job: Job) -> float:

@@ -1,9 +1,10 @@
 """What a config stands for: everything the stages of one run share."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from toast_cli.data.dataset import Data
 from toast_cli.data.images import Batch, Images, PixelCache
@@ -11,29 +12,37 @@ from toast_cli.errors import ToastError
 from toast_cli.machine.device import Compute
 from toast_cli.machine.team import ALONE, Team
 from toast_cli.models.backbone import Backbone
-from toast_cli.plans import Map, Plan, Span, Variant, variants
+from toast_cli.models.branches import with_tensors
+from toast_cli.plans import INDEPENDENT, Fit, HealedBlock, Map, Plan, Span, Variant, variants
 from toast_cli.probes.base import Probe
 from toast_cli.runs import contents
 from toast_cli.runs.features import FeatureFile
 from toast_cli.runs.folder import Folder
 from toast_cli.translators.base import BaseTranslator, ClosedForm, FittedMap
 
+Modules = Mapping[Any, nn.Module]  # maps and healed blocks, (N, T, D) -> (N, T, D) each, by Map and by HealedBlock
+
 
 @dataclass(frozen=True)
 class Fitted:
-    """The fitted maps of a job. ``images_used``: how many fit images could be decoded, by how many were asked for."""
+    """The fitted maps of a job, and by healed block the tensors that differ from the block's own.
+
+    ``images_used``: how many fit images could be decoded, by how many were asked for.
+    """
 
     maps: Mapping[Map, FittedMap]
     images_used: Mapping[int, int]
+    healed: Mapping[HealedBlock, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Job:
     """One run. ``plans`` are as asked for, the untouched model first.
 
-    ``translators`` are the run's own, under the empty name, and those named in spans. ``sequential`` lists the kinds of
-    fit that plans of several spans get. ``feature_prefix`` tells one set of plans' features in a folder from another's.
-    ``pixels`` keeps the fit images that are also train images.
+    ``translators`` are the run's own, under the empty name, and those named in spans. ``fits`` lists the kinds of fit
+    that plans get. ``feature_prefix`` tells one set of plans' features in a folder from another's. ``pixels`` keeps the
+    fit images that are also train images. ``held_out_r2``: score maps in closed form on fit images that they were not
+    fitted on.
     """
 
     folder: Folder
@@ -48,9 +57,10 @@ class Job:
     batch_size: int
     workers: int
     pixels: PixelCache
-    sequential: tuple[bool, ...] = (False,)
+    fits: tuple[Fit, ...] = (INDEPENDENT,)
     feature_prefix: str = ""
     team: Team = ALONE
+    held_out_r2: bool = False
 
     @property
     def translator(self) -> BaseTranslator:
@@ -65,7 +75,7 @@ class Job:
     @property
     def variants(self) -> list[Variant]:
         """Every plan at every number of fit images, in the order of features, rows and predictions."""
-        return variants(self.plans, self.data.fit_sizes, self.sequential)
+        return variants(self.plans, self.data.fit_sizes, self.backbone.depth, self.fits)
 
     @property
     def spans(self) -> list[Span]:
@@ -77,9 +87,21 @@ class Job:
         """The maps of all variants, each once."""
         return list(dict.fromkeys(key for variant in self.variants for key in variant.maps))
 
-    def modules(self, fitted: Fitted) -> dict[Map, nn.Module]:
-        """The fitted maps as modules (N, T, D) -> (N, T, D) on the run's device."""
-        return {key: each.to_module().to(self.compute.device) for key, each in fitted.maps.items()}
+    @property
+    def healed(self) -> list[HealedBlock]:
+        """The healed blocks of all variants, each once."""
+        depth = self.backbone.depth
+        return list(dict.fromkeys(key for variant in self.variants for key in variant.healed_blocks(depth)))
+
+    def modules(self, fitted: Fitted) -> Modules:
+        """The fitted maps and the healed blocks as modules (N, T, D) -> (N, T, D) on the run's device."""
+        found: dict[Any, nn.Module] = {
+            key: each.to_module().to(self.compute.device) for key, each in fitted.maps.items()
+        }
+        for block, tensors in fitted.healed.items():
+            own = {name: tensor.to(self.compute.device) for name, tensor in tensors.items()}
+            found[block] = with_tensors(self.backbone.blocks[block.block], own)
+        return found
 
     def batches(self, images: Images, size: int, start: int = 0, keep: bool = False) -> Iterator[Batch]:
         """This process's share of the images from number ``start`` on, ``size`` at a time, on the run's device.

@@ -21,7 +21,8 @@ from toast_cli.machine.console import say
 from toast_cli.machine.device import Compute
 from toast_cli.machine.team import ALONE, Team
 from toast_cli.models.backbone import Backbone
-from toast_cli.plans import Plan, parse_plans
+from toast_cli.models.branches import branches_of
+from toast_cli.plans import HEALED, INDEPENDENT, Fit, Plan, parse_plans
 from toast_cli.probes.base import Probe
 from toast_cli.registry import CONF, options
 from toast_cli.runs.folder import Folder, RunFolder
@@ -36,10 +37,12 @@ PlansOf = Callable[[int], list[Plan]]  # from the number of blocks of a model
 Make = Callable[..., Any]
 
 
-def begin(cfg: DictConfig, folder: RunFolder, plans_of: PlansOf | None = None, team: Team = ALONE) -> Job:
+def begin(
+    cfg: DictConfig, folder: RunFolder, plans_of: PlansOf | None = None, team: Team = ALONE, fit: Fit | None = None
+) -> Job:
     """Load the job, and record what the run is made of. Raises ToastError for invalid settings."""
     begun_with = folder.record.get("precision", "auto")  # what `auto` stood for when the run began
-    job = load(cfg, folder, plans_of, begun_with if cfg.precision == "auto" else cfg.precision, team)
+    job = load(cfg, folder, plans_of, begun_with if cfg.precision == "auto" else cfg.precision, team, fit=fit)
     folder.begin(
         weights=job.backbone.fingerprint(),
         data=job.data.fingerprint(),
@@ -72,20 +75,27 @@ def load(
     precision: str | None = None,
     team: Team = ALONE,
     make: Make = make,
+    fit: Fit | None = None,
 ) -> Job:
-    """The job that the config describes, its plans from ``plans_of`` or else from ``spans``.
+    """The job that the config describes, its plans from ``plans_of`` or else from ``spans``, its kind of ``fit`` or else from
+    the group ``fit``.
 
     ``make`` makes its parts. Raises ToastError for invalid settings.
     """
     seeds, translator, probe = _seeds(cfg.seeds), make_translator(cfg, make), make_probe(cfg, make)
-    sequential = require_flag(require_group(cfg.fit, "fit", ["sequential"])["sequential"], "fit.sequential")
+    of_settings, held_out_r2 = _fit(cfg)
+    asked = of_settings if fit is None else fit
     backbone: Backbone = make(cfg, "model")
     plans = plans_of(backbone.depth) if plans_of else parse_plans(plain(cfg.spans), backbone.depth)
     translators = {"": translator} | of_spans(plans, translator)
-    if sequential and isinstance(translator, TrainedTranslator):
+    if asked != INDEPENDENT and isinstance(translator, TrainedTranslator):
         raise ToastError(
-            f"fit.sequential=true needs a translator in closed form, and {translator.name} is trained: use translator=linear."
+            f"fit.{'heal' if asked.healed else 'sequential'}=true needs a translator in closed form, and {translator.name} is trained: use "
+            "translator=linear."
         )
+    if asked.healed:
+        for block in backbone.blocks:
+            branches_of(block)
     compute = Compute.pick(cfg.device, cfg.precision if precision is None else precision, backbone.width)
     batch_size = compute.batch_size(cfg.batch_size, backbone.tokens, backbone.width)
     workers = _workers(cfg.workers, compute)
@@ -108,9 +118,22 @@ def load(
         batch_size=batch_size,
         workers=workers,
         pixels=_needed_twice(data),
-        sequential=(sequential,),
+        fits=(asked,),
         team=team,
+        held_out_r2=held_out_r2,
     )
+
+
+def _fit(cfg: DictConfig) -> tuple[Fit, bool]:
+    """The kind of fit that the settings ask for, and ``fit.held_out_r2``. Raises ToastError for values that are not flags."""
+    given = plain(cfg.fit)
+    # Runs of earlier versions have neither of these two, and none has one that is as it was before.
+    given = {"heal": False, "held_out_r2": True, **given} if isinstance(given, dict) else given
+    fit = require_group(given, "fit", ["sequential", "heal", "held_out_r2"])
+    sequential, heal, held_out_r2 = (
+        require_flag(fit[key], f"fit.{key}") for key in ("sequential", "heal", "held_out_r2")
+    )
+    return HEALED if heal else Fit(sequential), held_out_r2
 
 
 def make_translator(cfg: DictConfig, make: Make = make) -> BaseTranslator:

@@ -1,21 +1,21 @@
 """The probe stage: probes of every variant and their rows, seed by seed; a finished seed is not repeated."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
-
-from torch import nn
 
 from toast_cli.errors import ToastError
 from toast_cli.machine.console import progress, say
-from toast_cli.plans import Map, Plan, Variant
+from toast_cli.plans import Plan, Variant
 from toast_cli.runs import contents, predictions, projection
 from toast_cli.runs.predictions import Predictions
+from toast_cli.runs.results import relative_change
 from toast_cli.runs.rows import Row
-from toast_cli.stages.job import Fitted, Job
+from toast_cli.stages.job import Fitted, Job, Modules
 from toast_cli.surgery.costs import Costs
 
 
-def score(job: Job, fitted: Fitted, maps: Mapping[Map, nn.Module]) -> None:
+def score(job: Job, fitted: Fitted, maps: Modules) -> None:
     """Train and test the probes of all variants, seed by seed; a seed's rows are on disk before the next seed begins.
 
     Raises ToastError if none of the train or none of the test images can be decoded.
@@ -29,7 +29,7 @@ def score(job: Job, fitted: Fitted, maps: Mapping[Map, nn.Module]) -> None:
     if left_out:
         say(f"{left_out} train and test images could not be decoded and were left out")
     todo = missing_seeds(job)
-    rows: list[Row] = [row for row in job.folder.rows(contents.RESULTS, Row) if row.seed not in todo]
+    rows = [_with_change(row) for row in job.folder.rows(contents.RESULTS, Row) if row.seed not in todo]
     costs = Costs(job.backbone, maps)
     columns = [_variant_columns(job, fitted, variant, costs) for variant in job.variants]
     labels, truth = job.data.train.labels[train.positions], job.data.test.labels[test.positions]  # (N,), (M,)
@@ -43,17 +43,24 @@ def score(job: Job, fitted: Fitted, maps: Mapping[Map, nn.Module]) -> None:
         stored = stored.adding(seed, predicted)
         job.folder.write(contents.PREDICTIONS, stored.encoded())
         accuracies = (predicted == truth).mean(axis=1).tolist()
-        shared = {
-            "seed": seed,
-            "train_images": len(train),
-            "test_images": len(test),
-            "accuracy_original": accuracies[0],
-        }
-        rows += [
-            Row(**variant, **shared, accuracy=accuracy, accuracy_delta=accuracy - accuracies[0])
-            for variant, accuracy in zip(columns, accuracies, strict=True)
-        ]
+        rows += _rows(columns, accuracies, seed=seed, train_images=len(train), test_images=len(test))
         job.folder.write_rows(contents.RESULTS, rows, Row)
+
+
+def _rows(columns: Sequence[Mapping[str, Any]], accuracies: Sequence[float], **shared: Any) -> list[Row]:
+    """The rows of one seed: the ``columns`` of each variant with its accuracy, and what all of them have in common."""
+    original = accuracies[0]
+    return [
+        _with_change(
+            Row(**variant, **shared, accuracy=each, accuracy_original=original, accuracy_delta=each - original)
+        )
+        for variant, each in zip(columns, accuracies, strict=True)
+    ]
+
+
+def _with_change(row: Row) -> Row:
+    """The row with its relative change, which earlier versions did not write."""
+    return replace(row, accuracy_delta_relative=relative_change(row.accuracy, row.accuracy_original, row.test_images))
 
 
 def missing_seeds(job: Job) -> list[int]:
@@ -69,6 +76,7 @@ def _variant_columns(job: Job, fitted: Fitted, variant: Variant, costs: Costs) -
     """The columns of a variant's rows that are the same for every seed."""
     original, plan = costs.of(Plan()), variant.plan
     maps = [fitted.maps[key] for key in variant.maps]
+    held_out = [score for translator in maps if (score := translator.held_out_r2_) is not None]
     return {
         "model": job.backbone.label,
         "data": job.data.label,
@@ -84,8 +92,10 @@ def _variant_columns(job: Job, fitted: Fitted, variant: Variant, costs: Costs) -
         "params_original": original.params,
         "gflops_original": original.gflops,
         "fit_r2": min((translator.r2_ for translator in maps), default=None),
+        "held_out_r2": min(held_out) if held_out and len(held_out) == len(maps) else None,
         "fit_rank": min((translator.rank_ for translator in maps), default=None),
         "sequential": variant.sequential,
+        "healed": variant.healed,
         "tokens": job.translator.tokens,
         "solver": job.translator.solver,
         "readout": job.backbone.readout_kind,

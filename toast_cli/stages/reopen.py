@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.files import beside
-from toast_cli.plans import Map, Plan, Variant
+from toast_cli.models.branches import with_tensors
+from toast_cli.plans import Fit, Map, Plan, Variant
 from toast_cli.report.changed import read_table
 from toast_cli.runs import contents
 from toast_cli.runs.contents import FINETUNE, FRONT, RECORD, RESULTS, TRANSLATORS
@@ -23,6 +24,7 @@ from toast_cli.runs.record import expect, read_record, recorded
 from toast_cli.runs.rows import Found, Row, Tuned
 from toast_cli.runs.settings import as_config
 from toast_cli.stages.fit import load_maps
+from toast_cli.stages.heal import Healed, load_healed
 from toast_cli.stages.job import Fitted, Job
 from toast_cli.stages.known import known_only
 from toast_cli.stages.load import load
@@ -85,9 +87,12 @@ def reopen(
     job = job_of(path, list(dict.fromkeys([Plan(), Plan.parse(row.plan)])), how, scratch, own)
     if seed not in job.seeds:
         raise ToastError(f"seed={seed} is not in {path}: it has {', '.join(map(str, job.seeds))}.")
-    job = replace(job, sequential=(getattr(row, "sequential", job.sequential[0]),))
+    asked = job.fits[0]
+    fit = Fit(getattr(row, "sequential", asked.sequential), getattr(row, "healed", asked.healed))
+    job = replace(job, fits=(fit,))
     tuned = Folder(path).checked(contents.weights(row.seed)) if isinstance(row, Tuned) else None
-    return Reopened(job, Fitted(_maps(job, path), Folder(path).images_used), asdict(row), tuned)
+    fitted = Fitted(_maps(job, path), Folder(path).images_used, _healed(job, path))
+    return Reopened(job, fitted, asdict(row), tuned)
 
 
 def _maps(job: Job, path: Path) -> Mapping[Map, FittedMap]:
@@ -104,6 +109,19 @@ def _maps(job: Job, path: Path) -> Mapping[Map, FittedMap]:
                 f"{path / TRANSLATORS} holds no map for {key} that fits the model: restore it, or run it again with fresh=true."
             )
     return maps
+
+
+def _healed(job: Job, path: Path) -> Healed:
+    """The run's healed blocks. Raises ToastError if one is missing or does not fit the model's."""
+    healed = load_healed(job, Folder(path))
+    for key in job.healed:
+        try:
+            with_tensors(job.backbone.blocks[key.block], healed[key])
+        except (KeyError, ValueError) as e:
+            raise ToastError(
+                f"{path} holds no healed block {key} that fits the model: restore it, or run it again with fresh=true."
+            ) from e
+    return healed
 
 
 def _row(path: Path, plan: str | None, seed: int) -> Any:
@@ -150,8 +168,10 @@ def take_features(cfg: DictConfig, folder: Folder) -> None:
     if differ or not record.get("complete"):
         what = f"differs in {', '.join(sorted(differ))}" if differ else "is not complete"
         raise ToastError(f"features_from={other} {what}: give a complete run that differs only in probe and seeds.")
-    expect(folder / TRANSLATORS, recorded(source / TRANSLATORS))
-    for name in _REUSED:
+    healed = [file.name for file in contents.healed_in(other)]
+    for name in (TRANSLATORS, *healed):
+        expect(folder / name, recorded(source / name))
+    for name in (*_REUSED, *healed):
         _link(other / name, folder / name)
     folder.note_images_used(source.images_used)
     folder.note(**{key: record[key] for key in ("precision", "weights", "data")})

@@ -4,6 +4,7 @@ All measures take tokens as rows: a latent of N images and T tokens is n = N·T 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from toast_cli.machine.console import progress, say
 from toast_cli.machine.memory import halving
 from toast_cli.moments import Moments, PairMoments
+from toast_cli.moments.streamed import Layer
 from toast_cli.plans import STEM
 from toast_cli.runs.rows import MEASURES
 from toast_cli.stages.fit import fit
@@ -75,13 +77,21 @@ def between_blocks(job: Job) -> Iterator[dict[str, Any]]:
     pairs = [(i, j) for i in layers for j in layers if i < j]
     alike, used = _over_fit_images(job, pairs, job.batch_size, lambda pixels: latents(job.backbone, pixels))
     job.folder.note_images_used({**job.folder.images_used, job.data.fit_sizes[-1]: used})
-    plain = {"fit_images": used, "kind": "blocks", "translator": "", "sequential": False, "tokens": "", "solver": ""}
+    plain = {
+        "fit_images": used,
+        "kind": "blocks",
+        "translator": "",
+        "sequential": False,
+        "healed": False,
+        "tokens": "",
+        "solver": "",
+    }
     for measure, source, target, value in of_blocks(alike):
         yield plain | {"measure": measure, "source": _name(source), "target": _name(target), "value": value}
 
 
 def _over_fit_images(
-    job: Job, pairs: list[tuple[int, int]], batch_size: int, encode: Callable[[Tensor], Mapping[int, Tensor]]
+    job: Job, pairs: list[tuple[int, int]], batch_size: int, encode: Callable[[Tensor], Mapping[Layer, Tensor]]
 ) -> tuple[Alike, int]:
     """The ``pairs`` of the latents (N, T, D) that ``encode`` makes of the fit images (N, 3, H, W), and how many of these
     could be decoded."""
@@ -112,7 +122,7 @@ def between_plans(job: Job) -> Iterator[dict[str, Any]]:
     """
     if len(job.variants) == 1:
         return
-    fitted = fit(job)
+    fitted = fit(replace(job, held_out_r2=False))  # similarity.csv has R² of its own
     encoder = Encoder(job.backbone, job.variants, job.modules(fitted), whole=True)
     pairs = [(0, plan) for plan in range(1, len(job.variants))]
     at_once = max(job.batch_size // len(job.variants), 1)  # the latents of all plans are in memory together
@@ -126,6 +136,7 @@ def between_plans(job: Job) -> Iterator[dict[str, Any]]:
             "target": str(variant),
             "translator": job.translator.name,
             "sequential": variant.sequential,
+            "healed": variant.healed,
             "tokens": job.translator.tokens,
             "solver": job.translator.solver,
         }

@@ -6,7 +6,6 @@ every epoch all state is on disk, and a run resumes from its last epoch with the
 
 import io
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +20,10 @@ from toast_cli.errors import ToastError, is_number, require_flag, require_group
 from toast_cli.machine.console import progress, say
 from toast_cli.machine.memory import Halving
 from toast_cli.models.backbone import Backbone
-from toast_cli.plans import Map, Variant
+from toast_cli.plans import Variant, block_of
 from toast_cli.runs import contents
 from toast_cli.runs.folder import Folder
-from toast_cli.stages.job import Job
+from toast_cli.stages.job import Job, Modules
 from toast_cli.surgery.shortened import shorten
 
 
@@ -82,16 +81,16 @@ class Student:
         encoder, head: the parameters that are trained.
     """
 
-    def __init__(
-        self, backbone: Backbone, variant: Variant, maps: Mapping[Map, nn.Module], head: nn.Linear, train_maps: bool
-    ) -> None:
+    def __init__(self, backbone: Backbone, variant: Variant, maps: Modules, head: nn.Linear, train_maps: bool) -> None:
         steps = variant.operations(backbone.depth)
         vit = shorten(backbone, variant, maps, folded=False)
         in_fp32 = {
-            i for i, step in enumerate(steps) if not isinstance(step, int) or not backbone.multiplies_in_bf16(step)
+            i for i, block in enumerate(map(block_of, steps)) if block is None or not backbone.multiplies_in_bf16(block)
         }
         self.model = backbone.with_vit(vit, head, backbone.block_dtype, in_fp32).to(backbone.mean.device)
-        kept = [block for block, step in zip(vit.blocks, steps, strict=True) if train_maps or isinstance(step, int)]
+        kept = [
+            block for block, step in zip(vit.blocks, steps, strict=True) if train_maps or block_of(step) is not None
+        ]
         self.encoder = [p for module in (*kept, vit.norm, vit.fc_norm) for p in module.parameters()]
         self.head = list(head.parameters())
         for parameter in (*self.encoder, *self.head):

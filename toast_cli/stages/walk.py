@@ -6,7 +6,7 @@ untouched model, computed by timm's own code; what comes after it is a tail, com
 uses only the leading tokens, the last operation of a tail is computed for those alone.
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from toast_cli.layers import leading
-from toast_cli.models.backbone import Backbone, Extras
-from toast_cli.plans import STEM, PlanLike
+from toast_cli.models.backbone import Backbone, Extras, FastBlock
+from toast_cli.moments.streamed import Layer
+from toast_cli.plans import STEM, HealedBlock, PlanLike, block_of, step_block
 
 
 @dataclass
@@ -27,14 +28,16 @@ class Node:
 
     def evaluations(self) -> int:
         """How many blocks are evaluated for one image."""
-        return sum(isinstance(operation, int) + child.evaluations() for operation, child in self.children.items())
+        return sum(
+            (block_of(operation) is not None) + child.evaluations() for operation, child in self.children.items()
+        )
 
-    def tails(self, shortened: bool = False) -> Iterator[int]:
-        """The blocks that come after a translator, each as many times as it does so."""
+    def tails(self, shortened: bool = False) -> Iterator[int | HealedBlock]:
+        """The blocks that come after a translator, healed or not, each as many times as it does so."""
         for operation, child in self.children.items():
-            if shortened and isinstance(operation, int):
+            if shortened and isinstance(operation, int | HealedBlock):
                 yield operation
-            yield from child.tails(shortened or not isinstance(operation, int))
+            yield from child.tails(shortened or block_of(operation) is None)
 
 
 def build_trie(plans: Sequence[PlanLike], depth: int) -> Node:
@@ -49,7 +52,7 @@ def build_trie(plans: Sequence[PlanLike], depth: int) -> Node:
 
 
 class Encoder:
-    """Pixels -> the features of P plans. ``maps`` holds the module of every operation in ``plans`` that is not a block.
+    """Pixels -> the features of P plans. ``maps`` holds the module of every map and of every healed block in ``plans``.
 
     The untouched model is computed whole, so that its features equal those of timm's own forward pass bit for bit. With
     ``whole`` the result is X^(L−1), all tokens of the last latent, instead of the readout's features.
@@ -63,7 +66,9 @@ class Encoder:
         self.read = (lambda latent: latent) if whole else backbone.readout
         self.rows = None if whole else backbone.readout_tokens
         self.trie = build_trie(plans, backbone.depth)
-        self.fused = {i: backbone.fused_block(i) for i in set(self.trie.tails())}
+        self.fused: dict[Hashable, FastBlock] = {}
+        for block, keys in by_block(self.trie.tails()).items():
+            self.fused |= backbone.fused_blocks(block, {key: maps[key] for key in keys if key != block})
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -80,24 +85,39 @@ class Encoder:
             features[plan] = self.read(latent)
         for operation, child in node.children.items():
             rows = None if child.children else self.rows
-            if not isinstance(operation, int):
+            block = block_of(operation)
+            if block is None:
                 mapped = leading(self.maps[operation], latent, rows)
                 self._walk(child, mapped, extras, features, shortened=True)
             elif shortened:
                 self._walk(child, self.fused[operation](latent, extras, rows), extras, features, shortened=True)
             else:
-                self._walk(child, self.backbone.block(operation, latent, extras), extras, features)
+                self._walk(child, self.backbone.block(block, latent, extras), extras, features)
+
+
+def by_block(tails: Iterable[int | HealedBlock]) -> dict[int, set[int | HealedBlock]]:
+    """The blocks ``tails`` by their number in the model."""
+    found: dict[int, set[int | HealedBlock]] = {}
+    for key in tails:
+        found.setdefault(step_block(key), set()).add(key)
+    return found
 
 
 @torch.inference_mode()
-def latents(backbone: Backbone, pixels: Tensor) -> dict[int, Tensor]:
-    """uint8 (N, 3, H, W) -> X^(i) (N, T, D) for i = −1 … L−1, of the untouched model."""
-    return latents_of(backbone, *backbone.stem(pixels))
+def latents(backbone: Backbone, pixels: Tensor, middles: Container[int] = ()) -> dict[Layer, Tensor]:
+    """uint8 (N, 3, H, W) -> X^(i) (N, T, D) for i = −1 … L−1, of the untouched model.
+
+    For a block i in ``middles``, X^(i−½) is what lies between its two branches.
+    """
+    return latents_of(backbone, *backbone.stem(pixels), middles)
 
 
-def latents_of(backbone: Backbone, stem: Tensor, extras: Extras) -> dict[int, Tensor]:
-    """X^(−1) (N, T, D) and the blocks' other inputs -> X^(i) (N, T, D) for i = −1 … L−1."""
-    result = {STEM: stem}
+def latents_of(backbone: Backbone, stem: Tensor, extras: Extras, middles: Container[int] = ()) -> dict[Layer, Tensor]:
+    """X^(−1) (N, T, D) and the blocks' other inputs -> X^(i) (N, T, D) for i = −1 … L−1, and X^(i−½) for ``middles``."""
+    result: dict[Layer, Tensor] = {STEM: stem}
     for i in range(backbone.depth):
-        result[i] = backbone.block(i, result[i - 1], extras)
+        if i in middles:
+            result[i - 0.5], result[i] = backbone.block_and_middle(i, result[i - 1], extras)
+        else:
+            result[i] = backbone.block(i, result[i - 1], extras)
     return result

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from toast_cli.models.backbone import Backbone
-from toast_cli.plans import Plan, PlanLike
+from toast_cli.plans import Plan, PlanLike, block_of
 from toast_cli.surgery.folding import fold, merge
 from toast_cli.surgery.parts import BlockPart, MapPart, StemPart, parts_of
 
@@ -49,7 +49,7 @@ class Costs:
         self.ends = Cost(everything - inside, ends)
         self.operations: dict[Hashable, Cost] = {
             **{i: _cost(block, latent) for i, block in enumerate(backbone.blocks)},
-            **{key: _cost(module, latent) for key, module in maps.items()},
+            **{key: _cost(module, latent) for key, module in maps.items() if block_of(key) is None},
         }
         self._merge = cache(merge)  # thousands of plans share the same folded parts
 

@@ -12,7 +12,7 @@ from torch import nn
 from toast_cli.layers import MapBlock
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.timm_parts import Vit, with_blocks
-from toast_cli.plans import PlanLike
+from toast_cli.plans import PlanLike, block_of
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class StemPart:
 
 @dataclass(frozen=True)
 class BlockPart:
-    """The original's block ``index``, (N, T, D) -> (N, T, D)."""
+    """The original's block ``index``, healed or not, (N, T, D) -> (N, T, D)."""
 
     index: int
     module: nn.Module
@@ -45,14 +45,15 @@ Part: TypeAlias = StemPart | BlockPart | MapPart
 
 
 def parts_of(backbone: Backbone, plan: PlanLike, maps: Mapping[Any, nn.Module]) -> list[Part]:
-    """The parts of the shortened model of ``plan``, in order; the keys of ``maps`` are in the plan's operations."""
-    return [
-        StemPart(backbone.vit),
-        *(
-            BlockPart(step, backbone.blocks[step]) if isinstance(step, int) else MapPart((step,), maps[step])
-            for step in plan.operations(backbone.depth)
-        ),
-    ]
+    """The parts of the shortened model of ``plan``, in order; ``maps`` holds its maps and healed blocks by operation."""
+
+    def part(step: Any) -> Part:
+        block = block_of(step)
+        if block is None:
+            return MapPart((step,), maps[step])
+        return BlockPart(block, backbone.blocks[block] if step == block else maps[step])
+
+    return [StemPart(backbone.vit), *map(part, plan.operations(backbone.depth))]
 
 
 def join(parts: Sequence[Part]) -> Vit:

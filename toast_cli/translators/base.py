@@ -10,11 +10,12 @@ Shapes: D width; x is a row of X^(s), y of X^(e), m the mean of an image's patch
 the fit images.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.moments.pair import PairMoments, r2
@@ -37,6 +38,7 @@ class FittedMap(Protocol):
     error_: float
     r2_: float
     rank_: int
+    held_out_r2_: float | None
 
     def to_module(self) -> nn.Module:
         """The map as a module of a deployed model, (…, D) -> (…, D)."""
@@ -54,6 +56,8 @@ class BaseTranslator:
         error_: Σ ‖y − T(x)‖².
         r2_: share of the target's variation that the map explains, see ``PairMoments.r2``.
         rank_: number of directions of the source that the map uses; D if none had to be cut off.
+        held_out_r2_: R² of such a map on a fifth of the fit images, fitted to the other four; None if it was not asked
+            for or cannot be told, see sums.py. The map itself is fitted to all of them.
     """
 
     name: str
@@ -62,6 +66,7 @@ class BaseTranslator:
     error_: float
     r2_: float
     rank_: int
+    held_out_r2_: float | None = None
 
     def __init__(self, tokens: str = "shared") -> None:
         check_tokens(tokens)
@@ -107,6 +112,23 @@ class Translator(ClosedForm):
         """Learn the map from the sums over all tokens, then end with ``return self.scored(...)``."""
         raise NotImplementedError
 
+    def refitted(self, moments: PairMoments) -> Self:
+        """A copy of this fitted translator, fitted to other ``moments`` with the settings that its own fit has chosen."""
+        return copy.copy(self).fit(moments)
+
+    def as_affine(self, width: int) -> tuple[Tensor, Tensor] | None:
+        """W (D, D) and b (D,) of the fitted map T(x) = x W + b, D = ``width``; None for a map that is not of this form."""
+        return None
+
+    def error_on(self, moments: PairMoments) -> float:
+        """Σ ‖y − T(x)‖² over the tokens of any ``moments``. Raises ValueError for a map that is not affine."""
+        mean_x, _ = moments.means
+        affine = self.as_affine(len(mean_x))
+        if affine is None:
+            raise ValueError(f"moments do not tell the error of a {self.name} map")
+        weight, bias = (each.double() for each in affine)
+        return moments.around(mean_x, mean_x @ weight + bias).residual(weight)
+
     def example(self, width: int) -> nn.Module:
         """The map fitted to latents whose dimensions are uncorrelated, (…, D) -> (…, D)."""
         return self.fit(white(width, width)).to_module()
@@ -129,6 +151,14 @@ class ImageTranslator(ClosedForm):
         Args:
             groups: of the ``prefix`` class and register tokens if there are any, then of the patches.
         """
+        raise NotImplementedError
+
+    def refitted(self, groups: Sequence[PairMoments], prefix: int) -> Self:
+        """A copy of this fitted translator, fitted to other ``groups`` with the settings that its own fit has chosen."""
+        raise NotImplementedError
+
+    def error_on(self, groups: Sequence[PairMoments]) -> float:
+        """Σ ‖y − T(x, m)‖² over the tokens of any ``groups``."""
         raise NotImplementedError
 
     def example(self, width: int, prefix: int = 0) -> nn.Module:

@@ -36,6 +36,7 @@ class ByToken:
     error_: float
     r2_: float
     rank_: int
+    held_out_r2_: float | None = None
 
     def to_module(self) -> nn.Module:
         """(N, T', D) -> (N, T', D) for the first T' tokens."""
@@ -43,7 +44,7 @@ class ByToken:
 
     def learned(self) -> dict[str, Any]:
         """Everything that the fits have learned, with that of part ``i`` under ``i/<name>``."""
-        own = {name: getattr(self, name) for name in ("error_", "r2_", "rank_")}
+        own = {name: getattr(self, name) for name in ("error_", "r2_", "rank_", "held_out_r2_")}
         return own | {
             f"{i}/{name}": value for i, part in enumerate(self.parts_) for name, value in part.learned().items()
         }

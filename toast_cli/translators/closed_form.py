@@ -3,6 +3,7 @@
 Shapes: D width; x is a row of X^(s), y of X^(e); sums Σ are over the tokens of the fit images.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Self
 
@@ -26,6 +27,9 @@ class Identity(Translator):
         width = len(moments.sum_x)
         return self.scored(moments.residual(torch.eye(width)), moments.variation, width)
 
+    def as_affine(self, width: int) -> tuple[Tensor, Tensor]:
+        return torch.eye(width), torch.zeros(width)
+
     def to_module(self) -> nn.Module:
         return nn.Identity()
 
@@ -45,6 +49,9 @@ class Shift(Translator):
         self.bias_ = (mean_y - mean_x).to(moments.dtype)
         width = len(self.bias_)
         return self.scored(moments.centred().residual(torch.eye(width)), moments.variation, width)
+
+    def as_affine(self, width: int) -> tuple[Tensor, Tensor]:
+        return torch.eye(width), self.bias_
 
     def to_module(self) -> nn.Module:
         return layers.Shift(self.bias_)
@@ -79,6 +86,9 @@ class Linear(Translator):
         self.weight_ = weight.to(moments.dtype).contiguous()
         return self.scored(moments.residual(self.weight_), moments.variation, rank)
 
+    def as_affine(self, width: int) -> tuple[Tensor, Tensor]:
+        return self.weight_, torch.zeros(width)
+
     def to_module(self) -> nn.Module:
         return dense(self.weight_)
 
@@ -105,6 +115,9 @@ class Affine(Translator):
         self.weight_ = weight.to(moments.dtype).contiguous()
         self.bias_ = (mean_y - mean_x @ self.weight_.double()).to(moments.dtype)
         return self.scored(centred.residual(self.weight_), moments.variation, rank)
+
+    def as_affine(self, width: int) -> tuple[Tensor, Tensor]:
+        return self.weight_, self.bias_
 
     def to_module(self) -> nn.Module:
         return dense(self.weight_, self.bias_)
@@ -152,6 +165,11 @@ class Ridge(Affine):
         weight = next(iter(ridge(everything, [self.strength_])))
         return self._deploy(weight, everything, len(weight))
 
+    def refitted(self, moments: PairMoments) -> Self:
+        again = copy.copy(self)
+        again.strengths = [self.strength_]
+        return again.fit(moments)
+
 
 class Orthogonal(Translator):
     """T(x) = x R, R = argmin Σ ‖y − x R‖² among orthogonal R: R = U Vᵀ for xy = U S Vᵀ (Schönemann, 1966).
@@ -167,6 +185,9 @@ class Orthogonal(Translator):
         u, _, v = torch.linalg.svd(moments.xy)
         self.weight_ = (u @ v).to(moments.dtype).contiguous()
         return self.scored(moments.residual(self.weight_), moments.variation, len(u))
+
+    def as_affine(self, width: int) -> tuple[Tensor, Tensor]:
+        return self.weight_, torch.zeros(width)
 
     def to_module(self) -> nn.Module:
         return dense(self.weight_)
@@ -212,6 +233,9 @@ class LowRank(Translator):
         product = self.down_.double() @ self.up_.double()
         self.bias_ = (mean_y - mean_x @ product).to(moments.dtype)
         return self.scored(centred.residual(product), moments.variation, leading.shape[1])
+
+    def as_affine(self, width: int) -> tuple[Tensor, Tensor]:
+        return self.down_.double() @ self.up_.double(), self.bias_
 
     def to_module(self) -> nn.Module:
         return nn.Sequential(dense(self.down_), dense(self.up_, self.bias_))

@@ -3,6 +3,7 @@
 Shapes: D width, G groups; x is a row of X^(s), y of X^(e), m the mean of the patches of the same image in X^(s).
 """
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from functools import reduce
@@ -50,7 +51,17 @@ class Context(ImageTranslator):
         self.strengths = strengths
 
     def fit(self, groups: Sequence[PairMoments], prefix: int) -> Self:
-        chosen = self._chosen(groups)
+        return self._fit(groups, prefix, self._chosen(groups))
+
+    def refitted(self, groups: Sequence[PairMoments], prefix: int) -> Self:
+        return copy.copy(self)._fit(groups, prefix, self.strengths_.tolist())
+
+    def error_on(self, groups: Sequence[PairMoments]) -> float:
+        maps = torch.cat([self.weights_, self.contexts_], dim=1)  # (G, 2D, D)
+        return sum(moments.residual_of(*each) for moments, *each in zip(groups, maps, self.biases_, strict=True))
+
+    def _fit(self, groups: Sequence[PairMoments], prefix: int, chosen: Sequence[float]) -> Self:
+        """The fit with λ of each group ``chosen``."""
         everything = [each if each.held_out is None else each + each.held_out for each in groups]
         weight, bias, rank = _affine(everything)
         fitted = [
@@ -62,8 +73,7 @@ class Context(ImageTranslator):
         self.weights_, self.contexts_ = maps[:, :width].contiguous(), maps[:, width:].contiguous()
         self.biases_ = torch.stack([each for _, each in fitted]).to(dtype)
         self.strengths_, self.prefix_ = torch.tensor(chosen, dtype=torch.float64), prefix
-        errors = [moments.residual_of(*each) for moments, *each in zip(everything, maps, self.biases_, strict=True)]
-        return self.scored(sum(errors), reduce(add, everything).variation, rank)
+        return self.scored(self.error_on(everything), reduce(add, everything).variation, rank)
 
     def _chosen(self, groups: Sequence[PairMoments]) -> list[float]:
         """λ for each group, by the error on held-out images of maps fitted to the others."""

@@ -47,18 +47,26 @@ def cut(groups: Iterable[slice]) -> list[slice]:
 class Pieces:
     """The moments of ``pairs`` of latents in each of the ``pieces`` of the tokens, the first ``prefix`` of which are no patches.
 
-    If a map sees the image, no piece holds both prefix tokens and patches.
+    If a map sees the image, no piece holds both prefix tokens and patches. ``within`` are the moments of all images where
+    these are to be those of some of them, as for ``Moments``.
     """
 
-    def __init__(self, pairs: Iterable[Pair], pieces: Sequence[slice], prefix: int) -> None:
+    def __init__(
+        self, pairs: Iterable[Pair], pieces: Sequence[slice], prefix: int, within: "Pieces | None" = None
+    ) -> None:
         pairs = list(pairs)
         self.pieces, self.prefix = pieces, prefix
         plain = [(pair.source, pair.target) for pair in pairs]
         self.layers = list(dict.fromkeys(layer for ends in plain for layer in ends))
         seen = [pair for pair in pairs if pair.image]
         beside = [ends for p in seen for ends in ((p.source, _Mean(p.source)), (_Mean(p.source), p.target))]
-        self.moments = [Moments(plain if self._of_patches(piece) else [*plain, *beside]) for piece in pieces]
-        self.means = Moments((_Mean(pair.source), _Mean(pair.target)) for pair in seen)
+        around: Sequence[Moments | None] = [None] * len(pieces) if within is None else within.moments
+        self.moments: list[Moments] = [
+            Moments(plain if self._of_patches(piece) else [*plain, *beside], within=whole)
+            for piece, whole in zip(pieces, around, strict=True)
+        ]
+        means = ((_Mean(pair.source), _Mean(pair.target)) for pair in seen)
+        self.means: Moments = Moments(means, within=None if within is None else within.means)
 
     def _of_patches(self, piece: slice) -> bool:
         return piece.start >= self.prefix

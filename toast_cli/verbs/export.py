@@ -195,6 +195,7 @@ def _made_of(run: "Reopened", settings: _Settings) -> dict[str, Any]:
         "dtype": settings.dtype,
         "plan": str(run.variant.plan),
         "sequential": run.variant.sequential,
+        "healed": run.variant.healed,
         "probe_seed": settings.seed if settings.head == "probe" else None,
         "translators": {name or "own": translator.name for name, translator in job.translators.items()},
         "fine_tuned": run.tuned is not None,

@@ -1,5 +1,6 @@
 """``toast finetune``: train a shortened model. Config in, finetune.csv and the weights out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ def finetune(cfg: "DictConfig", folder: "RunFolder") -> None:
         split_off(job.data.train.labels, settings.held_out, job.data.seed)  # so that a single image is refused now
         announce(job, memory=False)
     with folder.stage("fit"):
-        fitted = fit(job)
+        fitted = fit(replace(job, held_out_r2=False))  # finetune.csv has no R²
     rows: list[Tuned] = folder.rows(contents.FINETUNE, Tuned)
     if seeds := [seed for seed in job.seeds if seed not in {row.seed for row in rows}]:
         tune_seeds(job, folder, fitted, settings, seeds, rows)

@@ -55,12 +55,14 @@ def report(places: list[Path], out: Path) -> Path:
         )
     findings = findings_of(runs)
     out.mkdir(parents=True, exist_ok=True)
-    found = [table.noting(notes) for table in tables.by_model(findings) + tables.of_tuned(tunings)]
+    tuned = tables.of_tuned(tunings)
+    found = [table.noting(notes) for table in tables.by_model(findings) + tuned]
+    wide = [table.noting(notes) for table in tables.by_model(findings, changes=True) + tuned]
     _write_tables(out, findings, similarities, tunings)
     write_atomically(out / "tables.md", "\n".join(map(tables.markdown, found)))
     write_atomically(out / "tables.tex", "\n".join(map(tables.latex, found)))
     shown = _draw(_pictures(runs, findings, similarities), out / "figures")
-    write_atomically(out / "report.html", page.render([file.parent for file in read], found, shown, notes))
+    write_atomically(out / "report.html", page.render([file.parent for file in read], wide, shown, notes))
     return out / "report.html"
 
 

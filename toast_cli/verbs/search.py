@@ -16,11 +16,13 @@ from toast_cli.runs import contents
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from toast_cli.plans import Fit
     from toast_cli.runs.folder import RunFolder
     from toast_cli.search.budget import Budget
     from toast_cli.search.measured import Survey
     from toast_cli.search.rounds import Settings
     from toast_cli.search.sizes import Sizes
+    from toast_cli.stages.job import Job
 
 USAGE = "search [key=value ...]"
 SUMMARY = "the best plan under a budget, of any number of spans"
@@ -53,7 +55,7 @@ def _show(path: Path) -> None:
 
 def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     """Fit, measure, choose, test. Raises ToastError for invalid settings, and for a budget that no plan meets."""
-    from toast_cli.plans import Plan
+    from toast_cli.plans import INDEPENDENT, Plan
     from toast_cli.report.figures import files_of
     from toast_cli.runs.rows import Found
     from toast_cli.search.figure import picture
@@ -63,7 +65,6 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
 
     settings, own = Settings.check(plain(cfg.search)), make_translator(cfg).name
     _refuse_what_is_for_runs(cfg)
-    sequential = require_flag(cfg.fit.sequential, "fit.sequential")
     names = ("", *(name for name in settings.beside if name != own))
 
     def singles(depth: int) -> list[Plan]:
@@ -71,14 +72,15 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
         return [Plan(), *single_spans(depth, names)]
 
     with folder.stage("load"):
-        job = begin(cfg, folder, singles)
+        job = begin(cfg, folder, singles, fit=INDEPENDENT)
         budget = _budget(cfg, settings, job.backbone.depth)
+        kinds = _kinds(cfg, job)
     with folder.stage("fit"):
         survey = Survey(job, settings.images)
     with folder.stage("measure"):
         sizes = measure_rounds(survey, settings, budget, names)
     if not (folder / contents.FRONT).is_file():  # the last table: what comes after it needs no features
-        _test(folder, survey, sizes, (False, True) if sequential else (False,), len(names))
+        _test(folder, survey, sizes, kinds, len(names))
     found = folder.rows(contents.FRONT, Found)
     if budget.given and not any(row.chosen for row in found):
         _say_that_none_is_chosen(budget)
@@ -88,11 +90,8 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     folder.finish()
 
 
-def _test(folder: "RunFolder", survey: "Survey", sizes: "Sizes", kinds: tuple[bool, ...], translators: int) -> None:
-    """Refit the plans found, encode and probe them, and write the front.
-
-    ``kinds``: independent fits (False), sequential ones (True), or both.
-    """
+def _test(folder: "RunFolder", survey: "Survey", sizes: "Sizes", kinds: "tuple[Fit, ...]", translators: int) -> None:
+    """Fit the plans found in all ways of ``kinds``, encode and probe them, and write the front."""
     from toast_cli.plans import Plan
     from toast_cli.runs.results import summarise
     from toast_cli.runs.rows import Found, Row, Summary
@@ -104,7 +103,7 @@ def _test(folder: "RunFolder", survey: "Survey", sizes: "Sizes", kinds: tuple[bo
 
     best = best_measured(survey, sizes)
     plans = dict.fromkeys([Plan(), *best, *(survey.rival(plan.blocks_removed) for plan in best)])
-    final = replace(survey.job, plans=list(plans), sequential=kinds, feature_prefix=contents.front_prefix())
+    final = replace(survey.job, plans=list(plans), fits=kinds, feature_prefix=contents.front_prefix())
     announce(final, memory=False)
     with folder.stage("fit"):
         fitted = fit(final)
@@ -115,6 +114,23 @@ def _test(folder: "RunFolder", survey: "Survey", sizes: "Sizes", kinds: tuple[bo
         score(final, fitted, maps)
     folder.write_rows(contents.SUMMARY, summarise(folder.rows(contents.RESULTS, Row)), Summary)
     folder.write_rows(contents.FRONT, front_of(final, best, survey, sizes, translators), Found)
+
+
+def _kinds(cfg: "DictConfig", job: "Job") -> "tuple[Fit, ...]":
+    """The ways to fit the plans found, of which the best is kept; healed only if the model's blocks can be."""
+    from toast_cli.machine.console import say
+    from toast_cli.models.branches import branches_of
+    from toast_cli.plans import HEALED, INDEPENDENT, SEQUENTIAL
+
+    asked = {SEQUENTIAL: ("sequential", cfg.fit.sequential), HEALED: ("heal", cfg.fit.heal)}
+    wanted = [kind for kind, (name, value) in asked.items() if require_flag(value, f"fit.{name}")]
+    if HEALED in wanted:
+        try:
+            [branches_of(block) for block in job.backbone.blocks]
+        except ToastError as e:
+            say(f"note: {e} The plans found are not healed.")
+            wanted.remove(HEALED)
+    return (INDEPENDENT, *wanted)
 
 
 def _say_that_none_is_chosen(budget: "Budget") -> None:

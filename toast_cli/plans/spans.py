@@ -10,18 +10,11 @@ Plan text: ``9-11`` is one span, ``stem-2`` starts at the stem, ``2-3+9-11`` has
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from toast_cli.errors import ToastError
 
 STEM = -1
 _SPAN = re.compile(r"(stem|\d{1,9})-(\d{1,9})(?::(\w+))?", re.ASCII)
-
-
-class PlanLike(Protocol):
-    """A plan or a variant of one: the operations of a shortened model, where an int is a block, anything else a map."""
-
-    def operations(self, depth: int) -> tuple[Any, ...]: ...
 
 
 @dataclass(frozen=True, order=True)
@@ -106,85 +99,6 @@ class Plan:
             operations += [*range(position + 1, span.start + 1), span]
             position = span.end
         return (*operations, *range(position + 1, depth))
-
-
-@dataclass(frozen=True, order=True)
-class Map:
-    """What takes a span's place: its translator, fitted on ``fit_images`` images. Written ``9-11@500``.
-
-    Its sources are latents of the model without the spans of ``after``, written ``9-11@500~2-3``; if there are none, of
-    the untouched model.
-    """
-
-    span: Span
-    fit_images: int
-    after: Plan = Plan()
-
-    def __str__(self) -> str:
-        return f"{self.span}@{self.fit_images}{f'~{self.after}' * bool(self.after.spans)}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Map":
-        """The inverse of ``str``."""
-        span, _, rest = text.partition("@")
-        images, _, after = rest.partition("~")
-        return cls(Span.parse(span), int(images), Plan.parse(after or "none"))
-
-    def source(self, depth: int) -> "Prefix":
-        """The operations that lead to its sources in a model of ``depth`` blocks."""
-        steps = Variant(self.after, self.fit_images, sequential=True).operations(depth)
-        return Prefix(tuple(step for step in steps if not isinstance(step, int) or step <= self.span.start))
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """The first operations of a shortened model, from the stem to some latent."""
-
-    steps: tuple["int | Map", ...]
-
-    def operations(self, depth: int) -> tuple["int | Map", ...]:
-        return self.steps
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A plan with maps fitted on ``fit_images`` images; the untouched model needs none.
-
-    If ``sequential``, each map after the first is fitted on what the model with the earlier maps really produces.
-    """
-
-    plan: Plan
-    fit_images: int
-    sequential: bool = False
-
-    def __str__(self) -> str:
-        return str(self.plan)
-
-    @property
-    def maps(self) -> tuple[Map, ...]:
-        spans = self.plan.spans
-        return tuple(
-            Map(span, self.fit_images, Plan(spans[: number * self.sequential])) for number, span in enumerate(spans)
-        )
-
-    def operations(self, depth: int) -> tuple["int | Map", ...]:
-        """``Plan.operations`` with a Map for each Span."""
-        maps = dict(zip(self.plan.spans, self.maps, strict=True))
-        return tuple(
-            maps[operation] if isinstance(operation, Span) else operation for operation in self.plan.operations(depth)
-        )
-
-
-def variants(plans: Iterable[Plan], sizes: Iterable[int], sequential: Iterable[bool] = (False,)) -> list[Variant]:
-    """Every plan with each number of fit images and each kind of fit; the untouched model comes first, and only once.
-
-    For a single span, a sequential fit is the same as an independent one, and is not listed twice.
-    """
-    plans = list(plans)
-    wanted = [
-        Variant(plan, size, kind and len(plan.spans) > 1) for size in sizes for kind in sequential for plan in plans
-    ]
-    return [Variant(Plan(), 0), *dict.fromkeys(variant for variant in wanted if variant.plan.spans)]
 
 
 def every_span(depth: int) -> list[Plan]:

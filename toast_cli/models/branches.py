@@ -1,0 +1,111 @@
+"""A block as residual branches, each of which ends in a linear layer that can be fitted again.
+
+A pre-norm block is two branches in a row: x + s·proj(attention(norm(x))), then x + s·fc2(activation(fc1(norm(x)))), with
+LayerScale s. Whatever comes before the last layer, gated or not, is the branch's *hidden layer* h.
+
+Shapes: N images, T tokens, D width, F width of a hidden layer (D or the MLP's).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from timm.models.eva import EvaBlock
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from toast_cli.errors import ToastError
+from toast_cli.layers import exact
+from toast_cli.models.timm_parts import exchanged
+
+
+@dataclass(frozen=True)
+class Branch:
+    """x + scale · last(h), h = inside(norm(x)). ``name`` and ``scale_name`` are those of the tensors in the block."""
+
+    name: str
+    norm: nn.Module
+    inside: nn.Module
+    last: nn.Linear
+    scale: Tensor | None  # LayerScale (D,)
+    scale_name: str
+    takes_extras: bool
+
+    def hidden(self, latent: Tensor, extras: Mapping[str, Any]) -> Tensor:
+        """(N, T, D) -> h (N, T, F)."""
+        return self.inside(self.norm(latent), **(extras if self.takes_extras else {}))
+
+    def end(self, latent: Tensor, hidden: Tensor) -> Tensor:
+        """x (N, T, D) and h (N, T, F) -> x + scale · last(h) (N, T, D)."""
+        out = self.last(hidden)
+        return latent + (out if self.scale is None else self.scale * out)
+
+    def refitted(self, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+        """The block's tensors by name, on the CPU, that add h W + b to the branch, for ``weight`` W (F, D) and ``bias`` b (D,) in float64.
+
+        LayerScale is multiplied into the last layer and becomes 1, since where it is close to 0 nothing could be added
+        before it. Without a bias in the last layer, b is not used.
+        """
+        scale = torch.ones(len(bias), dtype=torch.float64) if self.scale is None else exact(self.scale)
+        like = self.last.weight
+        found = {"weight": scale[:, None] * exact(like) + weight.T}
+        if self.last.bias is not None:
+            found["bias"] = scale * exact(self.last.bias) + bias
+        tensors = {f"{self.name}.{name}": value.to(like.dtype).contiguous() for name, value in found.items()}
+        return tensors if self.scale is None else {**tensors, self.scale_name: torch.ones_like(bias, dtype=like.dtype)}
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> "Branch":
+        """The branch with what ``refitted`` has returned."""
+        own = {name: tensors[f"{self.name}.{name}"] for name in ("weight", "bias") if f"{self.name}.{name}" in tensors}
+        return replace(self, last=exchanged(self.last, tensors=own), scale=None)
+
+
+def branches_of(block: nn.Module) -> list[Branch]:
+    """The two branches of a pre-norm block, in order. Raises ToastError for a block that is built in another way."""
+    known = type(block) is Block or type(block) is EvaBlock
+    ends = [getattr(getattr(block, part, None), last, None) for part, last in (("attn", "proj"), ("mlp", "fc2"))]
+    if not known or not all(isinstance(end, nn.Linear) for end in ends):
+        raise ToastError(
+            f"fit.heal=true refits the last linear layer of a block's attention and of its MLP, and a {type(block).__name__} does not end "
+            "in such layers: use fit.heal=false."
+        )
+    return [_branch(block, "attn", "proj", 1), _branch(block, "mlp", "fc2", 2)]
+
+
+def _branch(block: Any, part: str, last: str, number: int) -> Branch:
+    """The branch of a block that runs through ``part`` and ends in its layer ``last``."""
+    eva = isinstance(block, EvaBlock)
+    scale = getattr(block, f"gamma_{number}") if eva else getattr(getattr(block, f"ls{number}"), "gamma", None)
+    module = getattr(block, part)
+    return Branch(
+        name=f"{part}.{last}",
+        norm=getattr(block, f"norm{number}"),
+        inside=exchanged(module, modules={last: nn.Identity()}),
+        last=getattr(module, last),
+        scale=scale,
+        scale_name=f"gamma_{number}" if eva else f"ls{number}.gamma",
+        takes_extras=part == "attn",
+    )
+
+
+def with_tensors(block: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of ``block`` with ``tensors`` by name in place of its own; it shares all others with the original.
+
+    Raises ValueError for a name or a shape that the block does not have.
+    """
+    inside: dict[str, dict[str, Tensor]] = {}
+    own: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        first, dot, rest = name.partition(".")
+        if dot:
+            inside.setdefault(first, {})[rest] = tensor
+            continue
+        there = block._parameters.get(name)
+        if there is None or there.shape != tensor.shape:
+            raise ValueError(f"{type(block).__name__} has no {name} of shape {tuple(tensor.shape)}")
+        own[name] = tensor
+    if not inside.keys() <= block._modules.keys():
+        raise ValueError(f"{type(block).__name__} has no {', '.join(sorted(inside.keys() - block._modules.keys()))}")
+    modules = {first: with_tensors(getattr(block, first), rest) for first, rest in inside.items()}
+    return exchanged(block, modules=modules, tensors=own)

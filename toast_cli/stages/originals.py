@@ -1,0 +1,104 @@
+"""What the untouched model makes of the fit images, on disk while blocks are healed towards it.
+
+Shapes: N images, T tokens of which the last P are patches, k tokens looked at, D width.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toast_cli.models.backbone import Backbone
+from toast_cli.models.branches import branches_of
+from toast_cli.moments.streamed import Layer
+from toast_cli.plans import Variant
+from toast_cli.runs import contents
+from toast_cli.runs.latents import Latents
+from toast_cli.stages.walk import latents
+
+_ROWS = 40  # for each unknown of a regression: more tokens of the same images add little
+_FEWEST = 4  # one patch in so many is looked at in any case
+
+
+class Sample:
+    """The tokens of each image that regressions look at: all prefix tokens and k of the P patches, others in every image.
+
+    The tokens of the readout, if it looks at a few only, weigh as much as all others together: probes see nothing else.
+    """
+
+    def __init__(self, backbone: Backbone, images: int | None) -> None:
+        prefix, read = backbone.prefix_tokens, backbone.readout_tokens or 0
+        widest = max(branch.last.in_features for branch in branches_of(backbone.blocks[-1]))
+        self._prefix, self._patches = prefix, backbone.tokens - prefix
+        wanted = self._patches if images is None else -(-_ROWS * widest // images) - prefix
+        self.picked = min(max(wanted, -(-self._patches // _FEWEST)), self._patches)
+        share = self.picked / self._patches
+        self.weights = torch.ones(prefix + self.picked)  # (k,)
+        self.weights[:prefix] = share
+        if read:
+            self.weights[:read] = share * (backbone.tokens - read) / read
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def of(self, latent: Tensor, numbers: np.ndarray) -> Tensor:
+        """The sampled tokens (N, k, …) of a latent (N, T, …) of the images with these ``numbers`` (N,)."""
+        if self.picked == self._patches:
+            return latent
+        tokens = torch.from_numpy(np.stack([self._tokens(int(number)) for number in numbers])).to(latent.device)
+        return latent.gather(1, tokens[..., None].expand(-1, -1, latent.shape[2]))
+
+    def _tokens(self, number: int) -> np.ndarray:
+        patches = np.random.default_rng(number).choice(self._patches, self.picked, replace=False)
+        return np.concatenate([np.arange(self._prefix), self._prefix + np.sort(patches)])
+
+
+class Originals:
+    """What the untouched model makes of the fit images of this process, on disk in ``folder``, for some healed plans."""
+
+    def __init__(
+        self, folder: Path, backbone: Backbone, plans: Iterable[Variant], images: int | None, rank: int = 0
+    ) -> None:
+        """``images``: how many the smallest fit has, which decides how many tokens of each are needed; None: all are."""
+        maps = {key for plan in plans for key in plan.maps}
+        first = {key.span.start for key in maps if not key.after.spans}
+        self.blocks = sorted({key.block for plan in plans for key in plan.healed_blocks(backbone.depth)})
+        self.sample = Sample(backbone, images)
+        self._backbone, self._folder, self._rank = backbone, folder, rank
+        whole = first | {key.span.end for key in maps if key.after.spans}
+        self.whole = {i: self.file(f"{i}-whole") for i in sorted(whole)}
+        size = len(self.sample)
+        layers: list[float] = [layer for i in self.blocks for layer in (i - 0.5, i)]
+        self.targets = {layer: self.file(f"{layer}", size) for layer in layers}
+        self.numbers = np.zeros(0, dtype=np.int64)  # of the images seen, in order
+
+    def file(self, name: str, tokens: int | None = None) -> Latents:
+        """A file for latents of so many ``tokens``, by default of all."""
+        path = self._folder / contents.latents(f"{self._rank}-{name}")
+        return Latents(path, tokens or self._backbone.tokens, self._backbone.width)
+
+    @property
+    def bytes_an_image(self) -> int:
+        """What an image takes on disk, without the places of a chain."""
+        tokens = len(self.whole) * self._backbone.tokens + len(self.targets) * len(self.sample)
+        return 4 * tokens * self._backbone.width
+
+    def encode(self, pixels: Tensor) -> dict[Layer, Tensor]:
+        """uint8 (N, 3, H, W) -> latents (N, T, D) of the untouched model, also between the branches of healed blocks."""
+        return latents(self._backbone, pixels, self.blocks)
+
+    def add(self, numbers: np.ndarray, found: Mapping[Layer, Tensor]) -> None:
+        """Append the latents (N, T, D) of the images with these ``numbers`` (N,), which rise from batch to batch."""
+        for layer, file in self.whole.items():
+            file.append(found[layer])
+        for point, file in self.targets.items():
+            file.append(self.sample.of(found[point], numbers))
+        self.numbers = np.concatenate([self.numbers, numbers])
+
+    def restart(self) -> None:
+        """Forget all images."""
+        self.numbers = self.numbers[:0]
+        for file in (*self.whole.values(), *self.targets.values()):
+            file.remove()
