@@ -1,17 +1,13 @@
-"""The layers of maps and heads, and their description in plain words: enough to build them without running code.
+"""The layers that maps are made of, beside torch's own.
 
 Shapes: N images, T tokens, D and E widths.
 """
 
-import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from toast_cli.context import Context, blank
-from toast_cli.errors import ToastError, is_number
 
 
 class MapBlock(nn.Module):
@@ -66,6 +62,38 @@ class ByPosition(nn.Module):
         return torch.cat([part(latent[:, group]) for part, group in there], dim=1)
 
 
+class Context(nn.Module):
+    """x W_g + m V_g + b_g: m is the mean of the image's patches, g the token's group, prefix tokens or patches.
+
+    ``m V_g + b_g`` is computed once an image. Without prefix tokens the patches are the only group.
+
+    Args:
+        prefix: how many class and register tokens come before the patches.
+        own: W_g for each group, as layers without a bias. context: V_g and b_g.
+    """
+
+    def __init__(self, prefix: int, own: Sequence[nn.Linear], context: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.own, self.context = nn.ModuleList(own), nn.ModuleList(context)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """(N, T, D) -> (N, T, D)."""
+        return self.leading(latent, None)
+
+    def leading(self, latent: Tensor, rows: int | None) -> Tensor:
+        """(N, T, D) -> (N, rows, D) for the first ``rows`` tokens, or all T if it is None."""
+        wide = torch.promote_types(latent.dtype, torch.float32)  # a sum of patches may be too large for half precision
+        mean = latent[:, self.prefix :].mean(1, keepdim=True, dtype=wide).to(latent.dtype)
+        wanted = latent[:, :rows]
+        groups = [wanted[:, : self.prefix], wanted[:, self.prefix :]] if self.prefix else [wanted]
+        needed = groups[:1] if rows is not None and rows <= self.prefix else groups
+        parts = [
+            own(group) + context(mean) for group, own, context in zip(needed, self.own, self.context, strict=False)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
 def exact(tensor: Tensor) -> Tensor:
     """``tensor``, such as (D,) or (D, E), in float64 on the CPU, so that sums and products are rounded only once."""
     return tensor.detach().cpu().double()
@@ -81,132 +109,17 @@ def dense(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     return module
 
 
-_PLAIN: dict[str, type[nn.Module]] = {
-    "identity": nn.Identity,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
+def blank_context(prefix: int, width: int) -> Context:
+    """A layer for latents of width D = ``width`` whose weights are still to be loaded."""
+    groups = range(1 + bool(prefix))
+    own = [nn.Linear(width, width, bias=False) for _ in groups]
+    return Context(prefix, own, [nn.Linear(width, width) for _ in groups])
 
 
-def describe(module: nn.Module) -> dict[str, Any]:
-    """A module in plain words: its kind, sizes and what is inside it. Raises ToastError for other kinds of modules."""
-    for kind, known in _PLAIN.items():
-        if type(module) is known:
-            return {"kind": kind}
-    if type(module) is nn.Linear:
-        return {"kind": "linear", "sizes": [module.in_features, module.out_features], "bias": module.bias is not None}
-    if type(module) is nn.LayerNorm:
-        return {"kind": "layer_norm", "sizes": [*module.normalized_shape], "eps": module.eps}
-    if type(module) is Shift:
-        return {"kind": "shift", "sizes": [len(module.bias)]}
-    if type(module) is Residual:
-        return {"kind": "residual", "inside": [describe(module.inside)]}
-    if type(module) is nn.Sequential:
-        return {"kind": "sequential", "inside": [describe(part) for part in module]}
-    if type(module) is Context:
-        return {"kind": "context", "sizes": [module.own[0].in_features], "prefix": module.prefix}
-    if type(module) is ByPosition:
-        groups = [[group.start, group.stop] for group in module.groups]
-        return {"kind": "by_position", "groups": groups, "inside": [describe(part) for part in module.parts]}
-    raise ToastError(
-        f"A {type(module).__name__} cannot be described in an export: use a translator made of linear layers, norms and activations, or "
-        "format=onnx."
-    )
+def leading(module: nn.Module, latent: Tensor, rows: int | None) -> Tensor:
+    """The first ``rows`` tokens (N, rows, D) that a map makes of ``latent`` (N, T, D), or all T if it is None.
 
-
-# What the words of each kind hold beside "kind", and "of", which says in an export where a map comes from.
-_WORDS: dict[str, set[str]] = {
-    **{kind: set() for kind in _PLAIN},
-    "linear": {"sizes", "bias"},
-    "layer_norm": {"sizes", "eps"},
-    "shift": {"sizes"},
-    "residual": {"inside"},
-    "sequential": {"inside"},
-    "by_position": {"groups", "inside"},
-    "context": {"sizes", "prefix"},
-}
-_WIDEST, _DEEPEST = 2**24, 16  # far more than any map has
-
-
-def build(words: Any) -> nn.Module:
-    """The inverse of ``describe``, weights still to be loaded. Raises ToastError for words that describe no module.
-
-    The words may come from a stranger. On torch's meta device, modules of any size take no memory.
+    A map that sees the image has a method ``leading`` and is given all tokens, any other only those it is asked for.
     """
-    return _build(words, _DEEPEST)
-
-
-def _build(words: Any, levels: int) -> nn.Module:
-    """A module of up to so many ``levels``, one inside the other."""
-    kind = words.get("kind") if isinstance(words, dict) else None
-    if not isinstance(kind, str) or levels == 0:
-        raise _cannot_be_built(words)
-    if kind not in _WORDS:
-        raise ToastError(
-            f"The recipe names a layer {reprlib.repr(kind)} that this version of toast does not know: use the version that wrote it."
-        )
-    inside = words.get("inside", [])
-    if words.keys() - {"kind", "of"} != _WORDS[kind] or not isinstance(inside, list):
-        raise _cannot_be_built(words)
-    parts = [_build(part, levels - 1) for part in inside]
-    try:
-        return _module(kind, words, parts)
-    except (ValueError, TypeError, RuntimeError) as e:
-        raise _cannot_be_built(words) from e
-
-
-def _module(kind: str, words: Mapping[str, Any], parts: list[nn.Module]) -> nn.Module:
-    """A module of a known ``kind`` around its ``parts``. Raises ValueError or TypeError for words that do not fit it."""
-    if kind == "linear":
-        source, target = _sizes(words)
-        if not isinstance(words["bias"], bool):
-            raise ValueError("bias is neither true nor false")
-        return nn.Linear(source, target, bias=words["bias"])
-    if kind == "layer_norm":
-        if not is_number(words["eps"]) or words["eps"] < 0:
-            raise ValueError("eps is not a small number")
-        return nn.LayerNorm(_sizes(words), eps=words["eps"])
-    if kind == "shift":
-        (width,) = _sizes(words)
-        return Shift(torch.zeros(width))
-    if kind == "residual":
-        (part,) = parts
-        return Residual(part)
-    if kind == "sequential":
-        return nn.Sequential(*parts)
-    if kind == "context":
-        (width,) = _sizes(words)
-        if type(words["prefix"]) is not int or not 0 <= words["prefix"] <= _WIDEST:
-            raise ValueError("prefix is not a number of tokens")
-        return blank(words["prefix"], width)
-    if kind == "by_position":
-        return ByPosition(parts, _groups(words["groups"], len(parts)))
-    return _PLAIN[kind]()
-
-
-def _sizes(words: Mapping[str, Any]) -> list[int]:
-    """The sizes in ``words``. Raises ValueError if they are not whole numbers that a map may have."""
-    sizes = words["sizes"]
-    if (
-        not isinstance(sizes, list)
-        or not sizes
-        or not all(type(size) is int and 1 <= size <= _WIDEST for size in sizes)
-    ):
-        raise ValueError("sizes are whole numbers from 1")
-    return sizes
-
-
-def _groups(pairs: Any, count: int) -> list[slice]:
-    """So many groups, which begin at token 0 and leave none out. Raises ValueError or TypeError for other ``pairs``."""
-    groups = [slice(start, stop) for start, stop in pairs]
-    bounds = [0, *(group.stop for group in groups)]
-    if not all(type(bound) is int for bound in bounds) or [group.start for group in groups] != bounds[:-1]:
-        raise ValueError("groups follow one another")
-    if len(groups) != count or bounds != sorted(set(bounds)):
-        raise ValueError("each part has a group")
-    return groups
-
-
-def _cannot_be_built(words: Any) -> ToastError:
-    return ToastError(f"The recipe describes a map that cannot be built ({reprlib.repr(words)}): export it again.")
+    own = getattr(module, "leading", None)
+    return module(latent[:, :rows]) if own is None else own(latent, rows)

@@ -13,7 +13,7 @@ from tests.machine.test_team import several
 from tests.models.families import FAMILIES
 from tests.models.test_families import features, relative
 from toast_cli import compress
-from toast_cli.context import blank, leading
+from toast_cli.layers import blank_context, leading
 from toast_cli.models.backbone import Backbone
 from toast_cli.plans import Map, Plan, Span, parse_plans
 from toast_cli.runs.results import read_csv
@@ -57,7 +57,7 @@ def test_the_walk_is_the_shortened_model(family: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("prefix", [0, 1, 5])
 def test_the_layer_is_its_formula_for_all_tokens_and_for_the_first(prefix: int):
-    module = blank(prefix, 16).double()
+    module = blank_context(prefix, 16).double()
     latent = torch.randn(3, 9, 16, dtype=torch.float64)
     mean = latent[:, prefix:].mean(1)
     for token in range(9):
@@ -71,7 +71,7 @@ def test_the_layer_is_its_formula_for_all_tokens_and_for_the_first(prefix: int):
 
 
 def test_the_mean_of_many_large_patches_fits_half_precision():
-    module = blank(1, 4).half()
+    module = blank_context(1, 4).half()
     assert torch.isfinite(module(torch.full((1, 1025, 4), 1000.0, dtype=torch.float16))).all()
 
 

@@ -14,9 +14,8 @@ from tests.conftest import pixels, tiny
 from tests.exports import damage, saved
 from tests.models.families import FAMILIES
 from toast_cli import load
-from toast_cli.context import Context, blank
 from toast_cli.errors import ToastError
-from toast_cli.layers import Shift
+from toast_cli.layers import Context, Shift, blank_context
 from toast_cli.plans import Map, Plan, Span, Variant
 from toast_cli.stages.tune import Student
 from toast_cli.surgery import shorten
@@ -31,7 +30,7 @@ from toast_cli.verbs.export import _TOLERANCES
 def some_map(prefix: int) -> Context:
     """A map of width 32 with random weights, not far from one that passes latents on."""
     torch.manual_seed(0)
-    module = blank(prefix, 32).requires_grad_(False)
+    module = blank_context(prefix, 32).requires_grad_(False)
     for layer in module.own:
         layer.weight.add_(torch.eye(32))
     return module

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toast_cli.context import leading
+from toast_cli.layers import leading
 from toast_cli.models.backbone import Backbone, Extras, FastBlock
 from toast_cli.moments.streamed import Layer
 from toast_cli.plans import STEM, HealedBlock, PlanLike, block_of, step_block

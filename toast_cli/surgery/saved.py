@@ -13,14 +13,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from toast_cli.context import Context
 from toast_cli.errors import ToastError
 from toast_cli.files import write_atomically
-from toast_cli.layers import MapBlock, build, describe
+from toast_cli.layers import Context, MapBlock
 from toast_cli.models.factory import blank, fill
 from toast_cli.models.timm_parts import Vit, attach_head, with_blocks
 from toast_cli.surgery.parts import BlockPart, Part, StemPart
 from toast_cli.surgery.recipe import FORMAT, RECIPE, check_config, intact, layers_in, read_recipe
+from toast_cli.surgery.words import build, describe
 
 WEIGHTS = "model.safetensors"
 _FLOATS = ("F32", "F16", "BF16")  # what write_weights writes, as safetensors calls it

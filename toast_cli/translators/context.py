@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from toast_cli import context as layers
+from toast_cli import layers
 from toast_cli.layers import dense
 from toast_cli.moments.pair import PairMoments
 from toast_cli.moments.solvers import least_squares, ridge

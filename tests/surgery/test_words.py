@@ -1,4 +1,4 @@
-"""The layers that maps are made of."""
+"""Layers in plain words."""
 
 import json
 
@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from toast_cli.errors import ToastError
-from toast_cli.layers import ByPosition, Residual, Shift, build, describe
+from toast_cli.layers import ByPosition, Residual, Shift, blank_context
+from toast_cli.surgery.words import build, describe
 
 
 def test_every_layer_reads_back():
     module = torch.nn.Sequential(
         torch.nn.LayerNorm(8), Residual(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.SiLU())), torch.nn.GELU(),
         ByPosition([Shift(torch.ones(8)), torch.nn.Linear(8, 8, bias=False)], [slice(0, 1), slice(1, 4)]),
+        blank_context(1, 8), blank_context(0, 8),
     )  # fmt: skip
     again = build(json.loads(json.dumps(describe(module))))
     again.load_state_dict(module.state_dict())
