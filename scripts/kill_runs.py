@@ -59,7 +59,8 @@ KEEPERS = {  # what is worked on, by the file that keeps it once it is renamed
 OF_ITS_OWN = {"run.json", ".lock"}  # times and processes differ from run to run
 HEAVY = "pandas scipy.stats sklearn.datasets matplotlib.backends.backend_agg matplotlib.backends.backend_pdf"
 OURS = (
-    "stages.load stages.finetune search.rounds search.front search.figure report.screen probes.classifiers data.sources"
+    "stages.load stages.finetune search.rounds search.baselines search.front search.figure report.screen "
+    "probes.classifiers data.sources"
 )
 
 

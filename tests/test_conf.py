@@ -13,7 +13,8 @@ from toast_cli import plans, probes, translators
 from toast_cli.data import dataset as data
 from toast_cli.models import factory as models
 from toast_cli.registry import CONF
-from toast_cli.runs.naming import register_resolvers, scientific, today
+from toast_cli.runs import expected as reported
+from toast_cli.runs.naming import folder_name, register_resolvers, scientific, today
 
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if not option.startswith(("hydra/", "experiment/"))])
@@ -63,6 +64,34 @@ def test_every_experiment_composes_by_its_own_command(option: str):
         for key, value in _leaves(OmegaConf.to_container(stated)):
             assert key == "hydra.mode" or OmegaConf.select(cfg, key) == value, "the experiment has the last word"
     assert name.partition("/")[2] in str(cfg.hydra.run.dir) + str(cfg.hydra.sweep.dir) or name == "smoke/digits"
+
+
+CROSSCHECKS = [option for option in OPTIONS if "crosscheck" in option]
+
+
+@pytest.mark.parametrize("option", CROSSCHECKS)
+def test_what_others_report_is_for_plans_that_are_measured(option: str):
+    name = option.removeprefix("experiment/")
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [f"experiment={name}"])
+    figures = reported.check(cfg.expected)
+    depth = 24 if cfg.model.label == "vit_l" else 12
+    assert set(figures) == {str(plan) for plan in plans.parse_plans(OmegaConf.to_object(cfg.spans), depth)}
+    assert (cfg.translator["_target_"], cfg.probe["_target_"]) == (
+        "toast_cli.translators.Linear", "toast_cli.probes.LinearProbe",
+    )  # fmt: skip
+    assert cfg.seeds == [0, 1, 2]
+    named = folder_name(cfg)
+    cfg.expected = None
+    assert folder_name(cfg) == named
+    assert "expected" not in scientific(cfg)
+
+
+def test_every_figure_has_an_experiment():
+    assert {option.rpartition("crosscheck_")[2] for option in CROSSCHECKS} == {
+        "deit_s", "deit_b", "vit_l", "vit_l_cifar100", "dinov2_b_cifar100", "deit_s_cifar100",
+    }  # fmt: skip
 
 
 def _leaves(tree: object, key: str = "") -> list[tuple[str, object]]:

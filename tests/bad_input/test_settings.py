@@ -15,7 +15,7 @@ SENTENCES = {
     ),
     "run experiment=smoke": (
         "experiment=smoke does not exist (did you mean smoke/main?): use one of paper/crosscheck_deit_b, "
-        "paper/crosscheck_deit_s, paper/findings, paper/finetune, paper/main, …"
+        "paper/crosscheck_deit_s, paper/crosscheck_deit_s_cifar100, paper/crosscheck_dinov2_b_cifar100, paper/crosscheck_vit_l, …"
     ),
     "run modle=vit_s": (
         "Could not override 'modle'. To append to your config use +modle=vit_s. See toast run --help for the "
@@ -28,6 +28,16 @@ SENTENCES = {
         "layer and tanh after it, for ViT and DeiT)."
     ),
     "run fit=3": "fit=3 replaces a group of settings: set fit.sequential, fit.held_out_r2.",
+    "run fit.held_out_r2=no": (
+        "fit.held_out_r2=no is neither true nor false: write fit.held_out_r2=true or fit.held_out_r2=false."
+    ),
+    "run expected=0.9": "expected=0.9 does not give accuracies: write a fraction for each plan, as in {none: 0.74, 9-11: 0.7}.",
+    "run expected={none:74}": (
+        "expected={'none': 74} does not give accuracies: write a fraction for each plan, as in {none: 0.74, 9-11: 0.7}."
+    ),
+    "run expected={last:0.7}": (
+        "span 'last' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2."
+    ),
     "run fit.sequential=yes": (
         "fit.sequential=yes is neither true nor false: write fit.sequential=true or fit.sequential=false."
     ),

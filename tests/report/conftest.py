@@ -15,5 +15,7 @@ def finding(
         "delta_low": 0.0, "delta_high": 0.0,
         "mcnemar_p": 1.0, "flip_rate": 0.0, "within_noise": noise, "params": 1, "params_ratio": 0.9, "gflops": 1.0,
         "gflops_ratio": 0.9, "fit_r2": 0.9, "held_out_r2": 0.8,
+        "worst_class": None, "worst_class_delta": None, "worst_class_images": None, "class_correlation": None,
+        "expected": None, "expected_delta": None,
     }  # fmt: skip
     return Finding(**values | other)

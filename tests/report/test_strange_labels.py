@@ -14,7 +14,7 @@ from tests.report.conftest import finding
 from toast_cli.machine.console import visible
 from toast_cli.report import figures, page, screen, tables
 from toast_cli.report.labels import name_of
-from toast_cli.runs.rows import Candidate, Found, Summary
+from toast_cli.runs.rows import Baseline, Candidate, Found, Summary
 from toast_cli.search.figure import picture
 
 LABELS = [
@@ -94,7 +94,7 @@ def row_of(kind: type, **values: object) -> object:
 def test_the_figure_of_a_search_draws_them():
     measured = [row_of(Candidate, plan=plan, round=0) for plan in ("0-1", "1-2")]
     found = [row_of(Found, model="$x$", data=r"$\frac{$", plan="0-1", best_trade_off=True)]
-    figure = picture(measured, found)
+    figure = picture(measured, found, [row_of(Baseline, baseline="last")])
     assert figures.encoded(figure)
     assert "$x$ on $\\frac{$" in figure.get_suptitle()
 

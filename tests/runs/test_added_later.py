@@ -16,7 +16,9 @@ SETTINGS = {
 
 
 def named(**groups: dict) -> str:
-    return folder_name(OmegaConf.create({name: {**each, **groups.get(name, {})} for name, each in SETTINGS.items()}))
+    return folder_name(
+        OmegaConf.create(groups | {name: each | groups.get(name, {}) for name, each in SETTINGS.items()})
+    )
 
 
 @pytest.mark.parametrize("group", ["data", "fit_data"])
@@ -27,6 +29,13 @@ def test_only_another_value_makes_another_run(group: str):
         for value in (MAX_PIXELS - 1, None, str(MAX_PIXELS), float(MAX_PIXELS), True)
     ]
     assert len({named(), *others}) == 6
+
+
+def test_so_do_the_baselines_of_a_search():
+    before, usual = {"beam": 12}, ["last", "influence"]
+    assert named(search={"beam": 12, "baselines": usual}) == named(search=before)
+    others = [named(search={"beam": 12, "baselines": value}) for value in ([], usual[::-1], [*usual, "random"], None)]
+    assert len({named(search=before), *others}) == 5
 
 
 def test_the_score_of_maps_on_held_out_images():
@@ -42,6 +51,7 @@ def test_the_score_of_maps_on_held_out_images():
 def test_what_it_was_before_is_the_default():
     assert OmegaConf.load(CONF / "base.yaml").fit.held_out_r2 is True
     assert OmegaConf.load(CONF / "base.yaml").data.max_pixels == MAX_PIXELS
+    assert OmegaConf.load(CONF / "search.yaml").search.baselines == ["last", "influence"]
 
 
 def test_it_is_not_stored_either():

@@ -1,10 +1,12 @@
 import shutil
+from statistics import mean, stdev
 
 import pytest
 
 from toast_cli.runs.record import note, read_record
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Candidate, Found, Row
+from toast_cli.runs.rows import Baseline, Candidate, Found, Row
+from toast_cli.search import baselines, front
 from toast_cli.search import measured as survey
 from toast_cli.stages import encode as encode_stage
 
@@ -25,9 +27,9 @@ def found(tmp_path_factory):
 
 
 def test_the_best_of_what_was_measured_for_each_number_of_blocks(found):
-    front, measured = read_csv(found / "front.csv", Found), read_csv(found / "search.csv", Candidate)
-    assert [row.blocks_removed for row in front] == [1, 2, 3]
-    for row in front:
+    plans, measured = read_csv(found / "front.csv", Found), read_csv(found / "search.csv", Candidate)
+    assert [row.blocks_removed for row in plans] == [1, 2, 3]
+    for row in plans:
         rivals = [other for other in measured if other.blocks_removed == row.blocks_removed]
         best = min(rivals, key=lambda other: other.loss)
         assert row.plan == best.plan
@@ -57,6 +59,114 @@ def test_test_accuracies_are_those_of_the_rows(found):
     assert not list((found / "features").glob("*"))
 
 
+def test_baselines_stand_beside_the_plans_found(found):
+    lines, plans = read_csv(found / "baselines.csv", Baseline), read_csv(found / "front.csv", Found)
+    rows, measured = read_csv(found / "results.csv", Row), read_csv(found / "search.csv", Candidate)
+    influence = read_record(found)["block_influence"]
+    assert len(influence) == 12
+    assert [(line.blocks_removed, line.baseline) for line in lines] == [
+        (row.blocks_removed, name) for row in plans for name in ("last", "influence")
+    ]
+    originals = {row.seed: row.accuracy for row in rows if row.plan == "none"}
+    for line in lines:
+        size = line.blocks_removed
+        least = sorted(range(12), key=lambda i: influence[i])[:size]
+        assert removed_by(line.plan) == (set(range(12 - size, 12)) if line.baseline == "last" else set(least))
+        assert all(part.endswith(":identity") for part in line.plan.split("+"))
+        own = [row for row in rows if row.plan == line.plan and not row.sequential]
+        assert line.seeds == len(own) == 2
+        assert line.draws == 1
+        assert line.accuracy_mean == pytest.approx(mean(row.accuracy for row in own))
+        assert line.accuracy_std == pytest.approx(stdev(row.accuracy for row in own))
+        assert line.accuracy_delta_mean == pytest.approx(mean(row.accuracy - originals[row.seed] for row in own))
+        assert (line.params_ratio, line.gflops_ratio) == (own[0].params_ratio, own[0].gflops_ratio)
+        assert line.loss_original == plans[0].loss_original
+        for same in [row for row in measured if row.plan == line.plan]:  # encoded with other plans, in other batches
+            assert line.loss == pytest.approx(same.loss, rel=1e-3, abs=1e-5)
+            assert line.held_out_accuracy == pytest.approx(same.held_out_accuracy, abs=1.1 / same.held_out_images)
+    assert any(row.plan == lines[0].plan for row in measured)
+
+
+def removed_by(text: str) -> set[int]:
+    bounds = [part.partition(":")[0].split("-") for part in text.split("+")]
+    return {block for start, end in bounds for block in range(-1 if start == "stem" else int(start), int(end) + 1)} - {
+        -1 if start == "stem" else int(start) for start, _ in bounds
+    }
+
+
+def test_no_plan_is_tested_twice(found):
+    """Those of the baselines have no sequential fit: it would be the same."""
+    rows = [(row.plan, row.sequential) for row in read_csv(found / "results.csv", Row) if row.seed == 0]
+    plans = {row.plan for row in read_csv(found / "front.csv", Found)}
+    assert len(set(rows)) == len(rows)
+    refitted = {plan for plan, sequential in rows if sequential}
+    assert refitted == {plan for plan in plans if "+" in plan}
+
+
+ONE_SIZE = ["search.blocks=2", "search.rounds=1", "search.beam=1", "budget.blocks=2"]
+
+
+@pytest.mark.slow
+def test_random_blocks_are_a_mean_over_draws(toast, tmp_path):
+    words = [*FEW[:4], *ONE_SIZE, "seeds=[0,1]", "search.baselines=[random]"]
+    status, out, _ = toast("search", *words, "hydra.run.dir=here")
+    assert status == 0
+    assert "random, the mean of up to 20 draws" in out
+    (line,) = read_csv(tmp_path / "here" / "baselines.csv", Baseline)
+    rows = read_csv(tmp_path / "here" / "results.csv", Row)
+    plans = {str(baselines.without(blocks, "identity")) for blocks in baselines.random_blocks(12, 2, seed=0)}
+    drawn = [row for row in rows if row.plan in plans and not row.sequential]
+    assert (line.baseline, line.plan, line.draws, line.blocks_removed, line.seeds) == ("random", "", 20, 2, 2)
+    assert len(drawn) == 2 * 20
+    assert line.accuracy_mean == pytest.approx(mean(row.accuracy for row in drawn))
+    assert line.accuracy_std == pytest.approx(stdev(row.accuracy for row in drawn))
+    assert line.gflops_ratio == drawn[0].gflops_ratio
+    assert "block_influence" not in read_record(tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_baselines_are_not_healed(toast, tmp_path):
+    assert toast("search", *FEW[:4], *ONE_SIZE, "fit.heal=true", "hydra.run.dir=here")[0] == 0
+    (found,) = read_csv(tmp_path / "here" / "front.csv", Found)
+    rows = read_csv(tmp_path / "here" / "results.csv", Row)
+    assert {row.plan for row in rows if row.healed} == {found.plan, found.rival}
+    for line in read_csv(tmp_path / "here" / "baselines.csv", Baseline):
+        (own,) = [row for row in rows if row.plan == line.plan and not (row.healed or row.sequential)]
+        assert line.accuracy_mean == own.accuracy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [
+        (["search.beside=[]"], "9-11:identity"),
+        (["translator=identity"], "9-11"),
+        (["translator=mlp", "translator.steps=2", "search.beside=[]", "search.baselines=[]", "fit.sequential=false"], None),
+    ],
+)  # fmt: skip
+def test_baselines_with_other_translators(toast, tmp_path, words: list[str], last: str | None):
+    assert toast("search", *FEW[:4], *ONE_SIZE, *words, "hydra.run.dir=here")[0] == 0
+    lines = {row.baseline: row.plan for row in read_csv(tmp_path / "here" / "baselines.csv", Baseline)}
+    assert lines.get("last") == last
+    measured = {row.plan for row in read_csv(tmp_path / "here" / "search.csv", Candidate)}
+    assert not any("identity" in plan for plan in measured), "the search tries what it is told to"
+
+
+@pytest.mark.slow
+def test_a_search_that_an_earlier_version_began(found, toast, tmp_path, monkeypatch):
+    """It was stopped after its last probe, when there were no baselines: the plans it lacks are tested, and all is there."""
+    words = ["search", *FEW, "seeds=[0,1]", "hydra.run.dir=here"]
+    with monkeypatch.context() as earlier:
+        earlier.setattr(baselines, "plans_of", lambda *_: {})
+        earlier.setattr(front, "front_of", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert toast(*words)[0] == 130
+    shutil.rmtree(tmp_path / "here" / "features")
+    (tmp_path / "here" / "baselines.csv").unlink()
+    assert toast(*words)[0] == 0
+    for name in ("search.csv", "baselines.csv", "front.csv", "results.csv"):
+        assert (tmp_path / "here" / name).read_text() == (found / name).read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("killed_in", [1, 2, 3])
 def test_a_search_that_was_killed_ends_alike(found, toast, tmp_path, monkeypatch, killed_in: int):
@@ -80,7 +190,7 @@ def test_a_search_that_was_killed_ends_alike(found, toast, tmp_path, monkeypatch
     monkeypatch.setattr(survey, "encode", batches)
     monkeypatch.setattr(encode_stage, "encode", batches)
     assert toast(*words)[0] == 0
-    for name in ("search.csv", "front.csv", "results.csv"):
+    for name in ("search.csv", "baselines.csv", "front.csv", "results.csv"):
         assert (tmp_path / "here" / name).read_text() == (found / name).read_text()
 
 
@@ -144,6 +254,15 @@ def test_latency_is_measured_where_it_is_asked_for(toast, tmp_path, monkeypatch)
         (["search.beam=0"], "search.beam=0 cannot be used: give a whole number from 1."),
         (["search.blocks=12"], "search.blocks=12 cannot be used: give a whole number from 1 to 11."),
         (["search.beside=identity"], "search.beside=identity is not a list of translators"),
+        (["search.baselines=last"], "search.baselines=last is not a list of baselines: write search.baselines=[last"),
+        (
+            ["search.baselines=[last,influense]"],
+            "search.baselines=[influense] is not known (did you mean influence?): use last, influence, random, or []",
+        ),
+        (
+            ["translator=mlp", "search.beside=[]", "fit.sequential=false"],
+            "search.baselines=[last,influence] needs identity maps, which do not mix with translator=mlp",
+        ),
         (
             ["search.beside=[linar]"],
             "translator=linar is not known (did you mean linear",

@@ -23,7 +23,7 @@ def least_squares(xx: Tensor, xy: Tensor, dtype: torch.dtype) -> tuple[Tensor, i
     scale = torch.where(xx.diagonal() > 0, xx.diagonal(), 1.0).rsqrt()  # (D,)
     correlation = scale[:, None] * xx * scale  # (D, D)
     target = scale[:, None] * xy  # (D, E)
-    tolerance = len(xx) * max(torch.finfo(dtype).eps ** 2, torch.finfo(torch.float64).eps)
+    tolerance = rounding_share(len(xx), dtype)
     factor, failed = torch.linalg.cholesky_ex(correlation)
     if not failed and factor.diagonal().square().min() > tolerance * len(xx):
         return scale[:, None] * torch.cholesky_solve(target, factor), len(xx)
@@ -31,6 +31,12 @@ def least_squares(xx: Tensor, xy: Tensor, dtype: torch.dtype) -> tuple[Tensor, i
     kept = values > tolerance * values[-1].clamp(min=0)
     vectors = vectors[:, kept]
     return scale[:, None] * (vectors @ ((vectors.T @ target) / values[kept, None])), int(kept.sum())
+
+
+def rounding_share(width: int, dtype: torch.dtype) -> float:
+    """D·max(eps², eps_64): the share of the largest eigenvalue of correlations (D, D), D = ``width``, below which a direction
+    is rounding noise of ``dtype``, the precision that the rows were computed in."""
+    return width * max(torch.finfo(dtype).eps ** 2, torch.finfo(torch.float64).eps)
 
 
 def gelsy(moments: PairMoments) -> tuple[Tensor, int]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from toast_cli.report.samples import Sample, grouped
+from toast_cli.report.classes import worst_of
+from toast_cli.report.samples import Sample, expected_of, grouped
 from toast_cli.report.statistics import bootstrap_interval, flip_rate, mcnemar
 from toast_cli.runs.archive import CompleteRun
 from toast_cli.runs.results import spread_of
@@ -20,7 +21,9 @@ class Finding:
     Means and standard deviations are over ``runs`` pairs of probe seed and data seed. ``delta_relative_mean`` is that of
     the changes' shares of the original's accuracy. ``delta_low`` and ``delta_high`` bound the 95% paired bootstrap
     interval of the mean change over test images; ``within_noise``: it contains 0. ``mcnemar_p`` is the median over runs.
-    ``flip_rate``: the share of predictions that differ from the original's.
+    ``flip_rate``: the share of predictions that differ from the original's. ``worst_class`` is that with the largest drop,
+    ``class_correlation`` Spearman's ρ over classes between the original's accuracy and the change. ``expected`` is the
+    accuracy that others report, ``expected_delta`` = accuracy_mean − expected.
     """
 
     model: str
@@ -56,6 +59,12 @@ class Finding:
     gflops_ratio: float
     fit_r2: float | None
     held_out_r2: float | None
+    worst_class: str | None
+    worst_class_delta: float | None
+    worst_class_images: int | None
+    class_correlation: float | None
+    expected: float | None
+    expected_delta: float | None
 
 
 def findings_of(runs: list[CompleteRun]) -> list[Finding]:
@@ -65,7 +74,7 @@ def findings_of(runs: list[CompleteRun]) -> list[Finding]:
 
 def _finding(settings: dict[str, Any], samples: list[Sample]) -> Finding:
     rows = [sample.row for sample in samples]
-    first = rows[0]
+    first, spread, expected = rows[0], spread_of(rows), expected_of(samples)
     names = (
         "plan",
         "blocks_removed",
@@ -80,10 +89,13 @@ def _finding(settings: dict[str, Any], samples: list[Sample]) -> Finding:
         **settings,
         **{name: getattr(first, name) for name in names},
         **_worth(samples),
+        **worst_of(samples),
         fit_r2=_mean(row.fit_r2 for row in rows),
         held_out_r2=_mean(row.held_out_r2 for row in rows),
         runs=len(rows),
-        **asdict(spread_of(rows)),
+        **asdict(spread),
+        expected=expected,
+        expected_delta=None if expected is None else spread.accuracy_mean - expected,
     )
 
 

@@ -18,16 +18,27 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 10
 th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; }
 th { position: sticky; top: 0; background: #f2f2f2; } tr:nth-child(even) td { background: #fafafa; }
 td.text, th.text { text-align: left; } td.best { font-weight: 700; } td.second { text-decoration: underline; }
+summary { font-weight: 600; margin: 1.2rem 0 .4rem; cursor: pointer; }
 figure { margin: 1.2rem 0; } figure img { max-width: 100%; height: auto; } figcaption, .note { color: #555; font-size: .85rem; }
 """
 _CLASSES = {1: "best", 2: "second", None: ""}
 
 
-def render(sources: list[Path], tables: list[Table], pictures: dict[str, bytes], notes: Sequence[str] = ()) -> str:
-    """The page as HTML. ``pictures`` are PNG files by name, ``sources`` the folders of the runs, ``notes`` sentences."""
+def render(
+    sources: list[Path],
+    tables: list[Table],
+    pictures: dict[str, bytes],
+    notes: Sequence[str] = (),
+    folded: Sequence[Table] = (),
+) -> str:
+    """The page as HTML. ``pictures`` are PNG files by name, ``sources`` the folders of the runs, ``notes`` sentences.
+
+    Tables that are ``folded`` show their titles until they are opened.
+    """
     parts = [f"<h1>toast report</h1><p class='note'>toast {__version__}; {len(sources)} runs</p>"]
     parts += [f"<p>{_text(note)}</p>" for note in notes]
-    parts += [_table(table) for table in tables]
+    parts += [f"<h2>{_text(table.title)}</h2>{_table(table)}" for table in tables]
+    parts += [f"<details><summary>{_text(table.title)}</summary>{_table(table)}</details>" for table in folded]
     parts += [_picture(name, content) for name, content in pictures.items()]
     listed = "".join(f"<li><code>{_text(str(path))}</code></li>" for path in sources)
     parts.append(f"<details><summary>Runs</summary><ul>{listed}</ul></details>")
@@ -53,7 +64,7 @@ def _table(table: Table) -> str:
         for cells, ranks in table.rows
     )
     return (
-        f"<h2>{_text(table.title)}</h2><div class='table'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<div class='table'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         f"<p class='note'>{_text(table.note)}</p>"
     )
 

@@ -109,6 +109,19 @@ def _distinct(samples: list[Sample]) -> list[Sample]:
     return list(seen.values())
 
 
+def expected_of(samples: list[Sample]) -> float | None:
+    """The accuracy that others report for the plan; None if no run knows one. Raises ToastError if two runs know different ones."""
+    plan = samples[0].row.plan
+    known = [sample.run for sample in samples if plan in sample.run.expected]
+    for run in known:
+        if run.expected[plan] != known[0].expected[plan]:
+            raise ToastError(
+                f"{known[0].path} and {run.path} expect {known[0].expected[plan]} and {run.expected[plan]} of plan {plan}: report them "
+                "separately."
+            )
+    return known[0].expected[plan] if known else None
+
+
 def _translator_labels(runs: list[CompleteRun]) -> dict[Path, str]:
     """Each run's translator, with its settings that differ between runs: ``lowrank rank=32``."""
     labels = {}

@@ -6,10 +6,15 @@ from typing import Any, TypeVar
 from rich.table import Table
 
 from toast_cli.machine.console import Screen
-from toast_cli.runs.rows import Found, Summary, Timing, Tuned
+from toast_cli.runs.rows import Baseline, Found, Summary, Timing, Tuned
 
 _WIDEST = 1000  # columns: a table takes what it needs, since a plan's name must not be cut; a terminal wraps its lines
 _Line = TypeVar("_Line")
+_BASELINES = {
+    "last": "the last ones",
+    "influence": "those of least influence (1 − cosine of what enters and what leaves a block)",
+    "random": "the mean of up to {} draws",
+}
 _LEFT = ("plan", "fit", "")  # headings of columns of words; numbers are aligned right
 
 
@@ -66,9 +71,15 @@ def print_tuned(rows: list[Tuned]) -> None:
     )
 
 
-def print_front(found: list[Found]) -> None:
-    """Print the plans found, with the answer to the budget or the target marked."""
-    head = found[0]
+def print_front(found: list[Found], baselines: list[Baseline]) -> None:
+    """Print the plans found next to the ``baselines`` of as many blocks, with the answer to the budget or target marked."""
+    head, others = found[0], {(row.baseline, row.blocks_removed): row.accuracy_mean for row in baselines}
+    draws = {row.baseline: row.draws for row in sorted(baselines, key=lambda row: row.draws)}
+    draws = {name: draws[name] for name in _BASELINES if name in draws}
+
+    def accuracy_of(name: str) -> Callable[[Found], str]:
+        return lambda row: _number(others.get((name, row.blocks_removed)), "{:.4f}")
+
     _print(
         f"{head.model} on {head.data}: the best plans for each number of blocks removed",
         found,
@@ -81,6 +92,7 @@ def print_front(found: list[Found]) -> None:
             ("accuracy", lambda row: f"{row.accuracy_mean:.4f}"),
             ("delta", lambda row: f"{row.accuracy_delta_mean:+.4f}"),
             ("one span", lambda row: f"{row.rival_accuracy:.4f}"),
+            *((name, accuracy_of(name)) for name in draws),
             ("params", lambda row: f"{row.params_ratio:.3f}"),
             ("GFLOPs", lambda row: f"{row.gflops_ratio:.3f}"),
             ("time", lambda row: _number(row.latency_ratio)),
@@ -88,13 +100,21 @@ def print_front(found: list[Found]) -> None:
         ],
         lambda row: row.chosen,
     )
+    _explain_front(found, draws)
+
+
+def _explain_front(found: list[Found], draws: dict[str, int]) -> None:
+    """Say what the columns mean, and which plan is chosen. ``draws``: of each baseline, at most."""
     counts = {row.blocks_removed: (row.measured, row.possible) for row in found}
     measured, possible = (sum(column) for column in zip(*counts.values(), strict=True))
     _say(
         f"* no other plan found has less loss for no more GFLOPs; loss is on held-out train images, where the original has "
-        f"{head.loss_original:.3f}; accuracy is on test images, used here for the first time, next to that of the single span that removes "
+        f"{found[0].loss_original:.3f}; accuracy is on test images, used here for the first time, next to that of the single span that removes "
         f"as many blocks and ranks first on held-out images; {measured} of {possible} plans of these sizes were measured"
     )
+    if draws:
+        shown = "; ".join(f"{name}, {_BASELINES[name].format(count)}" for name, count in draws.items())
+        _say(f"accuracy with as many blocks removed and nothing in their place: {shown}")
     for row in found:
         if row.chosen:
             _say(f"chosen: {row.plan}")

@@ -46,16 +46,12 @@ def by_model(findings: Sequence[Finding], changes: bool = False) -> list[Table]:
 
 
 def _table(model: str, findings: list[Finding], changes: bool) -> Table:
-    columns = list(dict.fromkeys(_column(f, findings) for f in findings))
-    extras = [
-        name
-        for name in ("tokens", "solver", "sequential", "healed", "fit_data", "fit_images")
-        if _varies(findings, name)
-    ]
+    columns = list(dict.fromkeys(column_of(f, findings) for f in findings))
+    extras = varying(findings)
     cells: dict[tuple, dict[str, Finding]] = {}
     for finding in findings:
         row = (finding.translator, *(getattr(finding, name) for name in extras), finding.plan)
-        cells.setdefault(row, {})[_column(finding, findings)] = finding
+        cells.setdefault(row, {})[column_of(finding, findings)] = finding
     ordered = sorted(cells.items(), key=lambda item: _first(item[1]).blocks_removed)
     rows = []
     for row, found in ordered:
@@ -125,12 +121,21 @@ def _first(found: dict[str, Finding]) -> Finding:
     return next(iter(found.values()))
 
 
+def varying(findings: list[Finding]) -> list[str]:
+    """The settings that need columns of their own, since they differ between ``findings``."""
+    return [
+        name
+        for name in ("tokens", "solver", "sequential", "healed", "fit_data", "fit_images")
+        if _varies(findings, name)
+    ]
+
+
 def _varies(findings: list[Finding], name: str) -> bool:
     values = {getattr(f, name) for f in findings if f.plan != "none"}
     return len(values) > 1 if name != "fit_data" else any(f.fit_data not in (f.data, "") for f in findings)
 
 
-def _column(finding: Finding, findings: list[Finding]) -> str:
+def column_of(finding: Finding, findings: list[Finding]) -> str:
     """The data set, with whatever else tells its columns apart."""
     names = ("probe", "readout", "protocol", "precision")
     return " ".join([finding.data, *(str(getattr(finding, name)) for name in names if _varies_at_all(findings, name))])

@@ -11,7 +11,7 @@ from typing import Any
 
 from toast_cli.errors import ToastError
 from toast_cli.plans import Plan
-from toast_cli.runs import predictions, projection
+from toast_cli.runs import expected, predictions, projection
 from toast_cli.runs.contents import PREDICTIONS, PROJECTION, RECORD, RESULTS
 from toast_cli.runs.folder import Folder
 from toast_cli.runs.predictions import Predictions
@@ -54,8 +54,11 @@ class CompleteRun:
         ends = [span.end for text in {row.plan for row in self.rows} for span in Plan.parse(text).spans]
         counts = Counter(row.seed for row in self.rows)
         stored = {} if self.stored is None else self.stored.by_seed
-        if max(ends, default=0) >= depth or (
-            stored and any(len(stored.get(seed, ())) != n for seed, n in counts.items())
+        images = None if self.stored is None else len(self.stored.truth)
+        if (
+            max(ends, default=0) >= depth
+            or (stored and any(len(stored.get(seed, ())) != n for seed, n in counts.items()))
+            or (images is not None and any(row.test_images != images for row in self.rows))
         ):
             raise ToastError(
                 f"The rows of {self.path / RESULTS} are not those of the run's {PREDICTIONS} and {RECORD}: restore the files, or move the "
@@ -66,6 +69,26 @@ class CompleteRun:
     def stored(self) -> Predictions | None:
         """What its probes predicted; None if that is not stored."""
         return predictions.read(Folder(self.path).checked(PREDICTIONS))
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The names of its classes by number; none for a run of a version that did not record them."""
+        names = self.record.get("classes", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ToastError(
+                f"{self.path / RECORD} does not name the run's classes: restore it, or move its folder away."
+            )
+        return names
+
+    @cached_property
+    def expected(self) -> dict[str, float]:
+        """The accuracies that others report for its plans, by plan."""
+        try:
+            return expected.check(self.record.get("expected"))
+        except ToastError as e:
+            raise ToastError(
+                f"{self.path / RECORD} does not say what others report: restore it, or move its folder away."
+            ) from e
 
     @property
     def projection(self) -> dict[str, Any] | None:

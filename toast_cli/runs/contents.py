@@ -8,7 +8,8 @@ from pathlib import Path
 RECORD = "run.json"  # what is known about the run: versions, fingerprints, progress
 CONFIG = "config.yaml"  # its scientific settings
 RESULTS, SUMMARY = "results.csv", "summary.csv"
-SIMILARITY, FINETUNE, SEARCH, FRONT = "similarity.csv", "finetune.csv", "search.csv", "front.csv"
+SIMILARITY, FINETUNE = "similarity.csv", "finetune.csv"
+SEARCH, BASELINES, FRONT = "search.csv", "baselines.csv", "front.csv"
 BENCH = "bench.csv"
 TRANSLATORS = "translators.safetensors"
 PREDICTIONS, PROJECTION = "predictions.safetensors", "projection.safetensors"
@@ -72,7 +73,7 @@ def weights_of_epoch(seed: int, epoch: int) -> str:
 # Every fixed name. The record is last: a folder without one never belonged to a run.
 FIXED = (
     features("train"), features("test"), TRANSLATORS, PREDICTIONS, PROJECTION, RESULTS, SUMMARY, SIMILARITY, FINETUNE,
-    SEARCH, FRONT, EPOCH, CONFIG, RECORD,
+    SEARCH, BASELINES, FRONT, EPOCH, CONFIG, RECORD,
 )  # fmt: skip
 
 

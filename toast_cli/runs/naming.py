@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.errors import ToastError
 
-# How a run is carried out, not what it computes; and the name of an experiment, since its settings are there already.
+# How a run is carried out, not what it computes; what others report; and the name of an experiment, since its settings are
+# there already.
 NOT_SCIENTIFIC = (
     "device",
     "batch_size",
@@ -25,21 +26,20 @@ NOT_SCIENTIFIC = (
     "dry",
     "keep_features",
     "features_from",
+    "expected",
     "experiment",
     "hydra",
 )
 _PATHS = (("model", "checkpoint"), ("data", "path"), ("fit_data", "path"))
 _NAMING = (("model", "label"), ("data", "label"), ("translator", "_target_"))
 # Settings that a later version added, with the value that gives what runs were before: only another one is part of a run's
-# settings and name.
-_ADDED_LATER = {
+# settings and name. Numbers that earlier versions did not have are added; what they measured is the same.
+_ADDED_LATER: dict[tuple[str, str], Any] = {
     ("data", "max_pixels"): 100_000_000,
     ("fit_data", "max_pixels"): 100_000_000,
     ("fit", "heal"): False,
-    (
-        "fit",
-        "held_out_r2",
-    ): True,  # earlier versions did not have the number, but their maps and accuracies are the same
+    ("fit", "held_out_r2"): True,
+    ("search", "baselines"): ["last", "influence"],
 }
 _FIRST_NAMES = {
     "toast_cli.probes.KnnProbe": "toast_cli.classifiers.KnnProbe",

@@ -44,6 +44,9 @@ def read(path: Path) -> Predictions | None:
         raise ToastError(
             f"{path} cannot be read as predictions ({type(e).__name__}): restore it, or run it again with fresh=true."
         ) from e
+    arrays = [truth, images, *by_seed.values()]
+    if truth.ndim != 1 or any(array.dtype.kind != "i" for array in arrays):
+        raise ToastError(f"{path} holds no class numbers: restore it, or run it again with fresh=true.")
     if truth.shape != images.shape or any(value.shape[1:] != truth.shape for value in by_seed.values()):
         raise ToastError(f"{path} holds predictions for different images: restore it, or run it again with fresh=true.")
     return Predictions(truth, images, by_seed)

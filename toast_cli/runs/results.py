@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from statistics import mean, stdev
 from types import NoneType
@@ -36,7 +37,7 @@ def csv_of(rows: Iterable[Any], kind: type) -> str:
     Text that a spreadsheet would take for a formula gets a ``'`` before it, which ``rows_of`` takes off.
     """
     names = [field.name for field in dataclasses.fields(kind)]
-    lines = [names, *([getattr(row, name) for name in names] for row in rows)]
+    lines = chain([names], ([getattr(row, name) for name in names] for row in rows))
     return "".join(",".join(map(_cell, line)) + "\n" for line in lines)
 
 

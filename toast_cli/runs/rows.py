@@ -232,6 +232,38 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """What others would remove, as many blocks as a plan found: a line of ``baselines.csv``.
+
+    Columns that ``front.csv`` has too mean the same. ``baseline`` is
+
+    - ``last``: the last blocks
+    - ``influence``: the blocks of least block influence, see ``search/influence.py``
+    - ``random``: means over ``draws`` draws of blocks, all different.
+
+    Nothing takes the place of the blocks. ``plan`` is empty for several draws, which ``results.csv`` has one by one.
+    ``accuracy_std`` is that of the sample of all seeds and draws, empty if there is but one.
+    """
+
+    model: str
+    data: str
+    translator: str
+    baseline: str
+    plan: str
+    draws: int
+    blocks_removed: int
+    loss: float
+    loss_original: float
+    held_out_accuracy: float
+    seeds: int
+    accuracy_mean: float
+    accuracy_std: float | None
+    accuracy_delta_mean: float
+    params_ratio: float
+    gflops_ratio: float
+
+
+@dataclass(frozen=True)
 class Timing:
     """One model of a bench; the order of the fields is that of the columns of ``bench.csv``.
 

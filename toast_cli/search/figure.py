@@ -1,22 +1,25 @@
-"""The figure of a search: what was measured and found, and how well it was predicted."""
+"""The figure of a search: what was measured and found, how well it was predicted, and how it compares on test."""
 
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toast_cli.report.figures import COLOURS, scatter
-from toast_cli.runs.rows import Candidate, Found
+from toast_cli.report.figures import COLOURS, MARKERS, scatter
+from toast_cli.runs.rows import Baseline, Candidate, Found
+
+Point = tuple[int, float, float | None]  # blocks removed, a mean over seeds and its standard deviation if there is one
 
 
-def picture(measured: Sequence[Candidate], found: Sequence[Found]) -> Figure:
-    """Held-out loss against GFLOPs, and predicted against measured loss."""
-    figure = Figure(figsize=(10.5, 4.7), layout="constrained")
+def picture(measured: Sequence[Candidate], found: Sequence[Found], baselines: Sequence[Baseline]) -> Figure:
+    """Held-out loss against GFLOPs, predicted against measured loss, and test accuracy against blocks removed."""
+    figure = Figure(figsize=(15.5, 4.9), layout="constrained")
     figure.suptitle(f"{found[0].model} on {found[0].data}, {measured[0].held_out_images} held-out train images")
-    cost, foretold = figure.subplots(1, 2)
+    cost, foretold, tested = figure.subplots(1, 3)
     _sizes(cost, measured, found)
     _predictions(foretold, [row for row in measured if row.loss_predicted is not None])
-    for axes in (cost, foretold):
+    _accuracies(tested, found, baselines)
+    for axes in (cost, foretold, tested):
         axes.grid(alpha=0.25)
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 4}  # where it covers no point
         axes.legend(fontsize=8, frameon=False, **below)
@@ -45,3 +48,22 @@ def _predictions(axes: Axes, rows: Sequence[Candidate]) -> None:
         ends = [limit(row.loss for row in rows) for limit in (min, max)]
         axes.plot(ends, ends, color="0.4", linewidth=0.9, linestyle="--", label="as predicted")
     axes.set(xlabel="predicted loss", ylabel="measured loss")
+
+
+def _accuracies(axes: Axes, found: Sequence[Found], baselines: Sequence[Baseline]) -> None:
+    best = {row.blocks_removed: row for row in sorted(found, key=lambda row: -row.loss)}
+    lines: dict[str, list[Point]] = {
+        "one span": [(blocks, row.rival_accuracy, None) for blocks, row in best.items()],
+        "found": [(blocks, row.accuracy_mean, row.accuracy_std) for blocks, row in best.items()],
+    }
+    for row in baselines:
+        lines.setdefault(row.baseline, []).append((row.blocks_removed, row.accuracy_mean, row.accuracy_std))
+    for (name, points), number in zip(lines.items(), (0, *range(2, 9)), strict=False):  # as in the first panel
+        blocks, accuracies, deviations = zip(*sorted(points), strict=True)
+        colour, marker = COLOURS[number], "D" if name == "found" else MARKERS[number]
+        axes.plot(blocks, accuracies, color=colour, marker=marker, markersize=4, linewidth=1.3, label=name)
+        spread = [each or 0.0 for each in deviations]
+        axes.errorbar(blocks, accuracies, yerr=spread, fmt="none", ecolor=colour, elinewidth=0.7, capsize=2)
+    original = found[0].accuracy_mean - found[0].accuracy_delta_mean
+    axes.axhline(original, color="0.4", linewidth=0.9, linestyle="--", label="original")
+    axes.set(xlabel="blocks removed", ylabel="test accuracy, ± standard deviation", xticks=sorted(best))

@@ -28,7 +28,7 @@ class Survey:
 
     def __init__(self, job: Job, images: int) -> None:
         self.job = job
-        self.positions = _unseen(job.data, images)
+        self.positions = unseen(job.data, images)
         self.fitted = fit(job)
         self.costs = Costs(job.backbone, job.modules(self.fitted))
         rows: list[Candidate] = job.folder.rows(contents.SEARCH, Candidate)
@@ -100,7 +100,7 @@ class Survey:
         )
 
 
-def _unseen(data: Data, images: int) -> np.ndarray:
+def unseen(data: Data, images: int) -> np.ndarray:
     """Positions of up to ``images`` train images that no map is fitted on, a stratified draw.
 
     Raises ToastError for too few.

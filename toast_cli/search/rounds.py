@@ -5,6 +5,7 @@ from typing import Any
 
 from toast_cli.errors import ToastError, require_group
 from toast_cli.plans import Plan, every_span
+from toast_cli.search.baselines import check_names
 from toast_cli.search.budget import Budget
 from toast_cli.search.measured import Survey
 from toast_cli.search.paths import POOL, promising, shortest
@@ -20,6 +21,7 @@ class Settings:
     images: int
     beam: int
     rounds: int
+    baselines: tuple[str, ...]
 
     @classmethod
     def check(cls, given: Any) -> "Settings":
@@ -34,7 +36,8 @@ class Settings:
             raise ToastError(
                 f"search.beside={beside} is not a list of translators: write search.beside=[identity], or [] for none."
             )
-        return cls(**{**given, "beside": tuple(dict.fromkeys(beside))})
+        baselines = check_names(given["baselines"])
+        return cls(**{**given, "beside": tuple(dict.fromkeys(beside)), "baselines": baselines})
 
 
 def single_spans(depth: int, names: tuple[str, ...], most: int | None = None) -> list[Plan]:

@@ -1,6 +1,6 @@
 """What a config stands for: everything the stages of one run share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,9 +40,9 @@ class Job:
     """One run. ``plans`` are as asked for, the untouched model first.
 
     ``translators`` are the run's own, under the empty name, and those named in spans. ``fits`` lists the kinds of fit
-    that plans get. ``feature_prefix`` tells one set of plans' features in a folder from another's. ``pixels`` keeps the
-    fit images that are also train images. ``held_out_r2``: score maps in closed form on fit images that they were not
-    fitted on.
+    that plans get; those in ``unrefitted`` get an independent one alone. ``feature_prefix`` tells one set of plans'
+    features in a folder from another's. ``pixels`` keeps the fit images that are also train images. ``held_out_r2``: score
+    maps in closed form on fit images that they were not fitted on.
     """
 
     folder: Folder
@@ -58,6 +58,7 @@ class Job:
     workers: int
     pixels: PixelCache
     fits: tuple[Fit, ...] = (INDEPENDENT,)
+    unrefitted: Container[Plan] = ()
     feature_prefix: str = ""
     team: Team = ALONE
     held_out_r2: bool = False
@@ -75,7 +76,10 @@ class Job:
     @property
     def variants(self) -> list[Variant]:
         """Every plan at every number of fit images, in the order of features, rows and predictions."""
-        return variants(self.plans, self.data.fit_sizes, self.backbone.depth, self.fits)
+        found = variants(self.plans, self.data.fit_sizes, self.backbone.depth, self.fits)
+        return [
+            each for each in found if each.plan not in self.unrefitted or each == Variant(each.plan, each.fit_images)
+        ]
 
     @property
     def spans(self) -> list[Span]:

@@ -52,7 +52,7 @@ def begin(
     warnings = warnings_of(job.data)
     for warning in warnings:
         say(f"note: {warning}")
-    folder.note(depth=job.backbone.depth, oddities=warnings)
+    folder.note(depth=job.backbone.depth, oddities=warnings, classes=list(job.data.classes))
     _note_versions(folder)
     return job
 

@@ -1,5 +1,6 @@
 """The probe stage: probes of every variant and their rows, seed by seed; a finished seed is not repeated."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -66,8 +67,10 @@ def _with_change(row: Row) -> Row:
 def missing_seeds(job: Job) -> list[int]:
     """The seeds that have no rows or no predictions yet."""
     stored = predictions.read(job.folder.checked(contents.PREDICTIONS))
-    finished = {row.seed for row in job.folder.rows(contents.RESULTS, Row)} & (
-        stored.by_seed.keys() if stored else set()
+    rows = Counter(row.seed for row in job.folder.rows(contents.RESULTS, Row))
+    # An earlier version, which tested fewer plans, may have begun this run.
+    finished = {seed for seed, count in rows.items() if count == len(job.variants)} & set(
+        stored.by_seed if stored else ()
     )
     return [seed for seed in job.seeds if seed not in finished]
 

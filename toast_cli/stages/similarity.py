@@ -5,7 +5,7 @@ All measures take tokens as rows: a latent of N images and T tokens is n = N·T 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,24 +23,51 @@ from toast_cli.stages.walk import Encoder, latents
 from toast_cli.translators.closed_form import Identity, Linear
 
 
+class Measure(Protocol):
+    """What is added up over latents (N, T, D) by layer, batch by batch."""
+
+    def update(self, latents: Mapping[Layer, Tensor], /) -> None: ...
+
+
+_Measure = TypeVar("_Measure", bound=Measure)
+
+
+class Cosines:
+    """Mean cosines of pairs of latents over their tokens, x·y / (‖x‖ ‖y‖), added up batch by batch."""
+
+    def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
+        self.pairs = list(pairs)
+        self._count, self._sums = 0, torch.zeros(len(self.pairs), dtype=torch.float64)
+
+    def update(self, latents: Mapping[Layer, Tensor]) -> None:
+        """Add the latents (N, T, D) of one batch, by layer."""
+        layers = {layer for pair in self.pairs for layer in pair}
+        unit = {layer: F.normalize(latents[layer].flatten(0, 1), dim=1) for layer in layers}  # (n, D)
+        cosines = torch.stack([(unit[i] * unit[j]).sum(1) for i, j in self.pairs])  # (pairs, n)
+        self._count += cosines.shape[1]
+        self._sums += cosines.cpu().double().sum(1)  # float64, since blocks differ by thousandths
+
+    def means(self) -> list[float]:
+        """The mean cosine of every pair."""
+        return (self._sums / self._count).tolist()
+
+
 class Alike:
     """Moments and cosines of pairs of latents, added up batch by batch."""
 
     def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
         self.moments = Moments(pairs)
-        self._cosine = torch.zeros(len(self.moments.pairs), dtype=torch.float64)
+        self.cosines = Cosines(self.moments.pairs)
 
-    def update(self, latents: Mapping[int, Tensor]) -> None:
+    def update(self, latents: Mapping[Layer, Tensor]) -> None:
         """Add the latents (N, T, D) of one batch, by layer."""
         self.moments.update(latents)
-        unit = {layer: F.normalize(latents[layer].flatten(0, 1), dim=1) for layer in self.moments.layers}  # (n, D)
-        sums = [(unit[i] * unit[j]).sum() for i, j in self.moments.pairs]
-        self._cosine += torch.stack(sums).cpu().double()
+        self.cosines.update(latents)
 
     def pairs(self) -> Iterator[tuple[int, int, PairMoments, float]]:
         """Source, target, moments and mean cosine of every pair."""
-        for (i, j), cosine in zip(self.moments.pairs, self._cosine.tolist(), strict=True):
-            yield i, j, self.moments.pair(i, j), cosine / self.moments.count
+        for (i, j), cosine in zip(self.moments.pairs, self.cosines.means(), strict=True):
+            yield i, j, self.moments.pair(i, j), cosine
 
 
 def of_blocks(alike: Alike) -> Iterator[tuple[str, int, int, float]]:
@@ -75,7 +102,9 @@ def between_blocks(job: Job) -> Iterator[dict[str, Any]]:
     """The columns for every pair of blocks, over the fit images."""
     layers = range(STEM, job.backbone.depth)
     pairs = [(i, j) for i in layers for j in layers if i < j]
-    alike, used = _over_fit_images(job, pairs, job.batch_size, lambda pixels: latents(job.backbone, pixels))
+    alike, used = over_fit_images(
+        "similarity", job, lambda: Alike(pairs), job.batch_size, lambda pixels: latents(job.backbone, pixels)
+    )
     job.folder.note_images_used({**job.folder.images_used, job.data.fit_sizes[-1]: used})
     plain = {
         "fit_images": used,
@@ -90,22 +119,26 @@ def between_blocks(job: Job) -> Iterator[dict[str, Any]]:
         yield plain | {"measure": measure, "source": _name(source), "target": _name(target), "value": value}
 
 
-def _over_fit_images(
-    job: Job, pairs: list[tuple[int, int]], batch_size: int, encode: Callable[[Tensor], Mapping[Layer, Tensor]]
-) -> tuple[Alike, int]:
-    """The ``pairs`` of the latents (N, T, D) that ``encode`` makes of the fit images (N, 3, H, W), and how many of these
-    could be decoded."""
+def over_fit_images(
+    name: str,
+    job: Job,
+    new: Callable[[], _Measure],
+    batch_size: int,
+    encode: Callable[[Tensor], Mapping[Layer, Tensor]],
+) -> tuple[_Measure, int]:
+    """A ``new`` measure of the latents (N, T, D) that ``encode`` makes of the fit images (N, 3, H, W), and how many of
+    these could be decoded. ``name`` is what progress is shown of."""
 
-    def one_pass(size: int) -> tuple[Alike, int]:
-        alike, used = Alike(pairs), 0
-        with progress("similarity", sum(map(len, job.data.fit))) as advance:
+    def one_pass(size: int) -> tuple[_Measure, int]:
+        measure, used = new(), 0
+        with progress(name, sum(map(len, job.data.fit))) as advance:
             for part in job.data.fit:
                 for batch in job.batches(part, size):
                     if len(batch.positions):
-                        alike.update(encode(batch.pixels))
+                        measure.update(encode(batch.pixels))
                     used += len(batch.positions)
                     advance(batch.size)
-        return alike, used
+        return measure, used
 
     # When memory runs out, the whole pass again: half a batch may already be in the sums.
     return halving(one_pass, batch_size, [job.backbone.image_size] * 2, say)[0]
@@ -126,7 +159,9 @@ def between_plans(job: Job) -> Iterator[dict[str, Any]]:
     encoder = Encoder(job.backbone, job.variants, job.modules(fitted), whole=True)
     pairs = [(0, plan) for plan in range(1, len(job.variants))]
     at_once = max(job.batch_size // len(job.variants), 1)  # the latents of all plans are in memory together
-    alike, _ = _over_fit_images(job, pairs, at_once, lambda pixels: dict(enumerate(encoder(pixels).unbind(1))))
+    alike, _ = over_fit_images(
+        "similarity", job, lambda: Alike(pairs), at_once, lambda pixels: dict(enumerate(encoder(pixels).unbind(1)))
+    )
     for _, plan, pair, cosine in alike.pairs():
         variant = job.variants[plan]
         settings = {

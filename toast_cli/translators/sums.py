@@ -26,8 +26,8 @@ HELD_OUT = 0.2  # the share of the images that fitted maps are scored on, unless
 class GroupSums:
     """The sums for one group of tokens, over the images ``seen`` and over those ``held_out``.
 
-    ``among``: the images held out are among those seen too. Nothing is then added up for the maps' sake, so that they are
-    the same, bit for bit, as without images held out.
+    ``among``: the images held out are among those seen too. What maps are fitted to is then added up as if none were held
+    out, so that the maps are the same, bit for bit.
     """
 
     seen: PairMoments

@@ -9,11 +9,14 @@ from toast_cli.runs.contents import FINETUNE, RESULTS, SIMILARITY
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from toast_cli.report.classes import ClassChange
     from toast_cli.report.findings import Finding
     from toast_cli.runs.archive import CompleteRun
     from toast_cli.runs.rows import Similarity, Tuned
 
     Tunings = list[tuple[Tuned, dict[str, object]]]  # rows, each with the settings of its run
+
+CLASSES = "classes.csv"
 
 USAGE = "report <folders>"
 SUMMARY = "tables, figures and a page from any number of runs"
@@ -37,7 +40,7 @@ def main(argv: list[str]) -> None:
 def report(places: list[Path], out: Path) -> Path:
     """Write everything into ``out``; returns the page. Raises ToastError for what cannot be read or compared."""
     from toast_cli.files import write_atomically
-    from toast_cli.report import page, tables
+    from toast_cli.report import classes, page, side_tables, tables
     from toast_cli.report.findings import findings_of
     from toast_cli.runs.archive import find
 
@@ -55,14 +58,15 @@ def report(places: list[Path], out: Path) -> Path:
         )
     findings = findings_of(runs)
     out.mkdir(parents=True, exist_ok=True)
-    tuned = tables.of_tuned(tunings)
-    found = [table.noting(notes) for table in tables.by_model(findings) + tuned]
-    wide = [table.noting(notes) for table in tables.by_model(findings, changes=True) + tuned]
-    _write_tables(out, findings, similarities, tunings)
+    others = side_tables.against_expected(findings) + tables.of_tuned(tunings)
+    found = [table.noting(notes) for table in tables.by_model(findings) + others]
+    wide = [table.noting(notes) for table in tables.by_model(findings, changes=True) + others]
+    folded = [table.noting(notes) for table in side_tables.worst_classes(findings)]
+    _write_tables(out, findings, classes.changes_of(runs), similarities, tunings)
     write_atomically(out / "tables.md", "\n".join(map(tables.markdown, found)))
     write_atomically(out / "tables.tex", "\n".join(map(tables.latex, found)))
     shown = _draw(_pictures(runs, findings, similarities), out / "figures")
-    write_atomically(out / "report.html", page.render([file.parent for file in read], wide, shown, notes))
+    write_atomically(out / "report.html", page.render([file.parent for file in read], wide, shown, notes, folded))
     return out / "report.html"
 
 
@@ -105,14 +109,22 @@ def _complete(places: list[Path], file: str) -> list[Path]:
     return complete
 
 
-def _write_tables(out: Path, findings: "list[Finding]", similarities: "list[Similarity]", tunings: "Tunings") -> None:
+def _write_tables(
+    out: Path,
+    findings: "list[Finding]",
+    changes: "list[ClassChange]",
+    similarities: "list[Similarity]",
+    tunings: "Tunings",
+) -> None:
     """The CSV tables, those that have rows."""
+    from toast_cli.report.classes import ClassChange
     from toast_cli.report.findings import Finding
     from toast_cli.runs.results import write_csv
     from toast_cli.runs.rows import Similarity, Tuned
 
     for name, rows, kind in (
         (RESULTS, findings, Finding),
+        (CLASSES, changes, ClassChange),
         (SIMILARITY, similarities, Similarity),
         (FINETUNE, [row for row, _ in tunings], Tuned),
     ):

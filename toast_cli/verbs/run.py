@@ -44,9 +44,10 @@ def main(argv: list[str]) -> None:
 
 def _job(cfg: "DictConfig", path: Path) -> None:
     from toast_cli.machine.team import join
+    from toast_cli.runs import expected
     from toast_cli.runs.folder import open_folder
 
-    dry = require_flag(cfg.dry, "dry")
+    dry, reported = require_flag(cfg.dry, "dry"), expected.check(cfg.get("expected"))
     with join() as team:
         if dry:
             if team.leads:
@@ -57,6 +58,8 @@ def _job(cfg: "DictConfig", path: Path) -> None:
                 assist(cfg, path, team)
             return
         with open_folder(path, cfg, [contents.RESULTS, contents.SUMMARY]) as folder:
+            if reported and folder.record.get("expected") != reported:  # an experiment's may be corrected later
+                folder.note(expected=reported)
             if team.share(not folder.complete):
                 run(cfg, folder, team)
     _show(path)

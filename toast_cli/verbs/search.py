@@ -2,7 +2,7 @@
 
 Every single span is measured; what several spans cost together is predicted from that; the most promising plans are
 measured in one walk; the predictions are corrected by what was measured, and so on until nothing new is promising. All
-of this uses held-out train images. The plans found are refitted, and see the test images once.
+of this uses held-out train images. The plans found are refitted, and see the test images once, as do their baselines.
 """
 
 from dataclasses import replace
@@ -16,13 +16,14 @@ from toast_cli.runs import contents
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from toast_cli.plans import Fit
+    from toast_cli.plans import Fit, Plan
     from toast_cli.runs.folder import RunFolder
     from toast_cli.search.budget import Budget
     from toast_cli.search.measured import Survey
     from toast_cli.search.rounds import Settings
     from toast_cli.search.sizes import Sizes
     from toast_cli.stages.job import Job
+    from toast_cli.translators.base import BaseTranslator
 
 USAGE = "search [key=value ...]"
 SUMMARY = "the best plan under a budget, of any number of spans"
@@ -35,8 +36,8 @@ toast search target.accuracy_drop=0.01                     the smallest within a
 toast search model=vit_s data=cifar10 budget.blocks=4 probe=logistic""",
     """\
 Run the same command again to go on from the last round. Results are in
-outputs/search/<model>-<data>-<translator>-<hash>: front.csv (the plans found), search.csv (all that were measured),
-results.csv (test accuracies of the plans found and their rivals), front.png.""",
+outputs/search/<model>-<data>-<translator>-<hash>: front.csv (the plans found), baselines.csv (what others would
+remove), search.csv (all that were measured), results.csv (test accuracies of the plans found, their rivals and baselines), front.png.""",
 )
 
 
@@ -48,28 +49,30 @@ def main(argv: list[str]) -> None:
 def _show(path: Path) -> None:
     from toast_cli.report.changed import read_table
     from toast_cli.report.screen import print_front
-    from toast_cli.runs.rows import Found
+    from toast_cli.runs.rows import Baseline, Found
 
-    print_front(read_table(path / contents.FRONT, Found))
+    found, baselines = read_table(path / contents.FRONT, Found), read_table(path / contents.BASELINES, Baseline)
+    print_front(found, baselines)
 
 
 def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     """Fit, measure, choose, test. Raises ToastError for invalid settings, and for a budget that no plan meets."""
     from toast_cli.plans import INDEPENDENT, Plan
     from toast_cli.report.figures import files_of
-    from toast_cli.runs.rows import Found
+    from toast_cli.runs.rows import Baseline, Found
     from toast_cli.search.figure import picture
     from toast_cli.search.measured import Survey
     from toast_cli.search.rounds import Settings, measure_rounds, single_spans
     from toast_cli.stages.load import begin, make_translator, plain
 
-    settings, own = Settings.check(plain(cfg.search)), make_translator(cfg).name
+    settings, own = Settings.check(plain(cfg.search)), make_translator(cfg)
     _refuse_what_is_for_runs(cfg)
-    names = ("", *(name for name in settings.beside if name != own))
+    names = ("", *(name for name in settings.beside if name != own.name))
+    fitted = _fitted(names, own, settings)
 
     def singles(depth: int) -> list[Plan]:
         _budget(cfg, settings, depth)  # checked before the folder records that a run has begun
-        return [Plan(), *single_spans(depth, names)]
+        return [Plan(), *single_spans(depth, fitted)]
 
     with folder.stage("load"):
         job = begin(cfg, folder, singles, fit=INDEPENDENT)
@@ -80,21 +83,38 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     with folder.stage("measure"):
         sizes = measure_rounds(survey, settings, budget, names)
     if not (folder / contents.FRONT).is_file():  # the last table: what comes after it needs no features
-        _test(folder, survey, sizes, kinds, len(names))
+        _test(folder, survey, sizes, settings, kinds, len(names))
     found = folder.rows(contents.FRONT, Found)
     if budget.given and not any(row.chosen for row in found):
         _say_that_none_is_chosen(budget)
-    for name, content in files_of(picture(list(survey.measured.values()), found), contents.FRONT_PICTURE).items():
+    figure = picture(list(survey.measured.values()), found, folder.rows(contents.BASELINES, Baseline))
+    for name, content in files_of(figure, contents.FRONT_PICTURE).items():
         folder.write(name, content)
     contents.remove_features(folder.path)  # also those of a round that was killed at its end
     folder.finish()
 
 
-def _test(folder: "RunFolder", survey: "Survey", sizes: "Sizes", kinds: "tuple[Fit, ...]", translators: int) -> None:
-    """Fit the plans found in all ways of ``kinds``, encode and probe them, and write the front."""
+def _final(survey: "Survey", best: "list[Plan]", baselines: "list[Plan]", kinds: "tuple[Fit, ...]") -> "Job":
+    """The job of the plans found in all ways of ``kinds``, of their rivals, and of ``baselines`` as they are."""
     from toast_cli.plans import Plan
+
+    plans = dict.fromkeys([Plan(), *best, *(survey.rival(plan.blocks_removed) for plan in best), *baselines])
+    prefix, unrefitted = contents.front_prefix(), {*baselines} - {*best}
+    return replace(survey.job, plans=list(plans), fits=kinds, unrefitted=unrefitted, feature_prefix=prefix)
+
+
+def _test(
+    folder: "RunFolder",
+    survey: "Survey",
+    sizes: "Sizes",
+    settings: "Settings",
+    kinds: "tuple[Fit, ...]",
+    translators: int,
+) -> None:
+    """Fit the plans found in all ways of ``kinds``, encode and probe them with their baselines, and write both tables."""
     from toast_cli.runs.results import summarise
-    from toast_cli.runs.rows import Found, Row, Summary
+    from toast_cli.runs.rows import Baseline, Found, Row, Summary
+    from toast_cli.search.baselines import plans_of, rows_of
     from toast_cli.search.front import best_measured, front_of
     from toast_cli.stages.encode import encode
     from toast_cli.stages.fit import fit
@@ -102,8 +122,9 @@ def _test(folder: "RunFolder", survey: "Survey", sizes: "Sizes", kinds: "tuple[F
     from toast_cli.stages.probe import score
 
     best = best_measured(survey, sizes)
-    plans = dict.fromkeys([Plan(), *best, *(survey.rival(plan.blocks_removed) for plan in best)])
-    final = replace(survey.job, plans=list(plans), fits=kinds, feature_prefix=contents.front_prefix())
+    with folder.stage("baselines"):
+        baselines = plans_of(survey.job, settings.baselines, (plan.blocks_removed for plan in best))
+    final = _final(survey, best, [plan for plans in baselines.values() for plan in plans], kinds)
     announce(final, memory=False)
     with folder.stage("fit"):
         fitted = fit(final)
@@ -113,6 +134,8 @@ def _test(folder: "RunFolder", survey: "Survey", sizes: "Sizes", kinds: "tuple[F
     with folder.stage("probe"):
         score(final, fitted, maps)
     folder.write_rows(contents.SUMMARY, summarise(folder.rows(contents.RESULTS, Row)), Summary)
+    if settings.baselines:
+        folder.write_rows(contents.BASELINES, rows_of(final, baselines, survey), Baseline)
     folder.write_rows(contents.FRONT, front_of(final, best, survey, sizes, translators), Found)
 
 
@@ -155,6 +178,23 @@ def _refuse_what_is_for_runs(cfg: "DictConfig") -> None:
         raise ToastError(
             f"data.fit_images={cfg.data.fit_images} has several values, but toast search fits its maps once: give one, such as 500."
         )
+
+
+def _fitted(names: tuple[str, ...], own: "BaseTranslator", settings: "Settings") -> tuple[str, ...]:
+    """The translators to fit for each span: those that the search tries, and the identity, which baselines need.
+
+    Raises ToastError if the search's ``own`` translator does not mix with the identity.
+    """
+    from toast_cli.translators.base import Translator
+
+    if not settings.baselines or "identity" in (own.name, *names):
+        return names
+    if not isinstance(own, Translator):
+        raise ToastError(
+            f"search.baselines=[{','.join(settings.baselines)}] needs identity maps, which do not mix with translator={own.name}, a trained one: use "
+            "search.baselines=[], or a translator in closed form such as linear."
+        )
+    return (*names, "identity")
 
 
 def _budget(cfg: "DictConfig", settings: "Settings", depth: int) -> "Budget":
