@@ -53,7 +53,7 @@ def test_run_help_shows_examples_then_groups_then_settings(toast):
     status, out, _ = toast("run", "--help")
     assert status == 0
     assert out.index("Examples") < out.index("toast run model=dinov2_s") < out.index("Groups and their options")
-    assert out.index("translator: affine, deep_mlp, identity, linear") < out.index("fit_images: 500")
+    assert out.index("translator: affine, context, deep_mlp, identity, linear") < out.index("fit_images: 500")
 
 
 def test_every_example_of_the_help_composes(toast):

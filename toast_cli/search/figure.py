@@ -22,7 +22,8 @@ def picture(measured: Sequence[Candidate], found: Sequence[Found], baselines: Se
     for axes in (cost, foretold, tested):
         axes.grid(alpha=0.25)
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 4}  # where it covers no point
-        axes.legend(fontsize=8, frameon=False, **below)
+        if axes.get_legend_handles_labels()[0]:  # where nothing was predicted, there is nothing to name
+            axes.legend(fontsize=8, frameon=False, **below)
     return figure
 
 
