@@ -6,8 +6,8 @@ from tests.bad_input.conftest import Check
 
 SENTENCES = {
     "run translator=lnear": (
-        "translator=lnear does not exist (did you mean linear?): use one of affine, deep_mlp, identity, linear, "
-        "lowrank, mlp, orthogonal, ridge, shift, or --config-dir <dir> with your own."
+        "translator=lnear does not exist (did you mean linear?): use one of affine, context, deep_mlp, identity, "
+        "linear, lowrank, mlp, orthogonal, ridge, shift, or --config-dir <dir> with your own."
     ),
     "run probe=svm": (
         "probe=svm does not exist: use one of knn, linear, logistic, mlp, pretrained_head, or --config-dir <dir> "
@@ -27,7 +27,7 @@ SENTENCES = {
         "readout=papr is not known (did you mean paper?): use model (its own pooling), or paper (a random dense "
         "layer and tanh after it, for ViT and DeiT)."
     ),
-    "run fit=3": "fit=3 replaces a group of settings: set fit.sequential, fit.held_out_r2.",
+    "run fit=3": "fit=3 replaces a group of settings: set fit.sequential, fit.heal, fit.held_out_r2.",
     "run fit.held_out_r2=no": (
         "fit.held_out_r2=no is neither true nor false: write fit.held_out_r2=true or fit.held_out_r2=false."
     ),
@@ -102,11 +102,11 @@ SENTENCES = {
     "search search.beam=true": "search.beam=True cannot be used: give a whole number from 1.",
     "search search=3": (
         "search=3 replaces a group of settings: set search.beside, search.blocks, search.images, search.beam, "
-        "search.rounds."
+        "search.rounds, search.baselines."
     ),
     "search +search.wings=1": (
         "search.wings is not a setting: use one of search.beside, search.blocks, search.images, search.beam, "
-        "search.rounds."
+        "search.rounds, search.baselines."
     ),
     "finetune tune.epochs=0": "tune.epochs=0 cannot be used: give a whole number from 1.",
     "finetune tune.learning_rate=inf": "tune.learning_rate=inf cannot be used: give a number above 0.",

@@ -16,7 +16,7 @@ SENTENCES = {
         "from: give spans=[9-11] data.fit_images=500 probe=linear."
     ),
     "bench spans=[9-11:nope]": (
-        "translator=nope is not known: use one of affine, deep_mlp, identity, linear, lowrank, mlp, orthogonal, ridge, "
+        "translator=nope is not known: use one of affine, context, deep_mlp, identity, linear, lowrank, mlp, orthogonal, ridge, "
         "shift."
     ),
     "run spans=[]": "spans is empty: use all, single or a list of plans such as [9-11,2-3+9-11].",
@@ -33,7 +33,7 @@ SENTENCES = {
         "span '２-３' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2."
     ),
     "run spans=[9-11:lnear]": (
-        "translator=lnear is not known (did you mean linear?): use one of affine, deep_mlp, identity, linear, lowrank, "
+        "translator=lnear is not known (did you mean linear?): use one of affine, context, deep_mlp, identity, linear, lowrank, "
         "mlp, orthogonal, ridge, shift."
     ),
     "run spans=1-99999999999999999999": (

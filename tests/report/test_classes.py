@@ -135,7 +135,7 @@ def test_strange_names_are_shown_as_they_are(label: str):
     assert "<script>" not in written
     assert page._text(label) in written
     assert written.count("<details>") == 2, "the classes, and the runs"
-    change = ClassChange("m", "d", "d", "linear", "shared", "exact", False, "linear", "model", "clean", "fp32", "9-11", 2, 500, 0,
+    change = ClassChange("m", "d", "d", "linear", "shared", "exact", False, False, "linear", "model", "clean", "fp32", "9-11", 2, 500, 0,
                          visible(label), 2, 0.0, 1.0, -1.0)  # fmt: skip
     text = csv_of([change], ClassChange)
     assert len(text.splitlines()) == 2

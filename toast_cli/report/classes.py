@@ -30,6 +30,7 @@ class ClassChange:
     tokens: str
     solver: str
     sequential: bool
+    healed: bool
     probe: str
     readout: str
     protocol: str
