@@ -81,3 +81,32 @@ def test_images_that_compress_cannot_take_are_named(images: object, sentence: st
     with pytest.raises(ToastError) as caught:
         compress(tiny().vit, "0-1", images)
     assert sentence in str(caught.value)
+
+
+# Random blocks leave healing nothing to do behind a map that sees the image: it chooses layer by layer, and does little harm.
+@pytest.mark.parametrize(("translator", "most"), [("affine", 0.9), ("context", 1.1)])
+@pytest.mark.parametrize("plan", ["0-1", "stem-0+1-2"])
+def test_healed_blocks_are_nearer_to_the_original(plan: str, translator: str, most: float):
+    backbone = tiny(depth=5)
+    model, images = backbone.vit.train(), backbone.normalise(pixels(60))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    plain, healed = (compress(model, plan, images.split(16), translator, heal=heal) for heal in (False, True))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert healed.training
+    assert all(p.requires_grad for p in healed.parameters())
+    sizes = [sum(p.numel() for p in short.parameters()) for short in (plain, healed)]
+    assert sizes[0] == sizes[1], "no larger than it was"
+    model.eval()
+    with torch.no_grad():
+        features = [vit.eval().forward_features(images)[:, 0] for vit in (model, plain, healed)]
+    far, near = ((each - features[0]).norm() for each in features[1:])
+    assert near < most * far
+
+
+def test_what_cannot_be_healed_is_named():
+    name, options = FAMILIES["parallel blocks"]
+    with pytest.raises(ToastError, match="a ParallelThingsBlock does not end in such layers"):
+        compress(tiny(name, **options).vit, "0-1", torch.randn(4, 3, 32, 32), heal=True)
+    flexible = tiny(dynamic_img_size=True).vit
+    with pytest.raises(ToastError, match=r"images of shape \(4, 3, 64, 64\), and the model was built for 32 pixels"):
+        compress(flexible, "0-1", torch.randn(4, 3, 64, 64), heal=True)

@@ -5,7 +5,7 @@ import difflib
 import errno
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from toast_cli.room import address_limit
@@ -52,6 +52,13 @@ def require_group(given: object, key: str, known: Iterable[str]) -> dict[str, An
                 f"{key}.{name} is not a setting{did_you_mean(name, known)}: use one of {', '.join(f'{key}.{name}' for name in known)}."
             )
     return dict(given)
+
+
+def require_strengths(given: object, key: str, example: str) -> list[float]:
+    """``given``, a grid of penalties. Raises ToastError unless it is a list of numbers above 0."""
+    if not isinstance(given, Sequence) or not given or not all(is_number(value) and value > 0 for value in given):
+        raise ToastError(f"{key}={given} cannot be used: give a list of numbers above 0, such as {example}.")
+    return list(given)
 
 
 def is_number(value: object) -> bool:

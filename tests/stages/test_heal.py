@@ -1,10 +1,12 @@
 """Healing: the blocks behind a map, refitted to what they receive there."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -15,16 +17,16 @@ from toast_cli.models.backbone import Backbone
 from toast_cli.models.branches import branches_of
 from toast_cli.moments.weighted import WeightedSums
 from toast_cli.plans import HEALED, INDEPENDENT, HealedBlock, Map, Plan, Span, Variant, variants
-from toast_cli.runs import contents
+from toast_cli.runs import contents, record
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Row
+from toast_cli.runs.rows import Found, Row
 from toast_cli.stages import heal
-from toast_cli.stages.chain import HELD_OUT, Chain
+from toast_cli.stages.chain import Chain
 from toast_cli.stages.originals import Originals, Sample
 from toast_cli.stages.walk import Encoder, latents
 from toast_cli.surgery import shorten
 from toast_cli.translators.refit import STRENGTHS, refit
-from toast_cli.translators.sums import held_apart
+from toast_cli.translators.sums import HELD_OUT, held_apart
 
 WORDS = [*SMALL[:3], "device=cpu", "precision=fp32", "fit.heal=true"]
 
@@ -231,12 +233,76 @@ def test_several_numbers_of_fit_images(toast):
     assert len(list(contents.healed_in(Path("both")))) == 2
 
 
-def test_blocks_of_a_stranger_do_not_pass(toast):
+def test_a_damaged_file_is_noticed(toast):
     assert toast("run", *WORDS, "spans=[2-9]", "hydra.run.dir=run")[0] == 0
     file = next(contents.healed_in(Path("run")))
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     status, _, err = toast("export", "run", "plan=2-9", "out=model")
     assert (status, "was changed or damaged" in err) == (1, True)
+
+
+def test_blocks_of_a_stranger_do_not_pass(toast):
+    """Files with fitting checksums that hold something else than what healing leaves."""
+    assert toast("run", *WORDS, "spans=[2-9]", "hydra.run.dir=run")[0] == 0
+    file = next(contents.healed_in(Path("run")))
+    good, key = safetensors.torch.load_file(file), "10/attn.proj.weight"
+    narrow, none = good[key][:, :-1].clone(), {name: each for name, each in good.items() if name != key}
+    for other in (
+        good | {key: good[key].long()},
+        good | {key: good[key].half()},
+        good | {key: good[key] * float("nan")},
+        good | {key: narrow},
+        good | {"10/norm1.weight": torch.zeros(64)},
+        good | {"10/nope.weight": torch.zeros(64)},
+        good | {f"{key}.deeper": torch.zeros(64)},
+        none,
+    ):
+        record.write(file, safetensors.torch.save(other))
+        status, _, err = toast("export", "run", "plan=2-9", "out=model")
+        assert (status, f"{file} holds no block 10 that fits the model: restore it" in err) == (1, True), err
+        assert not Path("model").exists()
+    record.write(file, safetensors.torch.save({name: each for name, each in good.items() if name.startswith("11/")}))
+    assert "holds no healed block 10@40~2-9: restore it" in toast("export", "run", "plan=2-9", "out=model")[2]
+    record.write(file, safetensors.torch.save(good))
+    assert toast("export", "run", "plan=2-9", "out=model", "images=16")[0] == 0
+
+
+def test_a_search_keeps_the_fit_with_the_least_held_out_loss(toast):
+    words = ["data.fit_images=40", "data.train_images=200", "data.test_images=48", "device=cpu", "precision=fp32"]
+    words += ["search.blocks=4", "search.beam=2", "search.rounds=1", "search.baselines=[]"]
+    status, out, _ = toast("search", *words, "fit.heal=true", "hydra.run.dir=found")
+    assert status == 0
+    found, rows = (read_csv(Path("found", name), kind) for name, kind in (("front.csv", Found), ("results.csv", Row)))
+    assert {row.healed for row in rows} == {False, True}
+    assert any(row.healed for row in found)
+    assert "healed" in out
+    for row in found:
+        own = {
+            each.healed: each.accuracy for each in rows if each.plan == row.plan and each.sequential == row.sequential
+        }
+        assert row.accuracy_mean == own[row.healed]
+        assert row.loss <= row.loss_independent
+        assert (row.accuracy_healed is None) or row.accuracy_healed in [e.accuracy for e in rows if e.healed]
+    assert (
+        toast("export", "found", f"plan={next(row.plan for row in found if row.healed)}", "out=model", "images=16")[0]
+        == 0
+    )
+
+
+def test_a_dry_run_counts_latents_and_healed_blocks(toast):
+    def disk(*words: str) -> float:
+        said = re.search(r"disk (\S+) (\S+) of", toast("run", "dry=true", *WORDS[:-1], "spans=[2-6]", *words)[1])
+        return float(said[1]) * {"kB": 1e3, "MB": 1e6}[said[2]]
+
+    latent = 4 * 17 * 64
+    originals, places = (
+        1 + 2 * 5,
+        5 + 1,
+    )  # one whole latent, the targets of ten branches; one place for each block and one
+    healed = 5 * 4 * (64 * 64 + 64 * 256 + 2 * 64)
+    expected = 40 * latent * (originals + places) + healed
+    assert disk("fit.heal=true") == pytest.approx(expected, rel=0.1)
+    assert disk() < expected / 10
 
 
 @pytest.mark.parametrize(

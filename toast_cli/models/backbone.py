@@ -17,7 +17,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, did_you_mean
-from toast_cli.models.branches import Branch
+from toast_cli.models.branches import Branch, with_tensors
 from toast_cli.models.fused import BlockLayers, FusedBlock
 from toast_cli.models.preprocessing import Transform, settings_of, to_pixels
 from toast_cli.models.timm_parts import Vit
@@ -159,6 +159,10 @@ class Backbone(nn.Module):
         block = self.vit.blocks[i] if healed is None else healed
         with self._autocast(i, latent):
             return block(latent, **extras).to(latent.dtype)
+
+    def healed(self, i: int, tensors: Mapping[str, Tensor]) -> nn.Module:
+        """Block i with ``tensors`` by name in place of its own, on the model's device."""
+        return with_tensors(self.vit.blocks[i], {name: each.to(self.mean.device) for name, each in tensors.items()})
 
     def block_and_middle(self, i: int, latent: Tensor, extras: Extras) -> tuple[Tensor, Tensor]:
         """X^(i−1) (N, T, D) -> what enters block i's second branch, and X^(i), both (N, T, D); by timm's own code."""

@@ -6,7 +6,7 @@ LayerScale s. Whatever comes before the last layer, gated or not, is the branch'
 Shapes: N images, T tokens, D width, F width of a hidden layer (D or the MLP's).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,12 @@ class Branch:
     scale_name: str
     takes_extras: bool
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the block's tensors that ``refitted`` gives."""
+        own = [f"{self.name}.weight", *([] if self.last.bias is None else [f"{self.name}.bias"])]
+        return own if self.scale is None else [*own, self.scale_name]
+
     def hidden(self, latent: Tensor, extras: Mapping[str, Any]) -> Tensor:
         """(N, T, D) -> h (N, T, F)."""
         return self.inside(self.norm(latent), **(extras if self.takes_extras else {}))
@@ -49,11 +55,12 @@ class Branch:
         """
         scale = torch.ones(len(bias), dtype=torch.float64) if self.scale is None else exact(self.scale)
         like = self.last.weight
-        found = {"weight": scale[:, None] * exact(like) + weight.T}
+        found = [scale[:, None] * exact(like) + weight.T]
         if self.last.bias is not None:
-            found["bias"] = scale * exact(self.last.bias) + bias
-        tensors = {f"{self.name}.{name}": value.to(like.dtype).contiguous() for name, value in found.items()}
-        return tensors if self.scale is None else {**tensors, self.scale_name: torch.ones_like(bias, dtype=like.dtype)}
+            found.append(scale * exact(self.last.bias) + bias)
+        if self.scale is not None:
+            found.append(torch.ones_like(bias))
+        return {name: each.to(like.dtype).contiguous() for name, each in zip(self.names, found, strict=True)}
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> "Branch":
         """The branch with what ``refitted`` has returned."""
@@ -73,6 +80,12 @@ def branches_of(block: nn.Module) -> list[Branch]:
     return [_branch(block, "attn", "proj", 1), _branch(block, "mlp", "fc2", 2)]
 
 
+def require_branches(blocks: Iterable[nn.Module]) -> None:
+    """Raises ToastError if one of the ``blocks`` cannot be healed."""
+    for block in blocks:
+        branches_of(block)
+
+
 def _branch(block: Any, part: str, last: str, number: int) -> Branch:
     """The branch of a block that runs through ``part`` and ends in its layer ``last``."""
     eva = isinstance(block, EvaBlock)
@@ -89,23 +102,25 @@ def _branch(block: Any, part: str, last: str, number: int) -> Branch:
     )
 
 
-def with_tensors(block: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of ``block`` with ``tensors`` by name in place of its own; it shares all others with the original.
+def are_refitted(block: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether ``tensors`` can be what the branches of ``block`` have been refitted to: all of them, of the same kind, finite."""
+    own = dict(block.named_parameters())
+    names = {name for branch in branches_of(block) for name in branch.names}
+    return tensors.keys() == names and all(
+        each.shape == own[name].shape and each.dtype == own[name].dtype and bool(each.isfinite().all())
+        for name, each in tensors.items()
+    )
 
-    Raises ValueError for a name or a shape that the block does not have.
-    """
+
+def with_tensors(block: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of ``block`` with ``tensors`` by name in place of its own; it shares all others with the original."""
     inside: dict[str, dict[str, Tensor]] = {}
     own: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         first, dot, rest = name.partition(".")
         if dot:
             inside.setdefault(first, {})[rest] = tensor
-            continue
-        there = block._parameters.get(name)
-        if there is None or there.shape != tensor.shape:
-            raise ValueError(f"{type(block).__name__} has no {name} of shape {tuple(tensor.shape)}")
-        own[name] = tensor
-    if not inside.keys() <= block._modules.keys():
-        raise ValueError(f"{type(block).__name__} has no {', '.join(sorted(inside.keys() - block._modules.keys()))}")
+        else:
+            own[name] = tensor
     modules = {first: with_tensors(getattr(block, first), rest) for first, rest in inside.items()}
     return exchanged(block, modules=modules, tensors=own)

@@ -4,7 +4,6 @@ Shapes: N images, P plans, F features, C classes.
 """
 
 import warnings
-from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -17,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from toast_cli.data.draws import stratified
-from toast_cli.errors import ToastError, is_number
+from toast_cli.errors import ToastError, is_number, require_strengths
 from toast_cli.layers import dense
 from toast_cli.probes.base import Advance, Probe
 from toast_cli.runs.features import Features
@@ -60,17 +59,10 @@ class LogisticProbe(_PerPlan):
     name = "logistic"
 
     def __init__(self, strengths: list[float], iterations: int = 1000) -> None:
-        if (
-            not isinstance(strengths, Sequence)
-            or not strengths
-            or not all(is_number(value) and value > 0 for value in strengths)
-        ):
-            raise ToastError(
-                f"probe.strengths={strengths} cannot be used: give a list of numbers above 0, such as [1e-3,1e-2]."
-            )
+        self.strengths = sorted(require_strengths(strengths, "probe.strengths", "[1e-3,1e-2]"))
         if type(iterations) is not int or iterations < 1:
             raise ToastError(f"probe.iterations={iterations} cannot be used: give a whole number from 1.")
-        self.strengths, self.iterations = sorted(strengths), iterations
+        self.iterations = iterations
 
     def fit_one(self, features: np.ndarray, labels: np.ndarray, seed: int) -> Pipeline:
         if len(np.unique(labels)) < 2:

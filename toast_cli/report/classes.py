@@ -11,33 +11,18 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from toast_cli.machine.console import visible
-from toast_cli.report.samples import Sample, grouped
+from toast_cli.report.samples import Line, Sample, grouped
 from toast_cli.runs.archive import CompleteRun
 
 
 @dataclass(frozen=True)
-class ClassChange:
+class ClassChange(Line):
     """One plan and class, its fields in the order of the columns of ``classes.csv``.
 
     Accuracies are shares of the judgements over all seeds of the class's test images. ``test_images`` counts each image
     once. ``class_name`` is the number for a run of an earlier version, which did not record names.
     """
 
-    model: str
-    data: str
-    fit_data: str
-    translator: str
-    tokens: str
-    solver: str
-    sequential: bool
-    healed: bool
-    probe: str
-    readout: str
-    protocol: str
-    precision: str
-    plan: str
-    blocks_removed: int
-    fit_images: int
     class_number: int
     class_name: str
     test_images: int

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from toast_cli.report.classes import worst_of
-from toast_cli.report.samples import Sample, expected_of, grouped
+from toast_cli.report.samples import Line, Sample, expected_of, grouped
 from toast_cli.report.statistics import bootstrap_interval, flip_rate, mcnemar
 from toast_cli.runs.archive import CompleteRun
 from toast_cli.runs.results import spread_of
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Line):
     """One plan, translator, data set and model over all seeds, its fields in the order of the report's CSV columns.
 
     Means and standard deviations are over ``runs`` pairs of probe seed and data seed. ``delta_relative_mean`` is that of
@@ -26,21 +26,6 @@ class Finding:
     accuracy that others report, ``expected_delta`` = accuracy_mean − expected.
     """
 
-    model: str
-    data: str
-    fit_data: str
-    translator: str
-    tokens: str
-    solver: str
-    sequential: bool
-    healed: bool
-    probe: str
-    readout: str
-    protocol: str
-    precision: str
-    plan: str
-    blocks_removed: int
-    fit_images: int
     runs: int
     test_images: int
     accuracy_mean: float

@@ -10,10 +10,30 @@ from toast_cli.runs.archive import CompleteRun
 from toast_cli.runs.predictions import Predictions
 from toast_cli.runs.rows import Row
 
-# What rows that are averaged over seeds have in common, in addition to the plan and the number of fit images.
-SHARED = (
-    "model", "data", "fit_data", "translator", "tokens", "solver", "sequential", "healed", "probe", "readout", "protocol", "precision",
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class Line:
+    """What rows that are averaged over seeds have in common; the first columns of a report's tables."""
+
+    model: str
+    data: str
+    fit_data: str
+    translator: str
+    tokens: str
+    solver: str
+    sequential: bool
+    healed: bool
+    probe: str
+    readout: str
+    protocol: str
+    precision: str
+    plan: str
+    blocks_removed: int
+    fit_images: int
+
+
+# All of these but the plan and the number of fit images.
+SHARED = [name for name in Line.__annotations__ if name not in ("plan", "blocks_removed", "fit_images")]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Tables beside those of accuracies: what plans cost their worst class, and what others report."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from toast_cli.report.findings import Finding
 from toast_cli.report.tables import Table, column_of, varying
+
+_Columns = Mapping[str, Callable[[Finding], str]]  # the text of each column, by its name
 
 REPORTED = (
     "Expected: what others report, as the runs' settings state it. The difference is measured less expected; it is within ± if it is at most "
@@ -19,42 +21,47 @@ CLASSES = (
 def worst_classes(findings: Sequence[Finding]) -> list[Table]:
     """A table for each model whose predictions are known: the class that each plan costs most."""
     known = [f for f in findings if f.worst_class is not None]
-    models = dict.fromkeys(f.model for f in known)
-    return [_worst(model, [f for f in known if f.model == model]) for model in models]
-
-
-def _worst(model: str, findings: list[Finding]) -> Table:
-    extras = varying(findings)
-    head = ["data", "translator", *(name.replace("_", " ") for name in extras), "plan", "worst class"]
-    head += ["its change", "its test images", "change of all", "ρ"]
-    lines = []
-    for f in sorted(findings, key=lambda f: f.blocks_removed):
-        texts = [column_of(f, findings), f.translator, *(str(getattr(f, name)) for name in extras), f.plan]
-        texts += [f.worst_class or "", f"{f.worst_class_delta:+.4f}", str(f.worst_class_images)]
-        lines.append(
-            [*texts, f"{f.delta_mean:+.4f}", "" if f.class_correlation is None else f"{f.class_correlation:+.2f}"]
-        )
-    no_ranks: list[int | None] = [None] * len(head)
-    return Table(f"{model}: the class that each plan costs most", head, [(line, no_ranks) for line in lines], CLASSES)
+    columns: _Columns = {
+        "worst class": lambda f: f.worst_class or "",
+        "its change": lambda f: f"{f.worst_class_delta:+.4f}",
+        "its test images": lambda f: str(f.worst_class_images),
+        "change of all": lambda f: f"{f.delta_mean:+.4f}",
+        "ρ": lambda f: "" if f.class_correlation is None else f"{f.class_correlation:+.2f}",
+    }
+    return _by_model(known, "the class that each plan costs most", columns, CLASSES)
 
 
 def against_expected(findings: Sequence[Finding]) -> list[Table]:
     """A table for each model with accuracies that others report: these beside the measured ones."""
     known = [f for f in findings if f.expected is not None]
-    models = dict.fromkeys(f.model for f in known)
-    return [_expected(model, [f for f in known if f.model == model]) for model in models]
+    columns: _Columns = {
+        "expected": lambda f: f"{f.expected:.4f}",
+        "measured": lambda f: f"{f.accuracy_mean:.4f}" + ("" if f.accuracy_std is None else f" ± {f.accuracy_std:.4f}"),
+        "difference": lambda f: f"{f.expected_delta:+.4f}",
+        "within ±": _within,
+    }
+    return _by_model(known, "beside what others report", columns, REPORTED)
 
 
-def _expected(model: str, findings: list[Finding]) -> Table:
-    extras = varying(findings)
-    head = ["data", "translator", *(name.replace("_", " ") for name in extras), "plan", "expected", "measured"]
-    head += ["difference", "within ±"]
-    lines = []
-    for f in sorted(findings, key=lambda f: f.blocks_removed):
-        expected, difference, spread = f.expected or 0.0, f.expected_delta or 0.0, f.accuracy_std
-        texts = [column_of(f, findings), f.translator or "–", *(str(getattr(f, name)) for name in extras), f.plan]
-        texts += [f"{expected:.4f}", f"{f.accuracy_mean:.4f}{'' if spread is None else f' ± {spread:.4f}'}"]
-        within = "" if spread is None else "yes" if abs(difference) <= spread else "no"
-        lines.append([*texts, f"{difference:+.4f}", within])
-    no_ranks: list[int | None] = [None] * len(head)
-    return Table(f"{model}: beside what others report", head, [(line, no_ranks) for line in lines], REPORTED)
+def _within(finding: Finding) -> str:
+    """Whether the difference is within the spread over seeds; empty for one seed."""
+    if finding.accuracy_std is None or finding.expected_delta is None:
+        return ""
+    return "yes" if abs(finding.expected_delta) <= finding.accuracy_std else "no"
+
+
+def _by_model(findings: Sequence[Finding], title: str, columns: _Columns, note: str) -> list[Table]:
+    """A table for each model: what tells a plan's line from others, then the ``columns``."""
+    tables = []
+    for model in dict.fromkeys(f.model for f in findings):
+        own = [f for f in findings if f.model == model]
+        extras = varying(own)
+        head = ["data", "translator", *(name.replace("_", " ") for name in extras), "plan", *columns]
+        lines = [
+            [column_of(f, own), f.translator or "–", *(str(getattr(f, name)) for name in extras), f.plan]
+            + [text(f) for text in columns.values()]
+            for f in sorted(own, key=lambda f: f.blocks_removed)
+        ]
+        no_ranks: list[int | None] = [None] * len(head)
+        tables.append(Table(f"{model}: {title}", head, [(line, no_ranks) for line in lines], note))
+    return tables

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from toast_cli.machine.team import ALONE, Team
 from toast_cli.models.backbone import Backbone, Extras
-from toast_cli.models.branches import Branch, branches_of, with_tensors
+from toast_cli.models.branches import Branch, branches_of
 from toast_cli.moments.pair import PairMoments
 from toast_cli.moments.weighted import WeightedSums
 from toast_cli.plans import HealedBlock, Map, Variant
@@ -23,9 +23,7 @@ from toast_cli.runs.latents import Latents
 from toast_cli.stages.originals import Originals
 from toast_cli.stages.walk import Node, build_trie
 from toast_cli.translators.refit import refit
-from toast_cli.translators.sums import held_apart
-
-HELD_OUT = 0.2  # share of the fit images that the strength of a regression is chosen on
+from toast_cli.translators.sums import HELD_OUT, held_apart
 
 Tensors = Mapping[str, Tensor]  # of a block, by name
 
@@ -103,18 +101,13 @@ class Chain:
 
         Blocks that are healed already are not healed again. Raises FloatingPointError where a latent is not finite.
         """
-        self._images, self._batch_size = int(np.searchsorted(self._originals.numbers, images)), batch_size
+        self._images, self._batch_size = self._originals.below(images), batch_size
         self._files = 0
         self._from(build_trie(plans, self._backbone.depth), None)
 
     def modules(self) -> dict[HealedBlock, nn.Module]:
         """The healed blocks as modules (N, T, D) -> (N, T, D)."""
-        return {
-            key: with_tensors(
-                self._backbone.blocks[key.block], {name: each.to(self._device) for name, each in tensors.items()}
-            )
-            for key, tensors in self.healed.items()
-        }
+        return {key: self._backbone.healed(key.block, tensors) for key, tensors in self.healed.items()}
 
     def _of_no_image(self) -> Extras:
         """What blocks take as well as the latent, which is the same for all images."""

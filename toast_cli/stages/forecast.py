@@ -40,25 +40,31 @@ _SUMS_OF_A_REFIT = 10  # sums kept and held out, both together, their correlatio
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes: of all features, of those still to be written, free on the disk, of peak memory without mapped files, and of
-    the latents that are on the disk while blocks are healed, before the features."""
+    """Bytes: of all features, of those still to be written, free on the disk, of peak memory without mapped files; of
+    healed blocks still to be written, and of the latents that are on the disk meanwhile, before the features."""
 
     features: int
     disk: int
     free: int
     memory: int
+    healed: int
     latents: int
+
+    @property
+    def most(self) -> int:
+        """The most that is still to be written at any time."""
+        return self.healed + max(self.disk, self.latents)
 
     def check(self, job: Job) -> None:
         """Check that the features and the latents fit on the disk. Raises ToastError if they do not."""
-        for what, needed, setting in (
+        for what, size, setting in (
             ("features", self.disk, "train"),
             ("latents of fit.heal=true", self.latents, "fit"),
         ):
-            if needed > self.free:
+            if self.healed + size > self.free:
                 raise ToastError(
-                    f"The {what} need {in_words(needed)} in {job.folder.path}, which has {in_words(self.free)} free: make room, ask for "
-                    f"fewer spans= or data.{setting}_images=, or give another place with hydra.run.dir=<dir>."
+                    f"The {what} need {in_words(self.healed + size)} in {job.folder.path}, which has {in_words(self.free)} free: make room, ask "
+                    f"for fewer spans= or data.{setting}_images=, or give another place with hydra.run.dir=<dir>."
                 )
 
 
@@ -68,7 +74,8 @@ def forecast(job: Job) -> Forecast:
     files = [job.feature_file(name) for name in ("train", "test")]
     disk = sum(file.bytes_missing for file in files) if missing_seeds(job) else 0
     free, memory = shutil.disk_usage(place).free, resident() + _peak(job)
-    return Forecast(sum(file.bytes for file in files), disk, free, memory, _latents(job) if _unfitted(job) else 0)
+    healed, latents = (_healed(job)[0], _latents(job)) if _unfitted(job) else (0, 0)
+    return Forecast(sum(file.bytes for file in files), disk, free, memory, healed, latents)
 
 
 def _unfitted(job: Job) -> bool:
@@ -190,28 +197,24 @@ def _seconds_to_solve(job: Job) -> float:
 
 
 def _seconds_to_heal(job: Job) -> float:
-    """Seconds to heal all blocks, from one batch and one regression of the last block's MLP, the larger of its branches."""
+    """Seconds to heal all blocks, from the last block and a regression for its MLP, the larger of its branches."""
     backbone, block = job.backbone, job.backbone.depth - 1
-    _, mlp = branches_of(backbone.blocks[block])
-    sums = [WeightedSums(mlp.last.in_features, backbone.width) for _ in range(2)]
-    sample = originals_of(job).sample
+    branches = branches_of(backbone.blocks[block])
+    sums, sample = WeightedSums(branches[-1].last.in_features, backbone.width), originals_of(job).sample
 
     def both_branches(pixels: torch.Tensor) -> None:
-        """What one image of one block takes: each branch once for its hidden layer and once healed, then the products."""
+        """What one block takes: each branch once for its hidden layer and once healed, then the products."""
         latent, extras = backbone.stem(pixels)
-        for _ in range(2):
-            backbone.block(block, latent, extras)
-        hidden = backbone.hidden(block, mlp, latent, extras)[0]
-        rows, picked = sample.of(hidden, np.arange(len(pixels))), sample.of(latent, np.arange(len(pixels)))
-        weights = sample.weights.to(latent.device).repeat(len(pixels))
-        for each in sums:
-            each.update(rows.float().flatten(0, 1), picked.flatten(0, 1), weights)
+        for branch in (*branches, *branches):
+            hidden, latent = backbone.hidden(block, branch, latent, extras)
+        rows, targets = (sample.of(each, np.arange(len(pixels))).float().flatten(0, 1) for each in (hidden, latent))
+        sums.update(rows, targets, sample.weights.to(latent.device).repeat(len(pixels)))
 
-    images = sum(map(len, job.data.fit))
     each = _seconds_an_image(job, torch.inference_mode()(both_branches), 1.0)
     begun = time.perf_counter()
-    refit(sums[0].moments(), sums[1].moments(), intercept=True)
-    return len(job.healed) * (each * images + 2 * (time.perf_counter() - begun))
+    refit(sums.moments(), sums.moments(), intercept=True)
+    solving = 2 * (time.perf_counter() - begun)
+    return sum(each * key.fit_images + solving for key in job.healed)
 
 
 def _seconds_to_probe(job: Job) -> float:
@@ -260,6 +263,6 @@ def tell(job: Job) -> None:
         said = f"{said}, and training the maps, which is not rehearsed"
     print(f"time {duration(sum(seconds.values()))} ({said})")
     print(
-        f"memory {in_words(expected.memory)} at most, disk {in_words(expected.disk)} of {in_words(expected.free)} free"
+        f"memory {in_words(expected.memory)} at most, disk {in_words(expected.most)} of {in_words(expected.free)} free"
     )
     print(f"folder {job.folder.path}")

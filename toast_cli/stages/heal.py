@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from toast_cli.errors import ToastError, reraise_disk
 from toast_cli.machine.console import progress, say
 from toast_cli.machine.memory import halving
+from toast_cli.models.branches import are_refitted
 from toast_cli.plans import HealedBlock, Map
 from toast_cli.runs import contents
 from toast_cli.runs.folder import Folder
@@ -37,8 +38,7 @@ def heal(job: Job, maps: Maps, healed: Healed, originals: Originals) -> tuple[Ma
 
     Raises ToastError where latents are not finite.
     """
-    missing = [key for key in job.healed if key not in healed]
-    total = 2 * len(missing) * len(originals.numbers)
+    total = sum(2 * originals.below(key.fit_images) for key in job.healed if key not in healed)
     modules: dict[Map, nn.Module] = {key: each.to_module().to(job.compute.device) for key, each in maps.items()}
     found = dict(maps)
 
@@ -80,12 +80,16 @@ def _solved(job: Job, key: Map, pairs: Iterator[tuple[np.ndarray, Tensor, Tensor
 def load_healed(job: Job, folder: Folder) -> Healed:
     """The healed blocks of the job that are stored in ``folder``.
 
-    Raises ToastError if a file was changed or does not hold such blocks.
+    Raises ToastError if a file was changed, or holds something else.
     """
     found: Healed = {}
     for key in job.healed:
         path = folder.checked(_file(key))
         if path.is_file() and (tensors := _read(path, key)):
+            if not are_refitted(job.backbone.blocks[key.block], tensors):
+                raise ToastError(
+                    f"{path} holds no block {key.block} that fits the model: restore it, or run it again with fresh=true."
+                )
             found[key] = tensors
     return found
 

@@ -12,7 +12,6 @@ from toast_cli.errors import ToastError
 from toast_cli.machine.device import Compute
 from toast_cli.machine.team import ALONE, Team
 from toast_cli.models.backbone import Backbone
-from toast_cli.models.branches import with_tensors
 from toast_cli.plans import INDEPENDENT, Fit, HealedBlock, Map, Plan, Span, Variant, variants
 from toast_cli.probes.base import Probe
 from toast_cli.runs import contents
@@ -103,8 +102,7 @@ class Job:
             key: each.to_module().to(self.compute.device) for key, each in fitted.maps.items()
         }
         for block, tensors in fitted.healed.items():
-            own = {name: tensor.to(self.compute.device) for name, tensor in tensors.items()}
-            found[block] = with_tensors(self.backbone.blocks[block.block], own)
+            found[block] = self.backbone.healed(block.block, tensors)
         return found
 
     def batches(self, images: Images, size: int, start: int = 0, keep: bool = False) -> Iterator[Batch]:

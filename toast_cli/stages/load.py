@@ -21,7 +21,7 @@ from toast_cli.machine.console import say
 from toast_cli.machine.device import Compute
 from toast_cli.machine.team import ALONE, Team
 from toast_cli.models.backbone import Backbone
-from toast_cli.models.branches import branches_of
+from toast_cli.models.branches import require_branches
 from toast_cli.plans import HEALED, INDEPENDENT, Fit, Plan, parse_plans
 from toast_cli.probes.base import Probe
 from toast_cli.registry import CONF, options
@@ -94,8 +94,7 @@ def load(
             "translator=linear."
         )
     if asked.healed:
-        for block in backbone.blocks:
-            branches_of(block)
+        require_branches(backbone.blocks)
     compute = Compute.pick(cfg.device, cfg.precision if precision is None else precision, backbone.width)
     batch_size = compute.batch_size(cfg.batch_size, backbone.tokens, backbone.width)
     workers = _workers(cfg.workers, compute)

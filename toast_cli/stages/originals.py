@@ -97,6 +97,10 @@ class Originals:
             file.append(self.sample.of(found[point], numbers))
         self.numbers = np.concatenate([self.numbers, numbers])
 
+    def below(self, number: int) -> int:
+        """How many of the images seen have a lower ``number``."""
+        return int(np.searchsorted(self.numbers, number))
+
     def restart(self) -> None:
         """Forget all images."""
         self.numbers = self.numbers[:0]

@@ -4,14 +4,13 @@ Shapes: D width; x is a row of X^(s), y of X^(e); sums Σ are over the tokens of
 """
 
 import copy
-from collections.abc import Sequence
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from toast_cli import layers
-from toast_cli.errors import ToastError, did_you_mean, is_number
+from toast_cli.errors import ToastError, did_you_mean, require_strengths
 from toast_cli.layers import dense
 from toast_cli.moments.pair import PairMoments
 from toast_cli.moments.solvers import SOLVERS, gelsy, least_squares, ridge
@@ -123,18 +122,6 @@ class Affine(Translator):
         return dense(self.weight_, self.bias_)
 
 
-def check_strengths(strengths: object) -> None:
-    """Check a grid of penalties. Raises ToastError unless it is a list of numbers above 0."""
-    if (
-        not isinstance(strengths, Sequence)
-        or not strengths
-        or not all(is_number(value) and value > 0 for value in strengths)
-    ):
-        raise ToastError(
-            f"translator.strengths={strengths} cannot be used: give a list of numbers above 0, such as [1e-4,1e-2]."
-        )
-
-
 class Ridge(Affine):
     """T(x) = x W + b, W = argmin Σ ‖y − x W − b‖² + λ n Σ_d σ_d² ‖W_d‖², σ_d the standard deviation of dimension d of x.
 
@@ -152,8 +139,7 @@ class Ridge(Affine):
 
     def __init__(self, strengths: list[float], tokens: str = "shared") -> None:
         super().__init__(tokens)
-        check_strengths(strengths)
-        self.strengths = strengths
+        self.strengths = require_strengths(strengths, "translator.strengths", "[1e-4,1e-2]")
 
     def fit(self, moments: PairMoments) -> Self:
         self.strength_, held_out = self.strengths[0], moments.held_out

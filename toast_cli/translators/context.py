@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from toast_cli import layers
+from toast_cli.errors import require_strengths
 from toast_cli.layers import dense
 from toast_cli.moments.pair import PairMoments
 from toast_cli.moments.solvers import least_squares, ridge
 from toast_cli.translators.base import ImageTranslator
-from toast_cli.translators.closed_form import check_strengths
 
 
 class Context(ImageTranslator):
@@ -47,8 +47,7 @@ class Context(ImageTranslator):
 
     def __init__(self, strengths: list[float]) -> None:
         super().__init__()
-        check_strengths(strengths)
-        self.strengths = strengths
+        self.strengths = require_strengths(strengths, "translator.strengths", "[1e-4,1e-2]")
 
     def fit(self, groups: Sequence[PairMoments], prefix: int) -> Self:
         return self._fit(groups, prefix, self._chosen(groups))

@@ -19,7 +19,8 @@ from toast_cli.translators.base import ClosedForm, FittedMap, ImageTranslator, T
 from toast_cli.translators.by_token import groups_of, joined
 from toast_cli.translators.pieces import Latents, Pair, Pieces, cut
 
-HELD_OUT = 0.2  # the share of the images that fitted maps are scored on, unless a translator asks for another
+# The share of the images that fitted maps are scored on, unless a translator asks for another, and by which healing chooses.
+HELD_OUT = 0.2
 
 
 @dataclass(frozen=True)

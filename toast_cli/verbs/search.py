@@ -142,14 +142,14 @@ def _test(
 def _kinds(cfg: "DictConfig", job: "Job") -> "tuple[Fit, ...]":
     """The ways to fit the plans found, of which the best is kept; healed only if the model's blocks can be."""
     from toast_cli.machine.console import say
-    from toast_cli.models.branches import branches_of
+    from toast_cli.models.branches import require_branches
     from toast_cli.plans import HEALED, INDEPENDENT, SEQUENTIAL
 
     asked = {SEQUENTIAL: ("sequential", cfg.fit.sequential), HEALED: ("heal", cfg.fit.heal)}
     wanted = [kind for kind, (name, value) in asked.items() if require_flag(value, f"fit.{name}")]
     if HEALED in wanted:
         try:
-            [branches_of(block) for block in job.backbone.blocks]
+            require_branches(job.backbone.blocks)
         except ToastError as e:
             say(f"note: {e} The plans found are not healed.")
             wanted.remove(HEALED)
