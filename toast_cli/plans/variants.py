@@ -42,7 +42,7 @@ class Map:
 
     def source(self, depth: int) -> "Prefix":
         """The operations that lead to its sources in a model of ``depth`` blocks."""
-        before = Variant(self.after, self.fit_images, sequential=True, healed=self.healed)
+        before = Variant(self.after, self.fit_images, sequential=not self.healed, healed=self.healed)
         steps = before.operations(depth)
         return Prefix(tuple(step for step in steps if isinstance(step, Map) or step_block(step) <= self.span.start))
 
@@ -84,7 +84,7 @@ class Prefix:
 
 
 class Fit(NamedTuple):
-    """What is fitted on what a plan's shortened model really produces, behind its first map.
+    """What is fitted on what a plan's shortened model really produces, behind its first map; at most one is true.
 
     ``sequential``: further maps. ``healed``: the blocks that stay, and further maps.
     """
@@ -93,7 +93,7 @@ class Fit(NamedTuple):
     healed: bool = False
 
 
-INDEPENDENT, SEQUENTIAL, HEALED = Fit(), Fit(sequential=True), Fit(sequential=True, healed=True)
+INDEPENDENT, SEQUENTIAL, HEALED = Fit(), Fit(sequential=True), Fit(healed=True)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Variant:
     """A plan with maps fitted on ``fit_images`` images; the untouched model needs none.
 
     If ``sequential``, each map after the first is fitted on what the model with the earlier maps really produces. If
-    ``healed``, so are the last layers of every block that stays behind the first map.
+    ``healed``, it is too, and so are the last layers of every block that stays behind the first map.
     """
 
     plan: Plan
@@ -116,7 +116,7 @@ class Variant:
     def maps(self) -> tuple[Map, ...]:
         found = []
         for number, span in enumerate(self.plan.spans):
-            after = Plan(self.plan.spans[: number * self.sequential])
+            after = Plan(self.plan.spans[: number * (self.sequential or self.healed)])
             found.append(Map(span, self.fit_images, after, self.healed and bool(after.spans)))
         return tuple(found)
 
@@ -152,5 +152,6 @@ def variants(
 
 
 def _variant(plan: Plan, size: int, fit: Fit, depth: int) -> Variant:
-    healed = fit.healed and bool(Variant(plan, size, healed=True).healed_blocks(depth))
-    return Variant(plan, size, fit.sequential and len(plan.spans) > 1, healed)
+    if fit.healed and Variant(plan, size, healed=True).healed_blocks(depth):
+        return Variant(plan, size, healed=True)
+    return Variant(plan, size, fit != INDEPENDENT and len(plan.spans) > 1)

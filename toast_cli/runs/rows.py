@@ -12,8 +12,8 @@ class Row:
     ``seed`` is the probe's, ``data_seed`` that of the draws. ``spans_start_end`` is a JSON list of [s, e], where −1 is
     the stem. ``fit_images`` … ``test_images`` are the numbers of images used; the untouched model needs no fit images.
     ``fit_r2`` and ``fit_rank`` are the lowest among the plan's spans, empty if it has none. ``sequential``: each map
-    was fitted on what the maps before it produce; ``healed``: so were the blocks behind the first map. Accuracies and
-    ratios are fractions; ``accuracy_delta`` = accuracy − accuracy_original, so a loss is negative.
+    was fitted on what the maps before it produce; ``healed``: so were further maps and the blocks behind the first.
+    Accuracies and ratios are fractions; ``accuracy_delta`` = accuracy − accuracy_original, so a loss is negative.
     ``accuracy_delta_relative`` is its share of accuracy_original, empty if that is 0. ``held_out_r2``: the lowest R² among
     the spans on fit images that the map was not fitted on, see ``BaseTranslator``.
 
