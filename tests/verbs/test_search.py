@@ -140,6 +140,7 @@ def test_baselines_are_not_healed(toast, tmp_path):
     ("words", "last"),
     [
         (["search.beside=[]"], "9-11:identity"),
+        (["translator=context", "search.beside=[]"], "9-11:identity"),
         (["translator=identity"], "9-11"),
         (["translator=mlp", "translator.steps=2", "search.beside=[]", "search.baselines=[]", "fit.sequential=false"], None),
     ],

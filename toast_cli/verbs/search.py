@@ -185,11 +185,11 @@ def _fitted(names: tuple[str, ...], own: "BaseTranslator", settings: "Settings")
 
     Raises ToastError if the search's ``own`` translator does not mix with the identity.
     """
-    from toast_cli.translators.base import Translator
+    from toast_cli.translators.base import ClosedForm
 
     if not settings.baselines or "identity" in (own.name, *names):
         return names
-    if not isinstance(own, Translator):
+    if not isinstance(own, ClosedForm):
         raise ToastError(
             f"search.baselines=[{','.join(settings.baselines)}] needs identity maps, which do not mix with translator={own.name}, a trained one: use "
             "search.baselines=[], or a translator in closed form such as linear."
