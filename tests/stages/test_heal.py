@@ -1,6 +1,7 @@
 """Healing: the blocks behind a map, refitted to what they receive there."""
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,19 @@ def test_every_family_heals_or_says_why_not(family: str, tmp_path: Path):
     assert [type(block) for block in short.blocks[2:]] == [type(block) for block in backbone.blocks[2:]]
     count = sum(parameter.numel() for parameter in short.blocks[2:].parameters())
     assert count == sum(parameter.numel() for parameter in backbone.blocks[2:].parameters()), "no larger than it was"
+
+
+def test_latents_in_memory_heal_as_those_on_disk_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    backbone, images = tiny(depth=5), pixels(40)
+    torch.manual_seed(0)
+    on_disk = healed(backbone, "0-1+2-3", images, tmp_path / "disk", 8)
+    monkeypatch.setattr(f"{__name__}.Originals", partial(Originals, in_memory=True))
+    torch.manual_seed(0)
+    in_memory = healed(backbone, "0-1+2-3", images, tmp_path / "memory", 8)
+    for key, module in on_disk.items():
+        for one, other in zip(module.parameters(), in_memory[key].parameters(), strict=True):
+            assert torch.equal(one, other), key
+    assert not (tmp_path / "memory").exists(), "nothing was written"
 
 
 def relative(one: Tensor, other: Tensor) -> float:

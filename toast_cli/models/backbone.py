@@ -175,11 +175,15 @@ class Backbone(nn.Module):
             hook.remove()
         return seen[0].to(latent.dtype), after
 
-    def hidden(self, i: int, branch: Branch, latent: Tensor, extras: Extras) -> tuple[Tensor, Tensor]:
-        """The hidden layer (N, T, F) of one of block i's branches, and the branch's result (N, T, D), for x (N, T, D)."""
+    def hidden(self, i: int, branch: Branch, latent: Tensor, extras: Extras) -> Tensor:
+        """The hidden layer (N, T, F) of one of block i's branches for x (N, T, D)."""
         with self._autocast(i, latent):
-            hidden = branch.hidden(latent, extras)
-            return hidden, branch.end(latent, hidden).to(latent.dtype)
+            return branch.hidden(latent, extras)
+
+    def end(self, i: int, branch: Branch, latent: Tensor, hidden: Tensor) -> Tensor:
+        """The result (N, T, D) of one of block i's branches for x (N, T, D) and its hidden layer (N, T, F)."""
+        with self._autocast(i, latent):
+            return branch.end(latent, hidden).to(latent.dtype)
 
     def _autocast(self, i: int, latent: Tensor) -> torch.autocast:
         return torch.autocast(latent.device.type, torch.bfloat16, enabled=self.multiplies_in_bf16(i))

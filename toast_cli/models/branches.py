@@ -30,7 +30,7 @@ class Branch:
     last: nn.Linear
     scale: Tensor | None  # LayerScale (D,)
     scale_name: str
-    takes_extras: bool
+    mixes_tokens: bool  # attention, which also takes the extras
 
     @property
     def names(self) -> list[str]:
@@ -40,7 +40,7 @@ class Branch:
 
     def hidden(self, latent: Tensor, extras: Mapping[str, Any]) -> Tensor:
         """(N, T, D) -> h (N, T, F)."""
-        return self.inside(self.norm(latent), **(extras if self.takes_extras else {}))
+        return self.inside(self.norm(latent), **(extras if self.mixes_tokens else {}))
 
     def end(self, latent: Tensor, hidden: Tensor) -> Tensor:
         """x (N, T, D) and h (N, T, F) -> x + scale · last(h) (N, T, D)."""
@@ -53,6 +53,7 @@ class Branch:
         LayerScale is multiplied into the last layer and becomes 1, since where it is close to 0 nothing could be added
         before it. Without a bias in the last layer, b is not used.
         """
+        weight, bias = weight.cpu(), bias.cpu()
         scale = torch.ones(len(bias), dtype=torch.float64) if self.scale is None else exact(self.scale)
         like = self.last.weight
         found = [scale[:, None] * exact(like) + weight.T]
@@ -98,7 +99,7 @@ def _branch(block: Any, part: str, last: str, number: int) -> Branch:
         last=getattr(module, last),
         scale=scale,
         scale_name=f"gamma_{number}" if eva else f"ls{number}.gamma",
-        takes_extras=part == "attn",
+        mixes_tokens=part == "attn",
     )
 
 

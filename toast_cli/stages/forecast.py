@@ -83,12 +83,11 @@ def _unfitted(job: Job) -> bool:
 
 
 def _latents(job: Job) -> int:
-    """Bytes on the disk while blocks are healed: the originals, and one place for each block of the longest chain."""
+    """Bytes on the disk while blocks are healed."""
     if not job.healed:
         return 0
-    longest = max(len(variant.healed_blocks(job.backbone.depth)) for variant in job.variants)
-    place = _FP32 * job.backbone.tokens * job.backbone.width
-    return sum(map(len, job.data.fit)) * (originals_of(job).bytes_an_image + (longest + 1) * place)
+    originals = originals_of(job)
+    return 0 if originals.in_memory else originals.bytes(sum(map(len, job.data.fit)))
 
 
 def _healed(job: Job) -> tuple[int, int]:
@@ -203,11 +202,14 @@ def _seconds_to_heal(job: Job) -> float:
     sums, sample = WeightedSums(branches[-1].last.in_features, backbone.width), originals_of(job).sample
 
     def both_branches(pixels: torch.Tensor) -> None:
-        """What one block takes: each branch once for its hidden layer and once healed, then the products."""
+        """What one block takes: each branch once, that of the MLP once more on sampled tokens, then the products."""
         latent, extras = backbone.stem(pixels)
-        for branch in (*branches, *branches):
-            hidden, latent = backbone.hidden(block, branch, latent, extras)
-        rows, targets = (sample.of(each, np.arange(len(pixels))).float().flatten(0, 1) for each in (hidden, latent))
+        for branch in branches:
+            hidden = backbone.hidden(block, branch, latent, extras)
+            latent = backbone.end(block, branch, latent, hidden)
+        latent = sample.of(latent, np.arange(len(pixels)))
+        hidden = backbone.hidden(block, branch, latent, extras)
+        rows, targets = (each.float().flatten(0, 1) for each in (hidden, latent))
         sums.update(rows, targets, sample.weights.to(latent.device).repeat(len(pixels)))
 
     each = _seconds_an_image(job, torch.inference_mode()(both_branches), 1.0)

@@ -4,6 +4,7 @@ The blocks that follow the same spans are in one file, which grows block by bloc
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, reraise_disk
 from toast_cli.machine.console import progress, say
-from toast_cli.machine.memory import halving
+from toast_cli.machine.memory import free_on, halving
 from toast_cli.models.branches import are_refitted
 from toast_cli.plans import HealedBlock, Map
 from toast_cli.runs import contents
@@ -27,10 +28,13 @@ Healed = dict[HealedBlock, Tensors]
 
 
 def originals_of(job: Job) -> Originals:
-    """Where the latents of the untouched model go that the job's healed plans need. Raises ToastError if its blocks cannot
-    be healed."""
+    """What is kept of the untouched model's latents that the job's healed plans need: on a GPU in its memory if half of what is
+    free is enough, else on disk. Raises ToastError if its blocks cannot be healed."""
     healed = [variant for variant in job.variants if variant.healed]
-    return Originals(job.folder.path, job.backbone, healed, min(job.data.fit_sizes), job.team.rank)
+    make = partial(Originals, job.folder.path, job.backbone, healed, min(job.data.fit_sizes), job.team.rank)
+    on_disk = make()
+    fits = 2 * on_disk.bytes(sum(map(len, job.data.fit))) < free_on(job.compute.device)
+    return make(in_memory=True) if fits else on_disk
 
 
 def heal(job: Job, maps: Maps, healed: Healed, originals: Originals) -> tuple[Maps, Healed]:
