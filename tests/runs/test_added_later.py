@@ -38,6 +38,11 @@ def test_so_do_the_baselines_of_a_search():
     assert len({named(search=before), *others}) == 5
 
 
+def test_so_do_the_refits_of_a_search():
+    assert named(search={"beam": 12, "refits": None}) == named(search={"beam": 12})
+    assert len({named(search={"beam": 12, "refits": value}) for value in (None, 0, 4)}) == 3
+
+
 def test_the_score_of_maps_on_held_out_images():
     with_fit = {**SETTINGS, "fit": {"sequential": False}}
     names = [

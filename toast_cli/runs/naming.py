@@ -40,6 +40,7 @@ _ADDED_LATER: dict[tuple[str, str], Any] = {
     ("fit", "heal"): False,
     ("fit", "held_out_r2"): True,
     ("search", "baselines"): ["last", "influence"],
+    ("search", "refits"): None,
 }
 _FIRST_NAMES = {
     "toast_cli.probes.KnnProbe": "toast_cli.classifiers.KnnProbe",
@@ -67,7 +68,7 @@ def scientific(cfg: DictConfig) -> dict[str, Any]:
         if isinstance(group, dict) and isinstance(target := group.get("_target_"), str):
             group["_target_"] = _FIRST_NAMES.get(target, target)
     for (name, key), before in _ADDED_LATER.items():
-        if isinstance(group := settings.get(name), dict) and repr(group.get(key)) == repr(before):
+        if isinstance(group := settings.get(name), dict) and key in group and repr(group[key]) == repr(before):
             del group[key]
     for group, key in _PATHS:
         path = str(settings.get(group, {}).get(key) or "")

@@ -166,7 +166,8 @@ class Candidate:
     """A plan that a search has measured; the order of the fields is that of the columns of ``search.csv``.
 
     ``loss`` and ``held_out_accuracy`` are those of ``held_out.Score`` on train images, ``loss_predicted`` is the loss
-    predicted before (empty in round 0, which measures single spans), and ``_original`` marks the untouched model's.
+    predicted before (empty in round 0, which measures single spans), and ``_original`` marks the untouched model's. A plan
+    that was also fitted in another way, ``sequential`` or ``healed``, has another line for each.
     """
 
     model: str
@@ -183,6 +184,8 @@ class Candidate:
     held_out_images: int
     params_ratio: float
     gflops_ratio: float
+    sequential: bool = False
+    healed: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,16 @@ class Settings:
     beam: int
     rounds: int
     baselines: tuple[str, ...]
+    refits: int | None
 
     @classmethod
     def check(cls, given: Any) -> "Settings":
         """The settings, checked. Raises ToastError for a value that cannot be used."""
         given = require_group(given, "search", cls.__dataclass_fields__)
-        for key in ("images", "beam", "rounds", "blocks"):
+        for key, least in {"images": 1, "beam": 1, "rounds": 1, "blocks": 1, "refits": 0}.items():
             value = given[key]
-            if (key != "blocks" or value is not None) and (type(value) is not int or value < 1):
-                raise ToastError(f"search.{key}={value} cannot be used: give a whole number from 1.")
+            if (key not in ("blocks", "refits") or value is not None) and (type(value) is not int or value < least):
+                raise ToastError(f"search.{key}={value} cannot be used: give a whole number from {least}.")
         beside = given["beside"]
         if not isinstance(beside, list) or not all(isinstance(name, str) for name in beside):
             raise ToastError(

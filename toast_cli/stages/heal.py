@@ -98,6 +98,14 @@ def load_healed(job: Job, folder: Folder) -> Healed:
     return found
 
 
+def remove_others(job: Job) -> None:
+    """Remove the healed blocks in the job's folder that none of its plans has."""
+    own = {_file(key) for key in job.healed}
+    for path in contents.healed_in(job.folder.path):
+        if path.name not in own:
+            path.unlink()
+
+
 def _file(key: HealedBlock) -> str:
     return contents.healed(str(key).partition("@")[2])
 
