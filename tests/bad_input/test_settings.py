@@ -36,7 +36,7 @@ SENTENCES = {
         "expected={'none': 74} does not give accuracies: write a fraction for each plan, as in {none: 0.74, 9-11: 0.7}."
     ),
     "run expected={last:0.7}": (
-        "span 'last' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2."
+        "span 'last' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2; 8-9a is block 9's attention alone."
     ),
     "run fit.sequential=yes": (
         "fit.sequential=yes is neither true nor false: write fit.sequential=true or fit.sequential=false."

@@ -24,7 +24,7 @@ def best_measured(survey: Survey, sizes: Sizes) -> list[Plan]:
     Raises ToastError if no measured plan meets it.
     """
     measured = survey.measured
-    best: dict[int, Plan] = {}
+    best: dict[float, Plan] = {}
     for plan in sorted(measured, key=lambda plan: (measured[plan].loss, sizes(plan)["gflops"], tie_break(plan))):
         if sizes.budget.holds(plan, sizes(plan)):
             best.setdefault(plan.blocks_removed, plan)

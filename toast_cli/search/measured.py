@@ -46,7 +46,7 @@ class Survey:
         """How many rounds are finished, including that of the single spans."""
         return 1 + max((row.round for row in self.measured.values()), default=-1)
 
-    def rival(self, blocks: int) -> Plan:
+    def rival(self, blocks: float) -> Plan:
         """The single span with the run's own translator that removes this many ``blocks`` at the least loss."""
         spans = [span for span in self.single if span.blocks_removed == blocks and not span.translator]
         return Plan((min(spans, key=self.single.__getitem__),))

@@ -18,9 +18,9 @@ from toast_cli.models.backbone import Backbone, Extras
 from toast_cli.models.branches import Branch, branches_of
 from toast_cli.moments.pair import PairMoments
 from toast_cli.moments.weighted import WeightedSums
-from toast_cli.plans import HealedBlock, Map, Variant
+from toast_cli.plans import Half, HealedBlock, Map, Point, Variant
 from toast_cli.runs.latents import Latents
-from toast_cli.stages.originals import Originals
+from toast_cli.stages.originals import Originals, branch_ends
 from toast_cli.stages.walk import Node, build_trie
 from toast_cli.translators.refit import refit
 from toast_cli.translators.sums import HELD_OUT, held_apart
@@ -148,13 +148,12 @@ class Chain:
         known = self.healed.get(key)
         tensors: dict[str, Tensor] = dict(known or {})
         owned = None  # the first branch's place is read by the second alone
-        for branch, layer in zip(
-            branches_of(self._backbone.blocks[key.block]), (key.block - 0.5, key.block), strict=True
-        ):
+        number = key.block.block if isinstance(key.block, Half) else key.block
+        for branch, layer in zip(branches_of(self._backbone.part(key.block)), branch_ends(key.block), strict=True):
             if known is None:
-                tensors |= self._refitted(key.block, branch, layer, place)
+                tensors |= self._refitted(number, branch, layer, place)
             fitted = branch.with_tensors({name: each.to(self._device) for name, each in tensors.items()})
-            owned = place = Place(self._through(key.block, fitted, place), self._images, self._new_file(), owned)
+            owned = place = Place(self._through(number, fitted, place), self._images, self._new_file(), owned)
         if known is None:
             self.healed[key] = tensors
             self._keep(key, tensors)
@@ -165,7 +164,7 @@ class Chain:
             block, branch, place.read(start, stop).to(self._device), self._extras
         )[1]
 
-    def _refitted(self, block: int, branch: Branch, layer: float, place: Place) -> Tensors:
+    def _refitted(self, block: int, branch: Branch, layer: Point, place: Place) -> Tensors:
         """The branch's last layer, fitted again to what it receives at ``place``, with the original's X^(``layer``) as target."""
         target, sample = self._originals.targets[layer], self._originals.sample
         kept, held_out = (WeightedSums(branch.last.in_features, self._backbone.width) for _ in range(2))

@@ -22,6 +22,7 @@ from toast_cli.machine.device import Compute
 from toast_cli.machine.team import ALONE, Team
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.branches import require_branches
+from toast_cli.models.halves import require_halves
 from toast_cli.plans import HEALED, INDEPENDENT, Fit, Plan, parse_plans
 from toast_cli.probes.base import Probe
 from toast_cli.registry import CONF, options
@@ -87,6 +88,7 @@ def load(
     asked = of_settings if fit is None else fit
     backbone: Backbone = make(cfg, "model")
     plans = plans_of(backbone.depth) if plans_of else parse_plans(plain(cfg.spans), backbone.depth)
+    require_halves(plans, backbone.blocks)
     translators = {"": translator} | of_spans(plans, translator)
     if asked != INDEPENDENT and isinstance(translator, TrainedTranslator):
         raise ToastError(
