@@ -1,6 +1,6 @@
 """Spans of blocks, plans made of them, and plans as they are fitted."""
 
-from toast_cli.plans.points import ATTENTION, MLP, STEM, Half, Kept, Point, ends_of, middles, point_text
+from toast_cli.plans.points import ATTENTION, MLP, STEM, Half, Kept, Point, ends_of, middles, place_of, point_text
 from toast_cli.plans.spans import (
     Plan,
     Span,
@@ -53,6 +53,7 @@ __all__ = [
     "middles",
     "pairs_of_blocks",
     "parse_plans",
+    "place_of",
     "point_text",
     "single_blocks",
     "variants",

@@ -78,6 +78,11 @@ def parse_point(text: str) -> Point:
     return int(text[:-1]) - 0.5 if text.endswith("a") else int(text)
 
 
+def place_of(layer: object) -> str:
+    """Where a latent lies, in words: ``after block 8``, or ``inside block 9`` for 8.5."""
+    return f"inside block {math.ceil(layer)}" if isinstance(layer, float) else f"after block {layer}"
+
+
 def middles(points: Iterable[Point]) -> set[int]:
     """The blocks that some of the ``points`` lie inside."""
     return {math.ceil(point) for point in points if point % 1}

@@ -15,7 +15,7 @@ from toast_cli.machine.console import progress, say
 from toast_cli.machine.memory import halving
 from toast_cli.machine.team import ALONE
 from toast_cli.moments.streamed import ROWS_FOR_A_BASIS
-from toast_cli.plans import Map, Point, middles
+from toast_cli.plans import Map, Point, middles, place_of
 from toast_cli.runs import contents
 from toast_cli.runs.features import FeatureFile
 from toast_cli.runs.folder import Folder
@@ -209,7 +209,7 @@ def _write_latents(job: Job, files: Mapping[Point, FeatureFile], batch_size: int
         _, found = step
         for layer, file in files.items():
             if not torch.isfinite(found[layer].sum()):
-                raise job.not_finite(f"The latents after block {layer}")
+                raise job.not_finite(f"The latents {place_of(layer)}")
             file.append(found[layer].float().cpu().numpy())
     _noted(job, used)
     return used
