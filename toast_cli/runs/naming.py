@@ -40,6 +40,7 @@ _ADDED_LATER: dict[tuple[str, str], Any] = {
     ("fit", "heal"): False,
     ("fit", "held_out_r2"): True,
     ("search", "baselines"): ["last", "influence"],
+    ("search", "halves"): False,
 }
 _FIRST_NAMES = {
     "toast_cli.probes.KnnProbe": "toast_cli.classifiers.KnnProbe",

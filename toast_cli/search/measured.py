@@ -13,6 +13,7 @@ from toast_cli.plans import INDEPENDENT, Plan, Span, Variant
 from toast_cli.runs import contents
 from toast_cli.runs.rows import Candidate
 from toast_cli.search.held_out import LeaveOneOut, Score
+from toast_cli.search.paths import pieces
 from toast_cli.stages.encode import encode
 from toast_cli.stages.fit import fit
 from toast_cli.stages.job import Fitted, Job
@@ -40,6 +41,11 @@ class Survey:
         return {
             plan.spans[0]: row.loss - row.loss_original for plan, row in self.measured.items() if len(plan.spans) == 1
         }
+
+    @property
+    def parts(self) -> int:
+        """Of how many pieces a block is in this search: 2 if spans end inside blocks too."""
+        return pieces(plan.spans[0] for plan in self.job.plans if plan.spans)
 
     @property
     def rounds(self) -> int:
