@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, out_of_memory
 from toast_cli.models.backbone import Backbone
+from toast_cli.models.halves import require_halves
 from toast_cli.models.timm_parts import FAMILIES
 from toast_cli.moments.streamed import Layer
-from toast_cli.plans import HEALED, INDEPENDENT, Map, Plan, Span, Variant, variants
+from toast_cli.plans import HEALED, INDEPENDENT, Map, Plan, Span, Variant, middles, variants
 from toast_cli.stages.chain import Chain
 from toast_cli.stages.originals import Originals
 from toast_cli.stages.walk import latents_of
@@ -59,6 +60,7 @@ def compress(
         )
     plan = Plan.parse(plan) if isinstance(plan, str) else plan
     plan.operations(len(model.blocks))
+    require_halves([plan], model.blocks)
     chosen = {span: _translator(span.translator or translator) for span in plan.spans}
     own = copy.deepcopy(model)
     if heal:
@@ -82,9 +84,10 @@ def _fitted(
 ) -> dict[Any, nn.Module]:
     """The modules of the variant's maps and healed blocks, fitted on all images (N, 3, H, W), of however many tokens."""
     first = {key: Wanted(key.span.start, key.span.end, chosen[key.span]) for key in variant.maps if not key.after.spans}
+    inside = middles(variant.plan.points) | (set() if originals is None else originals.inside)
     sums, seen = Sums(first.values(), backbone.prefix_tokens, None), 0
     for batch in _batches(images):
-        found = {layer: each.float() for layer, each in _latents(backbone, batch, originals).items()}
+        found = {layer: each.float() for layer, each in _latents(backbone, batch, inside).items()}
         numbers = np.arange(seen, seen + len(batch))
         _add(sums, numbers, found)
         if originals is not None:
@@ -129,11 +132,11 @@ def _add(sums: Sums, numbers: np.ndarray, found: Mapping[Layer, Tensor]) -> None
         raise ToastError(f"{e} are not finite: look for images with such values.".capitalize()) from e
 
 
-def _latents(backbone: Backbone, images: Tensor, originals: Originals | None) -> dict[Layer, Tensor]:
-    """Normalised images (N, 3, H, W) -> X^(i) (N, T, D) for i = −1 … L−1, and what ``originals`` needs of others."""
+def _latents(backbone: Backbone, images: Tensor, inside: set[int]) -> dict[Layer, Tensor]:
+    """Normalised images (N, 3, H, W) -> X^(i) (N, T, D) for i = −1 … L−1, and X^(i−½) for the blocks ``inside``."""
     try:
         embedded = backbone.embed(images.to(next(backbone.parameters())))
-        return latents_of(backbone, *embedded, () if originals is None else originals.blocks)
+        return latents_of(backbone, *embedded, inside)
     except (AssertionError, RuntimeError) as e:
         if out_of_memory(e):
             raise

@@ -38,7 +38,7 @@ def test_one_pass_serves_all_numbers(toast, monkeypatch):
     seen = []
     found = fitting.latents
     monkeypatch.setattr(
-        fitting, "latents", lambda backbone, pixels: seen.append(len(pixels)) or found(backbone, pixels)
+        fitting, "latents", lambda backbone, pixels, *a: seen.append(len(pixels)) or found(backbone, pixels, *a)
     )
     assert toast("run", *BASE, "data.fit_images=[10,40,100]", "hydra.run.dir=here")[0] == 0
     assert sum(seen) == 100

@@ -15,7 +15,7 @@ from toast_cli.translators.closed_form import Shift as ShiftTranslator
 
 def names(parts: list[Part]) -> list[object]:
     """STEM, blocks by number, maps by their text."""
-    return [STEM if isinstance(p, StemPart) else p.index if isinstance(p, BlockPart) else str(p) for p in parts]
+    return [STEM if isinstance(p, StemPart) else p.kept if isinstance(p, BlockPart) else str(p) for p in parts]
 
 
 def run(vit: torch.nn.Module, backbone, images: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """A timm vision transformer as stem → blocks → readout.
 
-Only this file, timm_parts.py and branches.py know the names of timm's parts.
+Only this file, timm_parts.py, branches.py, halves.py and fused.py know the names of timm's parts.
 
 Shapes: N images, T tokens, D width, F features (what a probe sees), C classes.
 """
@@ -10,17 +10,16 @@ from collections.abc import Callable, Container, Hashable, Mapping
 from typing import Any
 
 import torch
-from timm.layers import Mlp
-from timm.layers.attention import Attention
 from timm.models.eva import Eva
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.models.branches import Branch, with_tensors
-from toast_cli.models.fused import BlockLayers, FusedBlock
+from toast_cli.models.fused import FusedBlock, fast_block, layers_of
+from toast_cli.models.halves import kept_block
 from toast_cli.models.preprocessing import Transform, settings_of, to_pixels
 from toast_cli.models.timm_parts import Vit
+from toast_cli.plans import Kept
 
 _ALWAYS_FP32 = (0, 1)  # blocks
 READOUTS = ("model", "paper")
@@ -154,15 +153,19 @@ class Backbone(nn.Module):
             return self.vit.norm_pre(x), {"rope": rotation}
         return self.vit.norm_pre(self.vit.patch_drop(x)), {}
 
-    def block(self, i: int, latent: Tensor, extras: Extras, healed: nn.Module | None = None) -> Tensor:
-        """X^(i−1) (N, T, D) -> X^(i) (N, T, D), by timm's own code; ``healed`` is what stands in block i's place."""
-        block = self.vit.blocks[i] if healed is None else healed
+    def part(self, kept: Kept) -> nn.Module:
+        """A block, or half of one, (N, T, D) -> (N, T, D). Raises ValueError for half of a block that cannot be cut."""
+        return kept_block(self.vit.blocks, kept)
+
+    def block(self, i: int, latent: Tensor, extras: Extras, other: nn.Module | None = None) -> Tensor:
+        """X^(i−1) (N, T, D) -> X^(i) (N, T, D), by timm's own code; ``other`` is what stands in block i's place, healed or half."""
+        block = self.vit.blocks[i] if other is None else other
         with self._autocast(i, latent):
             return block(latent, **extras).to(latent.dtype)
 
-    def healed(self, i: int, tensors: Mapping[str, Tensor]) -> nn.Module:
-        """Block i with ``tensors`` by name in place of its own, on the model's device."""
-        return with_tensors(self.vit.blocks[i], {name: each.to(self.mean.device) for name, each in tensors.items()})
+    def healed(self, kept: Kept, tensors: Mapping[str, Tensor]) -> nn.Module:
+        """A block or half block with ``tensors`` by name in place of its own, on the model's device."""
+        return with_tensors(self.part(kept), {name: each.to(self.mean.device) for name, each in tensors.items()})
 
     def block_and_middle(self, i: int, latent: Tensor, extras: Extras) -> tuple[Tensor, Tensor]:
         """X^(i−1) (N, T, D) -> what enters block i's second branch, and X^(i), both (N, T, D); by timm's own code."""
@@ -192,26 +195,25 @@ class Backbone(nn.Module):
         """Whether block i multiplies in bf16."""
         return self.block_dtype == torch.bfloat16 and i not in self._in_fp32
 
-    def fused_blocks(self, i: int, healed: Mapping[Hashable, nn.Module]) -> dict[Hashable, FastBlock]:
-        """``block(i, latent, extras)[:, :rows]`` as a function, (N, T, D) -> (N, rows, D), under the key i.
+    def fused_blocks(self, i: int, modules: Mapping[Hashable, nn.Module]) -> dict[Hashable, FastBlock]:
+        """``block(i, latent, extras, module)[:, :rows]`` for each of the ``modules``, as a function (N, T, D) -> (N, rows, D)
+        under its key: block i itself, healed ones in its place, and halves of these.
 
-        There is one more for each of the blocks ``healed`` that stand in its place, under the same keys. They are faster
-        than ``block``, equal to it up to rounding, and have their own copy of the weights, the healed ones only of
-        what differs. Blocks that are not timm's plain ``Block`` are computed as they are.
+        They are faster than ``block``, equal to it up to rounding, and have one copy of the weights together, and of what is
+        healed. Blocks that are not timm's plain ``Block`` are computed as they are.
         """
-        blocks = {i: self.vit.blocks[i], **healed}
-        parts = _parts(self.vit.blocks[i])
+        parts = layers_of(self.vit.blocks[i])
         if parts is None:
-            return {key: self._plain(i, block) for key, block in blocks.items()}
+            return {key: self._plain(i, module) for key, module in modules.items()}
         fused = FusedBlock(parts, self.block_dtype)
-        return {key: _fast(fused.with_ends(_parts(block) or parts)) for key, block in blocks.items()}
+        return {key: fast_block(fused, module, parts) for key, module in modules.items()}
 
     def fused_block(self, i: int) -> FastBlock:
         """The function that ``fused_blocks`` gives for block i itself."""
-        return self.fused_blocks(i, {})[i]
+        return self.fused_blocks(i, {i: self.vit.blocks[i]})[i]
 
-    def _plain(self, i: int, block: nn.Module) -> FastBlock:
-        return lambda latent, extras, rows: self.block(i, latent, extras, block)[:, :rows]
+    def _plain(self, i: int, module: nn.Module) -> FastBlock:
+        return lambda latent, extras, rows: self.block(i, latent, extras, module)[:, :rows]
 
     def readout(self, latent: Tensor) -> Tensor:
         """Last latent (N, T, D), or its first ``readout_tokens`` tokens -> features (N, F): final norm, then pooling."""
@@ -233,29 +235,6 @@ class Backbone(nn.Module):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
-
-
-def _fast(fused: FusedBlock) -> FastBlock:
-    return lambda latent, extras, rows: fused(latent, rows)
-
-
-def _parts(block: nn.Module) -> BlockLayers | None:
-    """The parts of timm's pre-norm ``Block``; None for any other block."""
-    if type(block) is not Block or type(block.attn) is not Attention or type(block.mlp) is not Mlp:
-        return None
-    attention, mlp = block.attn, block.mlp
-    between = (attention.q_norm, attention.k_norm, attention.norm, mlp.norm)
-    if getattr(attention, "gate", None) is not None or not all(isinstance(module, nn.Identity) for module in between):
-        return None
-    norm1, norm2, fc1, fc2 = block.norm1, block.norm2, mlp.fc1, mlp.fc2
-    if not isinstance(norm1, nn.LayerNorm) or not isinstance(norm2, nn.LayerNorm):
-        return None
-    if not isinstance(fc1, nn.Linear) or not isinstance(fc2, nn.Linear):
-        return None
-    scale1, scale2 = (getattr(scale, "gamma", None) for scale in (block.ls1, block.ls2))
-    return BlockLayers(
-        norm1, attention.qkv, attention.num_heads, attention.proj, scale1, norm2, fc1, mlp.act, fc2, scale2
-    )
 
 
 def _random_pooler(width: int) -> nn.Sequential:

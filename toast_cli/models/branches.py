@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from toast_cli.errors import ToastError
 from toast_cli.layers import exact
+from toast_cli.models.halves import HalfBlock
 from toast_cli.models.timm_parts import exchanged
 
 
@@ -70,15 +71,19 @@ class Branch:
 
 
 def branches_of(block: nn.Module) -> list[Branch]:
-    """The two branches of a pre-norm block, in order. Raises ToastError for a block that is built in another way."""
-    known = type(block) is Block or type(block) is EvaBlock
-    ends = [getattr(getattr(block, part, None), last, None) for part, last in (("attn", "proj"), ("mlp", "fc2"))]
+    """The two branches of a pre-norm block in order, or the one of a half block. Raises ToastError for a block that is
+    built in another way."""
+    parts = [(1, "attn", "proj"), (2, "mlp", "fc2")]
+    if isinstance(block, HalfBlock):
+        parts = [parts[block.number - 1]]
+    known = type(block) is Block or type(block) is EvaBlock or isinstance(block, HalfBlock)
+    ends = [getattr(getattr(block, part, None), last, None) for _, part, last in parts]
     if not known or not all(isinstance(end, nn.Linear) for end in ends):
         raise ToastError(
             f"fit.heal=true refits the last linear layer of a block's attention and of its MLP, and a {type(block).__name__} does not end "
             "in such layers: use fit.heal=false."
         )
-    return [_branch(block, "attn", "proj", 1), _branch(block, "mlp", "fc2", 2)]
+    return [_branch(block, part, last, number) for number, part, last in parts]
 
 
 def require_branches(blocks: Iterable[nn.Module]) -> None:
@@ -89,7 +94,7 @@ def require_branches(blocks: Iterable[nn.Module]) -> None:
 
 def _branch(block: Any, part: str, last: str, number: int) -> Branch:
     """The branch of a block that runs through ``part`` and ends in its layer ``last``."""
-    eva = isinstance(block, EvaBlock)
+    eva = hasattr(block, f"gamma_{number}")
     scale = getattr(block, f"gamma_{number}") if eva else getattr(getattr(block, f"ls{number}"), "gamma", None)
     module = getattr(block, part)
     return Branch(

@@ -1,6 +1,6 @@
 """The parts of a timm vision transformer that can be exchanged: its blocks, its head, and layers that a map can fold into.
 
-Only this file, backbone.py and branches.py know the names of timm's parts. Shapes: N images, T tokens, D width, C classes, F features.
+Only this file, backbone.py, branches.py, halves.py and fused.py know the names of timm's parts. Shapes: N images, T tokens, D width, C classes, F features.
 """
 
 import copy
@@ -13,6 +13,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from toast_cli.layers import exact
+from toast_cli.models.halves import HalfBlock
 
 # Eva is timm's name for transformers with rotary position embeddings, DINOv3 among them.
 FAMILIES = (VisionTransformer, Eva)
@@ -36,23 +37,27 @@ def attach_head(vit: Vit, head: nn.Module, classes: int) -> None:
 
 
 def block_then_shift(block: nn.Module, shift: Tensor) -> nn.Module | None:
-    """``block`` and then x + ``shift`` (D,) as one block, through the bias of its last layer; None if that cannot be done.
+    """``block``, or half of one, and then x + ``shift`` (D,) as one, through the bias of its last layer; None if that cannot be done.
 
     All other weights are shared with ``block``.
     """
-    if not isinstance(block, Block | EvaBlock):
+    if not isinstance(block, Block | EvaBlock | HalfBlock):
         return None
-    last = getattr(block.mlp, "fc2", None)
-    scale = getattr(block, "gamma_2", None) if isinstance(block, EvaBlock) else getattr(block.ls2, "gamma", None)
+    inside, end, number = "mlp", "fc2", 2
+    if isinstance(block, HalfBlock) and block.inside == "attn":
+        inside, end, number = "attn", "proj", 1
+    branch = getattr(block, inside)
+    last = getattr(branch, end, None)
+    gamma = getattr(getattr(block, f"ls{number}", None), "gamma", None)
+    scale = getattr(block, f"gamma_{number}", gamma)
     if last is None or last.bias is None:
         return None
     if scale is not None and not (scale.abs() > 1e-6).all():
         return None  # LayerScale blocks the bias there
     added = exact(shift) if scale is None else exact(shift) / exact(scale)
     bias = (exact(last.bias) + added).to(last.bias)  # on whatever device the shift is
-    return exchanged(
-        block, modules={"mlp": exchanged(block.mlp, modules={"fc2": exchanged(last, tensors={"bias": bias})})}
-    )
+    shifted = exchanged(branch, modules={end: exchanged(last, tensors={"bias": bias})})
+    return exchanged(block, modules={inside: shifted})
 
 
 def stem_then_affine(vit: Vit, weight: Tensor, bias: Tensor) -> Vit | None:

@@ -41,6 +41,7 @@ _ADDED_LATER: dict[tuple[str, str], Any] = {
     ("fit", "held_out_r2"): True,
     ("search", "baselines"): ["last", "influence"],
     ("search", "refits"): None,
+    ("search", "halves"): False,
 }
 _FIRST_NAMES = {
     "toast_cli.probes.KnnProbe": "toast_cli.classifiers.KnnProbe",

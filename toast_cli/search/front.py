@@ -73,7 +73,7 @@ def front_of(final: Job, best: list[Plan], survey: Survey, sizes: Sizes, transla
             replace(
                 row,
                 latency_ratio=sizes(plan).get("latency"),
-                possible=possible(final.backbone.depth, plan.blocks_removed, translators),
+                possible=possible(final.backbone.depth, plan.blocks_removed, translators, survey.parts),
                 chosen=sizes.budget.given and plan == chosen,
             )
         )

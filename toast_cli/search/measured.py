@@ -13,6 +13,7 @@ from toast_cli.plans import INDEPENDENT, Fit, Plan, Span, Variant
 from toast_cli.runs import contents
 from toast_cli.runs.rows import Candidate
 from toast_cli.search.held_out import LeaveOneOut, Score
+from toast_cli.search.paths import pieces
 from toast_cli.stages.encode import encode
 from toast_cli.stages.fit import fit
 from toast_cli.stages.forecast import announce
@@ -46,11 +47,16 @@ class Survey:
         }
 
     @property
+    def parts(self) -> int:
+        """Of how many pieces a block is in this search: 2 if spans end inside blocks too."""
+        return pieces(plan.spans[0] for plan in self.job.plans if plan.spans)
+
+    @property
     def rounds(self) -> int:
         """How many rounds are finished, including that of the single spans."""
         return 1 + max((row.round for row in self.measured.values()), default=-1)
 
-    def rival(self, blocks: int) -> Plan:
+    def rival(self, blocks: float) -> Plan:
         """The single span with the run's own translator that removes this many ``blocks`` at the least loss."""
         spans = [span for span in self.single if span.blocks_removed == blocks and not span.translator]
         return Plan((min(spans, key=self.single.__getitem__),))

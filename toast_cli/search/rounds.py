@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from toast_cli.errors import ToastError, require_group
-from toast_cli.plans import Plan, every_span
+from toast_cli.errors import ToastError, require_flag, require_group
+from toast_cli.plans import Plan, every_half_span, every_span
 from toast_cli.search.baselines import check_names
 from toast_cli.search.budget import Budget
 from toast_cli.search.measured import Survey
@@ -23,6 +23,7 @@ class Settings:
     rounds: int
     baselines: tuple[str, ...]
     refits: int | None
+    halves: bool
 
     @classmethod
     def check(cls, given: Any) -> "Settings":
@@ -37,13 +38,16 @@ class Settings:
             raise ToastError(
                 f"search.beside={beside} is not a list of translators: write search.beside=[identity], or [] for none."
             )
+        require_flag(given["halves"], "search.halves")
         baselines = check_names(given["baselines"])
         return cls(**{**given, "beside": tuple(dict.fromkeys(beside)), "baselines": baselines})
 
 
-def single_spans(depth: int, names: tuple[str, ...], most: int | None = None) -> list[Plan]:
-    """Every span that removes up to ``most`` blocks, with each of the translators ``names``."""
-    spans = [plan.spans[0] for plan in every_span(depth) if plan.blocks_removed <= (most or depth)]
+def single_spans(depth: int, names: tuple[str, ...], most: int | None = None, parts: int = 1) -> list[Plan]:
+    """Every span that removes up to ``most`` blocks, with each of the translators ``names``; with 2 ``parts`` of a block, those
+    that end inside blocks too."""
+    plans = every_half_span(depth) if parts == 2 else every_span(depth)
+    spans = [plan.spans[0] for plan in plans if plan.blocks_removed <= (most or depth)]
     return [Plan((replace(span, translator=name),)) for span in spans for name in names]
 
 
@@ -55,7 +59,7 @@ def measure_rounds(survey: Survey, settings: Settings, budget: Budget, names: tu
     depth, sizes = survey.job.backbone.depth, Sizes(survey, budget)
     most = settings.blocks or _most(budget, depth, sizes)
     if not survey.measured:
-        survey.measure(single_spans(depth, names, most), {})
+        survey.measure(single_spans(depth, names, most, survey.parts), {})
     original = next(iter(survey.measured.values())).loss_original
     paths = shortest(survey.single, depth, most, POOL * settings.beam)
     within = [[plan for plan in plans if sizes.budget.holds(plan, sizes(plan))] for plans in paths.values()]

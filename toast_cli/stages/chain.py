@@ -18,9 +18,9 @@ from toast_cli.models.backbone import Backbone, Extras
 from toast_cli.models.branches import Branch, branches_of
 from toast_cli.moments.pair import PairMoments
 from toast_cli.moments.weighted import WeightedSums
-from toast_cli.plans import HealedBlock, Map, Variant
+from toast_cli.plans import Half, HealedBlock, Map, Point, Variant
 from toast_cli.runs.latents import HeldLatents, Latents
-from toast_cli.stages.originals import Originals
+from toast_cli.stages.originals import Originals, branch_ends
 from toast_cli.stages.walk import Node, build_trie
 from toast_cli.translators.refit import refit
 from toast_cli.translators.sums import HELD_OUT, held_apart
@@ -148,17 +148,17 @@ class Chain:
         known = self.healed.get(key)
         tensors: dict[str, Tensor] = dict(known or {})
         owned = None  # places that are read on the way to the next one alone
-        for branch, layer in zip(
-            branches_of(self._backbone.blocks[key.block]), (key.block - 0.5, key.block), strict=True
-        ):
+        number = key.block.block if isinstance(key.block, Half) else key.block
+        branches = branches_of(self._backbone.part(key.block))
+        for branch, layer in zip(branches, branch_ends(key.block), strict=True):
             # Attention looks at all tokens, so it runs once and its hidden layer is kept; the MLP's is wide and quick to make again.
             kept = branch.mixes_tokens and known is None
-            hidden = self._hidden(key.block, branch, place, self._new_file() if kept else None)
+            hidden = self._hidden(number, branch, place, self._new_file() if kept else None)
             if known is None:
-                tensors |= self._refitted(key.block, branch, layer, place, hidden)
+                tensors |= self._refitted(number, branch, layer, place, hidden)
             fitted = branch.with_tensors({name: each.to(self._device) for name, each in tensors.items()})
-            file = None if branch.mixes_tokens else self._new_file()
-            owned = place = Place(self._end(key.block, fitted, place, hidden), self._images, file, owned or hidden)
+            file = self._new_file() if branch is branches[-1] else None
+            owned = place = Place(self._end(number, fitted, place, hidden), self._images, file, owned or hidden)
         if known is None:
             self.healed[key] = tensors
             self._keep(key, tensors)
@@ -179,7 +179,7 @@ class Chain:
     def _read(self, place: Place, start: int, stop: int) -> Tensor:
         return place.read(start, stop).to(self._device)
 
-    def _refitted(self, block: int, branch: Branch, layer: float, place: Place, hidden: Place) -> Tensors:
+    def _refitted(self, block: int, branch: Branch, layer: Point, place: Place, hidden: Place) -> Tensors:
         """The branch's last layer, fitted again to what it receives at ``place``, with the original's X^(``layer``) as target."""
         target, sample = self._originals.targets[layer], self._originals.sample
         sums = [WeightedSums(branch.last.in_features, self._backbone.width) for _ in range(2)]  # kept, held out

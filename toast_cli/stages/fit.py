@@ -15,7 +15,7 @@ from toast_cli.machine.console import progress, say
 from toast_cli.machine.memory import halving
 from toast_cli.machine.team import ALONE
 from toast_cli.moments.streamed import ROWS_FOR_A_BASIS
-from toast_cli.plans import Map
+from toast_cli.plans import Map, Point, middles, place_of
 from toast_cli.runs import contents
 from toast_cli.runs.features import FeatureFile
 from toast_cli.runs.folder import Folder
@@ -111,6 +111,11 @@ def _groups(job: Job) -> list[slice]:
     return groups_of(job.translator.tokens, job.backbone.prefix_tokens, job.backbone.tokens)
 
 
+def _inside(maps: Iterable[Map]) -> set[int]:
+    """The blocks inside of which the spans of some of the ``maps`` end."""
+    return middles(point for key in maps for point in (key.span.start, key.span.end))
+
+
 def _solve(job: Job, wanted: list[Map], batch_size: int, originals: Originals | None) -> tuple[Maps, dict[int, int]]:
     """Closed forms from latents of the untouched model, which also go to the ``originals``.
 
@@ -121,8 +126,9 @@ def _solve(job: Job, wanted: list[Map], batch_size: int, originals: Originals | 
 
     def encode(pixels: Tensor) -> Latents:
         """uint8 (N, 3, H, W) -> latents (N, T, D) of the untouched model."""
-        return latents(job.backbone, pixels) if originals is None else originals.encode(pixels)
+        return latents(job.backbone, pixels, inside) if originals is None else originals.encode(pixels, inside)
 
+    inside = _inside(wanted)
     sums = new_sums(job, {key: key.span.start for key in wanted}, batch_size, encode)
     maps: Maps = {}
     used: list[int] = []
@@ -152,8 +158,10 @@ def _solve_after(job: Job, wanted: list[Map], maps: Maps, batch_size: int) -> Ma
 
     def encode(pixels: Tensor) -> Latents:
         """uint8 (N, 3, H, W) -> latents (N, T, D) of the untouched model, and those after each prefix."""
-        return {**latents(job.backbone, pixels), **dict(zip(prefixes, encoder(pixels).unbind(1), strict=True))}
+        found = latents(job.backbone, pixels, inside)
+        return {**found, **dict(zip(prefixes, encoder(pixels).unbind(1), strict=True))}
 
+    inside = _inside(wanted)
     sums = new_sums(job, sources, batch_size, encode)
     sizes = iter(job.data.fit_sizes)
     for step in passes(job, batch_size, encode):
@@ -186,7 +194,7 @@ def _train(
     return result, images
 
 
-def _write_latents(job: Job, files: Mapping[int, FeatureFile], batch_size: int) -> list[int]:
+def _write_latents(job: Job, files: Mapping[Point, FeatureFile], batch_size: int) -> list[int]:
     """Write the latents (N, T, D) of the fit images, one file per layer.
 
     Returns how many images could be used after each part.
@@ -194,14 +202,14 @@ def _write_latents(job: Job, files: Mapping[int, FeatureFile], batch_size: int) 
     for file in files.values():
         file.remove()
     used: list[int] = []
-    for step in passes(job, batch_size, lambda pixels: latents(job.backbone, pixels)):
+    for step in passes(job, batch_size, lambda pixels: latents(job.backbone, pixels, middles(files))):
         if isinstance(step, int):
             used.append(step)
             continue
         _, found = step
         for layer, file in files.items():
             if not torch.isfinite(found[layer].sum()):
-                raise job.not_finite(f"The latents after block {layer}")
+                raise job.not_finite(f"The latents {place_of(layer)}")
             file.append(found[layer].float().cpu().numpy())
     _noted(job, used)
     return used

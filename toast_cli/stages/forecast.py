@@ -17,6 +17,7 @@ from toast_cli.machine.memory import resident
 from toast_cli.models.branches import branches_of
 from toast_cli.moments.streamed import ROWS_FOR_A_BASIS
 from toast_cli.moments.weighted import WeightedSums
+from toast_cli.plans import middles
 from toast_cli.probes.batched import BatchedProbe
 from toast_cli.room import in_words
 from toast_cli.runs import contents
@@ -94,8 +95,9 @@ def _healed(job: Job) -> tuple[int, int]:
     """Bytes of the last layers of all healed blocks in fp32, and of the sums and solutions while one is fitted again."""
     if not job.healed:
         return 0, 0
-    ends = [branch.last for branch in branches_of(job.backbone.blocks[job.healed[0].block])]
-    layers = len(job.healed) * sum(_FP32 * p.numel() for end in ends for p in end.parameters())
+    by_block = [[branch.last for branch in branches_of(job.backbone.part(key.block))] for key in job.healed]
+    ends = [end for own in by_block for end in own]
+    layers = sum(_FP32 * p.numel() for end in ends for p in end.parameters())
     widest = max(end.in_features for end in ends)
     return layers, _FP64 * _SUMS_OF_A_REFIT * widest * (widest + 2 * job.backbone.width)
 
@@ -141,12 +143,13 @@ def seconds_left(job: Job, seconds: float = 10.0) -> dict[str, float]:
     """The seconds each stage will still take, from doing a little of each for ``seconds`` in all. Writes nothing."""
     left = {"fit": 0.0, "encode": 0.0, "probe": 0.0}
     maps: dict[Any, nn.Module] = dict.fromkeys(job.maps, _example(job).to(job.compute.device))
-    encoder = Encoder(job.backbone, job.variants, maps | {key: job.backbone.blocks[key.block] for key in job.healed})
+    encoder = Encoder(job.backbone, job.variants, maps | {key: job.backbone.part(key.block) for key in job.healed})
     if job.maps and _unfitted(job) and not isinstance(job.translator, TrainedTranslator):
         sums = empty_sums(job, {key: key.span.start for key in job.maps})
+        inside = middles(point for plan in job.plans for point in plan.points)
 
         def add(pixels: torch.Tensor) -> None:
-            sums.update(np.arange(len(pixels)), latents(job.backbone, pixels))
+            sums.update(np.arange(len(pixels)), latents(job.backbone, pixels, inside))
 
         each = _seconds_an_image(job, add, seconds / 4)
         fits = len(job.maps) * (2 if job.held_out_r2 else 1)
@@ -216,7 +219,8 @@ def _seconds_to_heal(job: Job) -> float:
     begun = time.perf_counter()
     refit(sums.moments(), sums.moments(), intercept=True)
     solving = 2 * (time.perf_counter() - begun)
-    return sum(each * key.fit_images + solving for key in job.healed)
+    shares = [1.0 if isinstance(key.block, int) else 0.5 for key in job.healed]
+    return sum(share * (each * key.fit_images + solving) for share, key in zip(shares, job.healed, strict=True))
 
 
 def _seconds_to_probe(job: Job) -> float:
@@ -244,7 +248,7 @@ def announce(job: Job, memory: bool = True) -> Forecast:
     most = f", {in_words(expected.memory)} of memory at most" if memory else ""
     say(
         f"{backbone.label} ({backbone.depth} blocks of width {backbone.width}) on {job.data.label}: {len(plans)} plan{'s' * (len(plans) > 1)}, "
-        f"{build_trie(plans, backbone.depth).evaluations()} block evaluations an image, {job.compute.precision} on {job.compute.device}, "
+        f"{build_trie(plans, backbone.depth).evaluations():g} block evaluations an image, {job.compute.precision} on {job.compute.device}, "
         f"{job.batch_size} images at a time, {in_words(expected.disk)} of features to write{most}"
     )
     expected.check(job)

@@ -90,7 +90,7 @@ def load_healed(job: Job, folder: Folder) -> Healed:
     for key in job.healed:
         path = folder.checked(_file(key))
         if path.is_file() and (tensors := _read(path, key)):
-            if not are_refitted(job.backbone.blocks[key.block], tensors):
+            if not are_refitted(job.backbone.part(key.block), tensors):
                 raise ToastError(
                     f"{path} holds no block {key.block} that fits the model: restore it, or run it again with fresh=true."
                 )

@@ -22,6 +22,7 @@ from toast_cli.machine.device import Compute
 from toast_cli.machine.team import ALONE, Team
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.branches import require_branches
+from toast_cli.models.halves import require_halves
 from toast_cli.plans import HEALED, INDEPENDENT, Fit, Plan, parse_plans
 from toast_cli.probes.base import Probe
 from toast_cli.registry import CONF, options
@@ -32,7 +33,7 @@ from toast_cli.translators.base import BaseTranslator, ClosedForm, ImageTranslat
 from toast_cli.translators.named import by_name
 from toast_cli.translators.trained import TrainedTranslator
 
-PlansOf = Callable[[int], list[Plan]]  # from the number of blocks of a model
+PlansOf = Callable[[Backbone], list[Plan]]
 # From a config, the name of one of its groups, and further settings: the object that the group describes.
 Make = Callable[..., Any]
 
@@ -86,7 +87,8 @@ def load(
     of_settings, held_out_r2 = _fit(cfg)
     asked = of_settings if fit is None else fit
     backbone: Backbone = make(cfg, "model")
-    plans = plans_of(backbone.depth) if plans_of else parse_plans(plain(cfg.spans), backbone.depth)
+    plans = plans_of(backbone) if plans_of else parse_plans(plain(cfg.spans), backbone.depth)
+    require_halves(plans, backbone.blocks)
     translators = {"": translator} | of_spans(plans, translator)
     if asked != INDEPENDENT and isinstance(translator, TrainedTranslator):
         raise ToastError(

@@ -3,7 +3,8 @@
 Shapes: N images, T tokens of which the last P are patches, k tokens looked at, D width.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,18 @@ from torch import Tensor
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.branches import branches_of
 from toast_cli.moments.streamed import Layer
-from toast_cli.plans import Variant
+from toast_cli.plans import Kept, Point, Variant, ends_of, middles
 from toast_cli.runs import contents
 from toast_cli.runs.latents import HeldLatents, Latents
 from toast_cli.stages.walk import latents
 
 _ROWS = 40  # for each unknown of a regression: more tokens of the same images add little
 _FEWEST = 4  # one patch in so many is looked at in any case
+
+
+def branch_ends(kept: Kept) -> tuple[Point, ...]:
+    """The points that the branches of a block, or of half of one, lead to."""
+    return (kept - 0.5, kept) if isinstance(kept, int) else (ends_of(kept)[1],)
 
 
 class Sample:
@@ -79,15 +85,15 @@ class Originals:
         maps = {key for plan in plans for key in plan.maps}
         first = {key.span.start for key in maps if not key.after.spans}
         chains = [plan.healed_blocks(backbone.depth) for plan in plans]
-        self.blocks = sorted({key.block for chain in chains for key in chain})
+        healed = {key.block for each in chains for key in each}
         self._longest = max(map(len, chains), default=0)
         self.sample = Sample(backbone, images)
         self._backbone, self._folder, self._rank = backbone, folder, rank
         whole = first | {key.span.end for key in maps if key.after.spans}
         self.whole = {i: self.file(f"{i}-whole") for i in sorted(whole)}
         size = len(self.sample)
-        layers: list[float] = [layer for i in self.blocks for layer in (i - 0.5, i)]
-        self.targets = {layer: self.file(f"{layer}", size) for layer in layers}
+        self.targets = {layer: self.file(f"{layer}", size) for layer in sorted(set(chain(*map(branch_ends, healed))))}
+        self.inside = middles((*self.whole, *self.targets))
         self.numbers = np.zeros(0, dtype=np.int64)  # of the images seen, in order
 
     def file(self, name: str, tokens: int | None = None) -> Latents | HeldLatents:
@@ -103,9 +109,10 @@ class Originals:
         tokens = whole * self._backbone.tokens + len(self.targets) * len(self.sample)
         return 4 * images * tokens * self._backbone.width
 
-    def encode(self, pixels: Tensor) -> dict[Layer, Tensor]:
-        """uint8 (N, 3, H, W) -> latents (N, T, D) of the untouched model, also between the branches of healed blocks."""
-        return latents(self._backbone, pixels, self.blocks)
+    def encode(self, pixels: Tensor, inside: Set[int] = frozenset()) -> dict[Layer, Tensor]:
+        """uint8 (N, 3, H, W) -> latents (N, T, D) of the untouched model, also between the branches of healed blocks and of the
+        blocks ``inside``."""
+        return latents(self._backbone, pixels, self.inside | inside)
 
     def add(self, numbers: np.ndarray, found: Mapping[Layer, Tensor]) -> None:
         """Append the latents (N, T, D) of the images with these ``numbers`` (N,), which rise from batch to batch."""

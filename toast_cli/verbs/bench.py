@@ -39,6 +39,7 @@ def bench(cfg: "DictConfig", path: Path) -> None:
     """Measure, print the table and write ``bench.csv`` into ``path``. Raises ToastError for invalid settings."""
     from toast_cli.machine.console import say
     from toast_cli.machine.device import Compute
+    from toast_cli.models.halves import require_halves
     from toast_cli.plans import parse_plans
     from toast_cli.report.screen import print_timings
     from toast_cli.runs.results import write_csv
@@ -53,6 +54,7 @@ def bench(cfg: "DictConfig", path: Path) -> None:
         raise ToastError(f"seconds={seconds} is not a time to measure for: use a number above 0, such as seconds=5.")
     backbone, translator = make(cfg, "model"), make_translator(cfg)
     plans = parse_plans(plain(cfg.spans), backbone.depth)
+    require_halves(plans, backbone.blocks)
     compute = Compute.pick(cfg.device, cfg.precision, backbone.width)
     examples = {
         name: example(each, backbone.width, backbone.prefix_tokens, backbone.tokens)

@@ -16,6 +16,7 @@ from toast_cli.runs import contents
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from toast_cli.models.backbone import Backbone
     from toast_cli.plans import Fit, Plan
     from toast_cli.runs.folder import RunFolder
     from toast_cli.search.budget import Budget
@@ -59,6 +60,8 @@ def _show(path: Path) -> None:
 
 def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     """Fit, measure, choose, test. Raises ToastError for invalid settings, and for a budget that no plan meets."""
+    from toast_cli.machine.console import say
+    from toast_cli.models.halves import can_be_halved
     from toast_cli.plans import HEALED, INDEPENDENT, Plan
     from toast_cli.report.figures import files_of
     from toast_cli.runs.rows import Baseline, Found
@@ -73,9 +76,10 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     names = ("", *(name for name in settings.beside if name != own.name))
     fitted = _fitted(names, own, settings)
 
-    def singles(depth: int) -> list[Plan]:
-        _budget(cfg, settings, depth)  # checked before the folder records that a run has begun
-        return [Plan(), *single_spans(depth, fitted)]
+    def singles(backbone: "Backbone") -> list[Plan]:
+        _budget(cfg, settings, backbone.depth)  # checked before the folder records that a run has begun
+        parts = 2 if settings.halves and can_be_halved(backbone.blocks) else 1
+        return [Plan(), *single_spans(backbone.depth, fitted, parts=parts)]
 
     with folder.stage("load"):
         job = begin(cfg, folder, singles, fit=INDEPENDENT)
@@ -83,6 +87,10 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
         kinds = _kinds(cfg, job)
     with folder.stage("fit"):
         survey = Survey(job, settings.images)
+        if settings.halves and survey.parts == 1:
+            say(
+                "note: The model's blocks have no latent between attention and MLP: the search takes whole blocks only."
+            )
     with folder.stage("measure"):
         sizes = measure_rounds(survey, settings, budget, names)
         count = _REFITS_WITH_HEALING if settings.refits is None and HEALED in kinds else settings.refits or 0
