@@ -7,6 +7,7 @@ translators for that number of images are solved from the sums so far.
 import copy
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from toast_cli.stages.originals import Originals
 from toast_cli.stages.solve import Maps, add, new_sums, passes, solved
 from toast_cli.stages.walk import Encoder, latents
 from toast_cli.translators import stored
-from toast_cli.translators.base import FittedMap
+from toast_cli.translators.base import BaseTranslator, FittedMap
 from toast_cli.translators.by_token import groups_of, joined, restored
 from toast_cli.translators.pieces import Latents
 from toast_cli.translators.trained import Advance, LatentFile, TrainedTranslator
@@ -75,12 +76,15 @@ def load_maps(job: Job, folder: Folder, wanted: Container[Map] | None = None) ->
 
     Raises ToastError if the file was changed or does not hold what a fit has learned.
     """
-    path, groups = folder.checked(contents.TRANSLATORS), _groups(job)
+    path = folder.checked(contents.TRANSLATORS)
     if not path.is_file():
         return {}
-    return stored.load(
-        path, lambda key, learned: restored(job.translators[key.span.translator], groups, learned), wanted
-    )
+
+    def restore(key: Map, learned: dict[str, Any]) -> FittedMap:
+        translator = job.translators[key.span.translator]
+        return restored(translator, _groups(job, translator), learned)
+
+    return stored.load(path, restore, wanted)
 
 
 def _from_one_pass(
@@ -107,8 +111,8 @@ def _from_one_pass(
     return halving(one_pass, size, [job.backbone.image_size] * 2, say)[0]
 
 
-def _groups(job: Job) -> list[slice]:
-    return groups_of(job.translator.tokens, job.backbone.prefix_tokens, job.backbone.tokens)
+def _groups(job: Job, translator: BaseTranslator) -> list[slice]:
+    return groups_of(translator.tokens, job.backbone.prefix_tokens, job.backbone.tokens)
 
 
 def _inside(maps: Iterable[Map]) -> set[int]:
@@ -180,7 +184,7 @@ def _train(
     shape = (sum(map(len, job.data.fit)), job.backbone.tokens, job.backbone.width)
     files = {layer: FeatureFile(job.folder / contents.latents(layer), *shape) for layer in layers}
     used = _write_latents(job, files, batch_size)
-    images, groups = dict(zip(job.data.fit_sizes, used, strict=True)), _groups(job)
+    images, groups = dict(zip(job.data.fit_sizes, used, strict=True)), _groups(job, translator)
     result, todo = dict(maps), [key for key in wanted if key not in maps]
     total = sum(translator.steps * len(groups) * images[key.fit_images] for key in todo)
     with progress("train maps", total) as advance:
