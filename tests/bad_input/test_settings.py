@@ -102,11 +102,11 @@ SENTENCES = {
     "search search.beam=true": "search.beam=True cannot be used: give a whole number from 1.",
     "search search=3": (
         "search=3 replaces a group of settings: set search.beside, search.blocks, search.images, search.beam, "
-        "search.rounds, search.baselines."
+        "search.rounds, search.baselines, search.halves."
     ),
     "search +search.wings=1": (
         "search.wings is not a setting: use one of search.beside, search.blocks, search.images, search.beam, "
-        "search.rounds, search.baselines."
+        "search.rounds, search.baselines, search.halves."
     ),
     "finetune tune.epochs=0": "tune.epochs=0 cannot be used: give a whole number from 1.",
     "finetune tune.learning_rate=inf": "tune.learning_rate=inf cannot be used: give a number above 0.",
