@@ -21,7 +21,7 @@ from toast_cli.runs import contents
 from toast_cli.runs.folder import Folder
 from toast_cli.stages.chain import Chain, Tensors
 from toast_cli.stages.job import Job
-from toast_cli.stages.originals import Originals
+from toast_cli.stages.originals import Originals, branch_ends
 from toast_cli.stages.solve import Maps, add, empty_sums, solved
 
 Healed = dict[HealedBlock, Tensors]
@@ -42,7 +42,9 @@ def heal(job: Job, maps: Maps, healed: Healed, originals: Originals) -> tuple[Ma
 
     Raises ToastError where latents are not finite.
     """
-    total = sum(2 * originals.below(key.fit_images) for key in job.healed if key not in healed)
+    total = sum(
+        len(branch_ends(key.block)) * originals.below(key.fit_images) for key in job.healed if key not in healed
+    )
     modules: dict[Map, nn.Module] = {key: each.to_module().to(job.compute.device) for key, each in maps.items()}
     found = dict(maps)
 

@@ -26,6 +26,7 @@ toast run model=dinov2_s data=cifar10 seeds=[0,1,2]        every span of a model
 toast run model=vit_b data=folder data.path=photos         your own images: photos/train/<class>/, photos/test/<class>/
 toast run model=dinov2_s model.checkpoint=w.safetensors data=cifar10 data.path=cifar10    no internet
 toast run spans=[9-11,2-3+9-11] translator=identity        two plans: one span; two spans together
+toast run spans=[8-9a,9a-9]                                block 9 without its attention, and without its MLP; spans=halves: all such spans
 toast run -m model=vit_s,deit_s data=mnist,cifar10         every combination, one after the other
 toast run experiment=smoke/digits                          a file of settings by name
 toast run --cfg job                                        show the settings, run nothing
