@@ -65,7 +65,7 @@ def block_then_shift(block: nn.Module, shift: Tensor) -> nn.Module | None:
         return None
     last = getattr(block.mlp, "fc2", None)
     scale = getattr(block, "gamma_2", None) if isinstance(block, EvaBlock) else getattr(block.ls2, "gamma", None)
-    if last is None or last.bias is None:
+    if not isinstance(last, nn.Linear) or last.bias is None:
         return None
     if scale is not None and not (scale.abs() > 1e-6).all():
         return None  # LayerScale blocks the bias there
