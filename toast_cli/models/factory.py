@@ -79,7 +79,7 @@ def _loaded(
     head = classifier(vit, vit.state_dict())
     vit.reset_classifier(0)
     wanted = Wanted(vit, source.architecture, "patch_size" in options, antialias=resize is None)
-    given, notes = f"model.name={name}", []
+    given, notes = f"model.name={name}", list[str]()
     if checkpoint is not None:
         given = (
             given
@@ -165,13 +165,13 @@ def _create(source: Source, pretrained: bool, arguments: dict[str, Any]) -> Vit:
     try:
         with torch.device("meta"):
             dry = timm.create_model(source.architecture, pretrained=False, **arguments)
-        check_dry(dry.to("meta"), name)
+        check_dry(cast(Vit, dry.to("meta")), name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(
                 0
             )  # random weights are the same in every run, so that a run with random weights can be resumed
-            overlay = {"pretrained_cfg_overlay": dict(source.preprocessing)} if source.preprocessing else {}
-            return cast(Vit, timm.create_model(name, pretrained=pretrained, **overlay, **arguments))
+            told = dict(source.preprocessing) or None
+            return cast(Vit, timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=told, **arguments))
     except ToastError:
         raise
     except Exception as e:

@@ -41,7 +41,7 @@ def attach_head(vit: Vit, head: nn.Module, classes: int) -> None:
     """
     vit.num_classes = classes
     if hasattr(vit, "head_dist"):
-        vit.head, vit.head_dist = _halves(head, vit.head_hidden_size)
+        vit.head, vit.head_dist = _halves(head, vit.head_hidden_size)  # type: ignore[assignment]
     else:
         vit.head = head  # type: ignore[assignment]  # timm's own is a Linear
 

@@ -93,7 +93,7 @@ def classifier(vit: Vit, weights: Weights) -> nn.Linear | None:
 def _filter(wanted: Wanted) -> Callable[[Weights, Vit], Weights]:
     """timm's own filter of the architecture's checkpoints, as its constructor would call it."""
     module: Any = inspect.getmodule(timm.model_entrypoint(wanted.architecture))
-    own = getattr(module, "checkpoint_filter_fn", vision_transformer.checkpoint_filter_fn)
+    own: Callable[..., Weights] = getattr(module, "checkpoint_filter_fn", vision_transformer.checkpoint_filter_fn)
     known = inspect.signature(own).parameters
     asked: dict[str, Any] = {"antialias": wanted.antialias, "adapt_layer_scale": True}  # DeiT III has names of its own
     if "flexivit" in wanted.architecture:
@@ -155,7 +155,8 @@ def _square(number: int) -> bool:
 
 def _channels(vit: Vit, fitting: Weights, given: str) -> Iterator[str]:
     """Sum or repeat the first layer's weights for a model that takes other images than RGB, as timm does."""
-    first = (vit.pretrained_cfg or {}).get("first_conv") or "patch_embed.proj"
+    config: Any = vit.pretrained_cfg
+    first = config.get("first_conv") or "patch_embed.proj"
     for name in [first] if isinstance(first, str) else first:
         own, stored = vit.get_parameter(f"{name}.weight"), fitting.get(f"{name}.weight")
         if stored is None or stored.ndim != 4 or stored.shape[1] == own.shape[1]:

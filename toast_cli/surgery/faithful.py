@@ -46,13 +46,13 @@ def in_place(backbone: Backbone, plan: PlanLike, maps: Mapping[Any, nn.Module]) 
     """
     blocks: list[nn.Module] = [MapBlock(nn.Identity()) for _ in range(backbone.depth)]
     for step in plan.operations(backbone.depth):
-        number = block_of(step)
+        number: int | None = block_of(step)
         if number is None:
-            blocks[step.span.end] = MapBlock(maps[step])  # type: ignore[union-attr]
+            blocks[step.span.end] = MapBlock(maps[step])
         else:
             blocks[number] = backbone.blocks[number] if step == number else maps[step]
-    kind = type(backbone.blocks)
-    return exchanged(backbone.vit, modules={"blocks": kind(*blocks) if kind is nn.Sequential else kind(blocks)})  # type: ignore[arg-type]
+    kept = nn.ModuleList(blocks) if isinstance(backbone.blocks, nn.ModuleList) else nn.Sequential(*blocks)
+    return exchanged(backbone.vit, modules={"blocks": kept})
 
 
 @torch.inference_mode()
