@@ -4,7 +4,7 @@ Shapes: N images, T tokens, D width.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from toast_cli.errors import ToastError
 from toast_cli.layers import MapBlock
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.timm_parts import Vit, exchanged
-from toast_cli.plans import PlanLike, block_of
+from toast_cli.plans import PlanLike
+from toast_cli.surgery.parts import BlockPart, MapPart, parts_of
 from toast_cli.surgery.shortened import shorten
 
 _ALLOWED = {torch.float32: 1e-3, torch.float64: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}  # of the largest output
@@ -39,18 +40,33 @@ def shortened(backbone: Backbone, plan: PlanLike, maps: Mapping[Any, nn.Module],
     )
 
 
+class InTurn(nn.Module):
+    """Several modules in the place of one block, or none."""
+
+    def __init__(self, inside: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.inside = nn.ModuleList(inside)
+
+    def forward(self, latent: Tensor, *rest: Any, **others: Any) -> Tensor:
+        """(N, T, D) -> (N, T, D)."""
+        for module in self.inside:
+            latent = module(latent, *rest, **others)
+        return latent
+
+
 def in_place(backbone: Backbone, plan: PlanLike, maps: Mapping[Any, nn.Module]) -> Vit:
     """The original with as many blocks as before: at the end of each span its map, and nothing in the place of other removed blocks.
 
     It shares its weights with the original and with the maps.
     """
-    blocks: list[nn.Module] = [MapBlock(nn.Identity()) for _ in range(backbone.depth)]
-    for step in plan.operations(backbone.depth):
-        number: int | None = block_of(step)
-        if number is None:
-            blocks[step.span.end] = MapBlock(maps[step])
-        else:
-            blocks[number] = backbone.blocks[number] if step == number else maps[step]
+    slots: list[list[nn.Module]] = [[] for _ in range(backbone.depth)]
+    _, *parts = parts_of(backbone, plan, maps)
+    for step, part in zip(plan.operations(backbone.depth), parts, strict=True):
+        if isinstance(part, MapPart):
+            slots[step.span.end].append(MapBlock(part.module))
+        elif isinstance(part, BlockPart):
+            slots[part.index].append(part.module)
+    blocks = [slot[0] if len(slot) == 1 else InTurn(slot) for slot in slots]
     kept = nn.ModuleList(blocks) if isinstance(backbone.blocks, nn.ModuleList) else nn.Sequential(*blocks)
     return exchanged(backbone.vit, modules={"blocks": kept})
 
