@@ -78,7 +78,7 @@ def test_checkpoints_that_do_not_serve_are_named(tmp_path):
     weights = backbone.vit.state_dict()
     bad = {
         "missing.safetensors": (lambda p: None, "is not a file"),
-        "folder.safetensors": (lambda p: p.mkdir(), "is not a file"),
+        "folder.safetensors": (lambda p: p.mkdir(), "is a folder without model.safetensors"),
         "garbage.safetensors": (lambda p: p.write_bytes(b"garbage" * 9), "cannot be read as weights"),
         "garbage.pt": (lambda p: p.write_bytes(b"garbage" * 9), "cannot be read as weights"),
         "code.pt": (lambda p: p.write_bytes(pickle.dumps(Boom())), "executes no pickle"),

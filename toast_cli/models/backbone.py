@@ -6,7 +6,7 @@ Shapes: N images, T tokens, D width, F features (what a probe sees), C classes.
 """
 
 import hashlib
-from collections.abc import Callable, Container, Hashable, Mapping
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from toast_cli.models.branches import Branch, with_tensors
 from toast_cli.models.fused import FusedBlock, fast_block, layers_of
 from toast_cli.models.halves import kept_block
 from toast_cli.models.preprocessing import Transform, settings_of, to_pixels
-from toast_cli.models.timm_parts import Vit
+from toast_cli.models.timm_parts import Vit, channels_of
 from toast_cli.plans import Kept
 
 _ALWAYS_FP32 = (0, 1)  # blocks
@@ -44,7 +44,10 @@ class Backbone(nn.Module):
         readout_kind: ``model`` (its own pooling), or ``paper``: followed by a dense layer and tanh with random weights,
             which the method's reference implementation puts before the probe for ViT and DeiT (the pooler that another
             library adds if a checkpoint has none). DINOv2 has no such layer there.
-        head: the classifier that came with the weights, (N, F) -> (N, C), or None.
+        head: the classifier that came with the weights, (N, F) -> (N, C), or None. A distilled model's classes are the mean
+            of two heads, one for each of two tokens: with its head, its features are both tokens, one after the other, and
+            without it their mean.
+        notes: what a person should know of how the weights were read.
         recipe: the name and the arguments with which timm can build the model again; empty if they are not known.
     """
 
@@ -62,6 +65,7 @@ class Backbone(nn.Module):
         recipe: Mapping[str, Any] | None = None,
         block_dtype: torch.dtype = torch.float32,
         in_fp32: Container[int] = _ALWAYS_FP32,
+        notes: Sequence[str] = (),
     ) -> None:
         """``resize``: the short side of an image in pixels before the crop; None leaves it to the model's own config.
 
@@ -81,25 +85,34 @@ class Backbone(nn.Module):
             )
         self.vit, self.label, self.image_size, self.head = vit, label, image_size, head
         self.readout_kind, self.resize, self.recipe = readout, resize, dict(recipe or {})
-        self.block_dtype, self._in_fp32 = block_dtype, in_fp32
+        self.block_dtype, self._in_fp32, self.notes = block_dtype, in_fp32, tuple(notes)
         self.preprocessing = settings_of(vit, image_size, resize)
         self.transform: Transform = to_pixels(self.preprocessing)
-        self.register_buffer("mean", torch.tensor(self.preprocessing["mean"]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(self.preprocessing["std"]).view(3, 1, 1), persistent=False)
-        dinov2 = "dinov2" in str(vit.pretrained_cfg)
+        self.register_buffer("mean", torch.tensor(self.preprocessing["mean"]).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self.preprocessing["std"]).view(-1, 1, 1), persistent=False)
+        dinov2 = "dinov2" in str(getattr(vit, "pretrained_cfg", ""))
         self.pooler: nn.Sequential | None = None if readout == "model" or dinov2 else _random_pooler(self.feature_width)
         self.eval().requires_grad_(False)
 
-    def on(self, device: torch.device, block_dtype: torch.dtype) -> "Backbone":
-        """The same model on ``device``, its blocks multiplying in ``block_dtype``."""
-        return self.with_vit(self.vit, self.head, block_dtype).to(device)
+    def on(self, device: torch.device, block_dtype: torch.dtype, with_head: bool = True) -> "Backbone":
+        """The same model on ``device``, its blocks multiplying in ``block_dtype``, with its head or without."""
+        return self.with_vit(self.vit, self.head if with_head else None, block_dtype).to(device)
 
     def with_vit(
         self, vit: Vit, head: nn.Linear | None, block_dtype: torch.dtype, in_fp32: Container[int] = _ALWAYS_FP32
     ) -> "Backbone":
         """Another model with the preprocessing, the readout and the label of this one."""
         return Backbone(
-            vit, self.label, self.image_size, head, self.readout_kind, self.resize, self.recipe, block_dtype, in_fp32
+            vit,
+            self.label,
+            self.image_size,
+            head,
+            self.readout_kind,
+            self.resize,
+            self.recipe,
+            block_dtype,
+            in_fp32,
+            self.notes,
         )
 
     @property
@@ -127,9 +140,19 @@ class Backbone(nn.Module):
         return self.vit.num_prefix_tokens
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        return channels_of(self.vit), self.image_size, self.image_size
+
+    @property
     def feature_width(self) -> int:
         """F, the width of a feature vector."""
-        return self.vit.head_hidden_size
+        return self.vit.head_hidden_size * (2 if self._gives_both_tokens else 1)
+
+    @property
+    def _gives_both_tokens(self) -> bool:
+        own = self.readout_kind == "model" and self.head is not None
+        return own and self.head.in_features == 2 * self.vit.head_hidden_size  # type: ignore[union-attr]
 
     @property
     def readout_tokens(self) -> int | None:
@@ -138,7 +161,7 @@ class Backbone(nn.Module):
         return 2 if hasattr(self.vit, "dist_token") else 1
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (N, 3, H, W) -> float (N, 3, H, W), scaled and shifted as the model was trained."""
+        """uint8 (N, C, H, W) -> float (N, C, H, W), scaled and shifted as the model was trained."""
         return (pixels.float() / 255 - self.mean) / self.std
 
     def stem(self, pixels: Tensor) -> tuple[Tensor, Extras]:
@@ -217,7 +240,10 @@ class Backbone(nn.Module):
 
     def readout(self, latent: Tensor) -> Tensor:
         """Last latent (N, T, D), or its first ``readout_tokens`` tokens -> features (N, F): final norm, then pooling."""
-        features = self.vit.forward_head(self.vit.norm(latent), pre_logits=True)
+        normed = self.vit.norm(latent)
+        if self._gives_both_tokens:
+            return normed[:, :2].flatten(1)
+        features = self.vit.forward_head(normed, pre_logits=True)
         return features if self.pooler is None else self.pooler(features)
 
     def forward(self, pixels: Tensor) -> Tensor:

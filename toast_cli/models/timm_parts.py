@@ -21,6 +21,11 @@ Vit = VisionTransformer | Eva
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
+def channels_of(vit: Vit) -> int:
+    """How many channels the images have that ``vit`` takes."""
+    return next(each.in_channels for each in vit.patch_embed.modules() if isinstance(each, nn.Conv2d))
+
+
 def with_blocks(vit: Vit, operations: Sequence[nn.Module]) -> Vit:
     """A deep copy of ``vit`` whose blocks are copies of ``operations``, in order."""
     blocks = nn.ModuleList(operations) if isinstance(vit, Eva) else nn.Sequential(*operations)
@@ -30,10 +35,26 @@ def with_blocks(vit: Vit, operations: Sequence[nn.Module]) -> Vit:
 
 
 def attach_head(vit: Vit, head: nn.Module, classes: int) -> None:
-    """Make ``head`` (N, F) -> (N, C) the model's classifier. Of two heads each becomes a copy, so their mean is ``head``."""
-    vit.head, vit.num_classes = head, classes  # type: ignore[assignment]  # timm's own is a Linear
+    """Make ``head`` (N, F) -> (N, C) the model's classifier.
+
+    Of a distilled model's two heads each becomes a copy, so their mean is ``head``; one for both tokens side by side,
+    (N, 2F) -> (N, C), becomes the two whose mean it is.
+    """
+    vit.num_classes = classes
     if hasattr(vit, "head_dist"):
-        vit.head_dist = copy.deepcopy(head)
+        vit.head, vit.head_dist = _halves(head, vit.head_hidden_size)  # type: ignore[assignment]
+    else:
+        vit.head = head  # type: ignore[assignment]  # timm's own is a Linear
+
+
+def _halves(head: nn.Module, width: int) -> tuple[nn.Module, nn.Module]:
+    """Two heads (N, F) -> (N, C), F being ``width``, whose mean is ``head``."""
+    if not isinstance(head, nn.Linear) or head.in_features != 2 * width:
+        return head, copy.deepcopy(head)
+    halves = [nn.Linear(width, head.out_features, bias=head.bias is not None) for _ in range(2)]
+    for half, weight in zip(halves, head.weight.detach().chunk(2, dim=1), strict=True):
+        half.load_state_dict({"weight": 2 * weight} | ({} if head.bias is None else {"bias": head.bias.detach()}))
+    return halves[0], halves[1]
 
 
 def block_then_shift(block: nn.Module, shift: Tensor) -> nn.Module | None:
@@ -50,7 +71,7 @@ def block_then_shift(block: nn.Module, shift: Tensor) -> nn.Module | None:
     last = getattr(branch, end, None)
     gamma = getattr(getattr(block, f"ls{number}", None), "gamma", None)
     scale = getattr(block, f"gamma_{number}", gamma)
-    if last is None or last.bias is None:
+    if not isinstance(last, nn.Linear) or last.bias is None:
         return None
     if scale is not None and not (scale.abs() > 1e-6).all():
         return None  # LayerScale blocks the bias there

@@ -129,6 +129,7 @@ class PretrainedHead(Probe):
     """The classifier that the model came with, not trained here: for data with its classes, in its order."""
 
     name = "pretrained_head"
+    takes_head = True
 
     def check(self, model: str) -> None:
         if self.head is None:

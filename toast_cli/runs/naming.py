@@ -31,6 +31,7 @@ NOT_SCIENTIFIC = (
     "hydra",
 )
 _PATHS = (("model", "checkpoint"), ("data", "path"), ("fit_data", "path"))
+_FOLDER = "local-dir:"  # before a folder that ``model.name`` names
 _NAMING = (("model", "label"), ("data", "label"), ("translator", "_target_"))
 # Settings that a later version added, with the value that gives what runs were before: only another one is part of a run's
 # settings and name. Numbers that earlier versions did not have are added; what they measured is the same.
@@ -75,6 +76,9 @@ def scientific(cfg: DictConfig) -> dict[str, Any]:
         path = str(settings.get(group, {}).get(key) or "")
         if path and not path.startswith("pkg://"):
             settings[group][key] = str(Path(path).expanduser().resolve())
+    name = str(settings.get("model", {}).get("name") or "")
+    if name.startswith(_FOLDER):
+        settings["model"]["name"] = f"{_FOLDER}{Path(name.removeprefix(_FOLDER)).expanduser().resolve()}"
     return settings
 
 
@@ -109,15 +113,23 @@ def inputs(settings: dict[str, Any]) -> str:
 
 
 def _input_files(settings: dict[str, Any]) -> list[Path]:
-    """The checkpoint, the parquet files of a data folder, and all files in the subfolders named after its splits."""
-    checkpoint = settings["model"].get("checkpoint")
-    stored: list[Path] = []
+    """The files of weights, the parquet files of a data folder, and all files in the subfolders named after its splits."""
+    stored = _weights(settings["model"])
     for data in (settings["data"], settings["fit_data"]):
         patterns = ("*.parquet", "*/*.parquet", *(f"{data.get(key)}/**/*" for key in ("train_split", "test_split")))
         stored += (
             [file for pattern in patterns for file in Path(data["path"]).glob(pattern)] if data.get("path") else []
         )
-    return sorted(file for file in [*stored, *([Path(checkpoint)] if checkpoint else [])] if file.is_file())
+    return sorted(file for file in stored if file.is_file())
+
+
+def _weights(model: dict[str, Any]) -> list[Path]:
+    """The checkpoint and the folder that ``model.name`` may be; all that lies in a folder, or beside an index of several files."""
+    name = str(model.get("name") or "")
+    given = [name.removeprefix(_FOLDER)] if name.startswith(_FOLDER) else []
+    given += [str(model["checkpoint"])] if model.get("checkpoint") else []
+    folders = [path.parent if path.name.endswith(".index.json") else path for path in map(Path, given)]
+    return [file for path in folders for file in (path.iterdir() if path.is_dir() else [path])]
 
 
 def differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:

@@ -111,8 +111,8 @@ class Chain:
 
     def _of_no_image(self) -> Extras:
         """What blocks take as well as the latent, which is the same for all images."""
-        size = self._backbone.image_size
-        return self._backbone.stem(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=self._device))[1]
+        shape = self._backbone.image_shape
+        return self._backbone.stem(torch.zeros(1, *shape, dtype=torch.uint8, device=self._device))[1]
 
     def _from(self, node: Node, place: Place | None) -> None:
         """Heal all that follows ``place``, which is None before the first map."""

@@ -1,6 +1,7 @@
 """Predict what a run will take: memory and disk from its shapes, time from trying each stage for a few seconds."""
 
 import copy
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -117,7 +118,7 @@ def _peak(job: Job) -> int:
     layers = {layer for pair in pairs for layer in pair}
     modules = len(job.maps) * sum(_FP32 * p.numel() for p in _example(job).parameters())
     again = {i for part in job.data.fit for i in part.indices} & set(job.data.train.indices)
-    pixels = len(again) * 3 * backbone.image_size**2
+    pixels = len(again) * math.prod(backbone.image_shape)
     at_once = max(job.batch_size, -(-ROWS_FOR_A_BASIS * backbone.width // backbone.tokens))
     solving = _SOLVING[any(isinstance(each, ImageTranslator) for each in job.translators.values())]
     sums = _FP64 * matrix * (_matrices(job) + solving)

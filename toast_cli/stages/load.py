@@ -53,7 +53,7 @@ def begin(
     warnings = warnings_of(job.data)
     for warning in warnings:
         say(f"note: {warning}")
-    folder.note(depth=job.backbone.depth, oddities=warnings, classes=list(job.data.classes))
+    folder.note(depth=job.backbone.depth, oddities=[*job.backbone.notes, *warnings], classes=list(job.data.classes))
     _note_versions(folder)
     return job
 
@@ -87,6 +87,8 @@ def load(
     of_settings, held_out_r2 = _fit(cfg)
     asked = of_settings if fit is None else fit
     backbone: Backbone = make(cfg, "model")
+    for note in backbone.notes:
+        say(f"note: {note}")
     plans = plans_of(backbone) if plans_of else parse_plans(plain(cfg.spans), backbone.depth)
     require_halves(plans, backbone.blocks)
     translators = {"": translator} | of_spans(plans, translator)
@@ -102,7 +104,7 @@ def load(
     workers = _workers(cfg.workers, compute)
     chosen, batch_size = team.share((compute.precision, batch_size))
     compute = replace(compute, precision=chosen)
-    backbone = backbone.on(compute.device, compute.dtype)
+    backbone = backbone.on(compute.device, compute.dtype, with_head=probe.takes_head)
     probe = probe.on(compute.device, backbone.head if backbone.pooler is None else None)
     probe.check(backbone.label)
     data = load_data(cfg, make)

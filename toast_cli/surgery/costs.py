@@ -39,7 +39,7 @@ class Costs:
 
     def __init__(self, backbone: Backbone, maps: Mapping[Any, nn.Module]) -> None:
         device = backbone.mean.device
-        pixels = torch.zeros(1, 3, backbone.image_size, backbone.image_size, dtype=torch.uint8, device=device)
+        pixels = torch.zeros(1, *backbone.image_shape, dtype=torch.uint8, device=device)
         with torch.inference_mode():
             latent, _ = backbone.stem(pixels)  # (1, T, D)
         everything = sum(p.numel() for p in backbone.vit.parameters())
