@@ -12,13 +12,13 @@ from typing import Any, cast
 
 import timm
 import torch
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors import SafetensorError
 from timm.models import eva, load_state_dict, vision_transformer
 from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, did_you_mean, is_number, require_flag, reraise_disk
 from toast_cli.models.backbone import Backbone
+from toast_cli.models.published import fetch_published
 from toast_cli.models.timm_parts import FAMILIES, Vit
 
 # A checkpoint may have these although the encoder does not.
@@ -190,6 +190,7 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> Vit:
         raise ToastError(
             f"model.name={name} is a {kind.__name__}: only models of timm's VisionTransformer and Eva classes can be used."
         )
+    pretrained = pretrained and fetch_published(name)  # random weights will do where nothing is to be fetched
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(
@@ -202,11 +203,6 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> Vit:
 
 
 def _cannot_create(name: str, pretrained: bool, arguments: dict[str, Any], error: Exception) -> ToastError:
-    if isinstance(error, GatedRepoError | RepositoryNotFoundError):
-        return ToastError(
-            f"The hub does not give out the weights of {name} without permission: accept their terms on the hub and set HF_TOKEN, "
-            "or give model.checkpoint=<file>."
-        )
     if pretrained and not isinstance(error, TypeError | AssertionError) and "size mismatch" not in str(error):
         return ToastError(
             f"The weights of {name} could not be fetched from the hub ({type(error).__name__}): give model.checkpoint=<file>, set HF_HOME "
