@@ -154,6 +154,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.fault.stall is not None:
             self.hub.ended.wait(self.fault.stall)
+        if self.hub.ended.is_set():  # a connection from before
+            self._reset()
+            return
         if self.fault.status is not None:
             self._error(self.fault.status, None, "", self.fault.headers)
         elif self.server is self.hub._servers[1]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, did_you_mean, is_number, require_flag, reraise_disk
 from toast_cli.models.backbone import Backbone
-from toast_cli.models.published import fetch_published
+from toast_cli.models.published import published
 from toast_cli.models.timm_parts import FAMILIES, Vit
 
 # A checkpoint may have these although the encoder does not.
@@ -190,13 +190,13 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> Vit:
         raise ToastError(
             f"model.name={name} is a {kind.__name__}: only models of timm's VisionTransformer and Eva classes can be used."
         )
-    pretrained = pretrained and fetch_published(name)  # random weights will do where nothing is to be fetched
+    where = published(name) if pretrained else None  # None: random weights, also for a forecast that fetches nothing
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(
                 0
             )  # random weights are the same in every run, so that a run with random weights can be resumed
-            return cast(Vit, timm.create_model(name, pretrained=pretrained, **arguments))
+            return cast(Vit, timm.create_model(name, pretrained=where is not None, **(where or {}), **arguments))
     except Exception as e:
         reraise_disk(e)
         raise _cannot_create(name, pretrained, arguments, e) from e
