@@ -67,14 +67,19 @@ def cifar(pictures: int = 1, train: int = TRAIN, test: int = TEST) -> dict[str, 
     generator, files = np.random.default_rng(0), {}
     for split, count in (("train", train), ("test", test)):
         columns = {
-            "img": [Image.fromarray(generator.integers(0, 256, (32 * pictures, 32, 3), dtype=np.uint8)) for _ in range(count)],
+            "img": [
+                Image.fromarray(generator.integers(0, 256, (32 * pictures, 32, 3), dtype=np.uint8))
+                for _ in range(count)
+            ],
             "fine_label": [i % 100 for i in range(count)],
             "coarse_label": [i % 20 for i in range(count)],
         }
         buffer = io.BytesIO()
         datasets.Dataset.from_dict(columns, features).to_parquet(buffer, batch_size=50)
         files[f"cifar100/{split}-00000-of-00001.parquet"] = buffer.getvalue()
-    named = {kind: ", ".join(f"'{i}': {kind} {i}" for i in range(count)) for kind, count in (("fine", 100), ("coarse", 20))}
+    named = {
+        kind: ", ".join(f"'{i}': {kind} {i}" for i in range(count)) for kind, count in (("fine", 100), ("coarse", 20))
+    }
     card = _README.format(**named, bytes=sum(map(len, files.values())), train=train, test=test)
     return {"README.md": card.encode(), ".gitattributes": b"", **files}
 
@@ -86,7 +91,10 @@ def dinov2(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     model = timm.create_model("vit_base_patch14_dinov2", num_classes=0, **TINY)
     for parameter in model.parameters():
         parameter.data += torch.randn_like(parameter) * 0.05
-    return {"config.json": b'{"architecture": "vit_base_patch14_dinov2"}', "model.safetensors": safetensors.torch.save(model.state_dict())}
+    return {
+        "config.json": b'{"architecture": "vit_base_patch14_dinov2"}',
+        "model.safetensors": safetensors.torch.save(model.state_dict()),
+    }
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +106,9 @@ def point_at(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What HF_ENDPOINT, HF_HOME and no HF_HUB_OFFLINE would do to a new process."""
     constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.endpoint)

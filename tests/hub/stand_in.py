@@ -16,7 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -79,7 +79,9 @@ class Hub:
         self.faults: list[Fault] = []
         self.asked: list[Asked] = []
         self.ended = threading.Event()
-        self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self})) for _ in range(2)]
+        self._servers = [
+            ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self})) for _ in range(2)
+        ]
         for server in self._servers:
             server.daemon_threads = True
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -180,7 +182,8 @@ class _Handler(BaseHTTPRequestHandler):
             if stored is not None:
                 self._resolve(found["name"], stored, found["file"], signed)
         elif found := re.fullmatch(
-            r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+/[^/]+)(/(?P<what>tree|paths-info|revision)/(?P<revision>[^/]+)/?(?P<inside>.*))?", path
+            r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+/[^/]+)(/(?P<what>tree|paths-info|revision)/(?P<revision>[^/]+)/?(?P<inside>.*))?",
+            path,
         ):
             name = found["name"] if found["kind"] == "models" else f"datasets/{found['name']}"
             stored = self._repository(name, found["revision"] or "main", signed)
@@ -260,7 +263,12 @@ class _Handler(BaseHTTPRequestHandler):
                 continue
             folder, _, rest = file.removeprefix(under).partition("/")
             if rest:
-                entries[f"{under}{folder}"] = {"type": "directory", "oid": "0" * 40, "size": 0, "path": f"{under}{folder}"}
+                entries[f"{under}{folder}"] = {
+                    "type": "directory",
+                    "oid": "0" * 40,
+                    "size": 0,
+                    "path": f"{under}{folder}",
+                }
             if recursive or not rest:
                 entries[file] = _entry(file, content)
         if inside and not entries:
@@ -314,10 +322,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def finish(self) -> None:
-        try:
+        with suppress(OSError, ValueError):
             super().finish()
-        except (OSError, ValueError):
-            pass
 
 
 def _entry(file: str, content: bytes) -> dict[str, Any]:
@@ -329,6 +335,12 @@ def _entry(file: str, content: bytes) -> dict[str, Any]:
 
 def _about(name: str, stored: Stored) -> dict[str, Any]:
     siblings = [{"rfilename": file} for file in sorted(stored.files)]
-    return {"_id": "0", "id": name, "sha": stored.commit, "private": stored.private, "gated": stored.gated and "auto", "siblings": siblings, "tags": []}
-
-
+    return {
+        "_id": "0",
+        "id": name,
+        "sha": stored.commit,
+        "private": stored.private,
+        "gated": stored.gated and "auto",
+        "siblings": siblings,
+        "tags": [],
+    }

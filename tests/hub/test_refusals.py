@@ -1,13 +1,19 @@
 """What a person is told when the hub refuses, is in trouble or out of reach: what was asked, what it answered, what to do."""
 
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 
 from tests.hub.conftest import CIFAR, MODEL, RUN, SMALL, WEIGHTS
 from tests.hub.stand_in import GOOD_TOKEN, Hub
+from tests.test_disk import small_disk
+from toast_cli.data import from_hub
+from toast_cli.errors import causes
 from toast_cli.hub import fetching
+
+__all__ = ["small_disk"]
 
 WORDS = {WEIGHTS: ["run", *MODEL, *SMALL], CIFAR: ["run", "data=cifar100", *SMALL]}
 
@@ -48,7 +54,9 @@ def test_what_does_not_exist(name: str, begins: str, ends: str, hub: Hub, toast,
 
 def test_a_name_that_is_nearly_right(hub: Hub, toast):
     said = _said(toast, ["run", "data=cifar100", "data.source=uoft-cs/cifar1000", *SMALL])
-    assert said.startswith("toast: The hub has no data set called uoft-cs/cifar1000 (did you mean uoft-cs/cifar100, uoft-cs/cifar10")
+    assert said.startswith(
+        "toast: The hub has no data set called uoft-cs/cifar1000 (did you mean uoft-cs/cifar100, uoft-cs/cifar10"
+    )
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, CIFAR])
@@ -96,13 +104,17 @@ def test_trouble_that_stays(name: str, match: str, hub: Hub, toast):
 def test_a_refusal_without_a_code(hub: Hub, toast):
     hub.fault("HEAD .*README", status=403, headers={"X-Error-Message": "Your token lacks the right to read."})
     said = _said(toast, WORDS[CIFAR])
-    assert said.startswith("toast: The hub refuses uoft-cs/cifar100 (403 Forbidden, Your token lacks the right to read): see that HF_TOKEN may")
+    assert said.startswith(
+        "toast: The hub refuses uoft-cs/cifar100 (403 Forbidden, Your token lacks the right to read): see that HF_TOKEN may"
+    )
 
 
 def test_too_many_questions(hub: Hub, toast):
     hub.fault("HEAD .*README", status=429, headers={"Retry-After": "3000"})
     said = _said(toast, WORDS[CIFAR])
-    assert said.startswith("toast: The hub answered 429 Too Many Requests to the question for uoft-cs/cifar100: wait 3000 s and run the same")
+    assert said.startswith(
+        "toast: The hub answered 429 Too Many Requests to the question for uoft-cs/cifar100: wait 3000 s and run the same"
+    )
 
 
 def test_a_hub_that_says_how_long_to_wait(hub: Hub, toast, monkeypatch: pytest.MonkeyPatch):
@@ -152,20 +164,64 @@ def test_a_hub_that_dies_under_way(hub: Hub, toast, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(fetching, "_wait", dying)
     said = _said(toast, WORDS[CIFAR])
     assert "cannot be reached (ConnectError: Connection refused)" in said
-    assert sum(slept) < 30
+    assert sum(slept) < 30, slept
     assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CIFAR])
+def test_a_hub_that_says_nothing(name: str, hub: Hub, toast, monkeypatch: pytest.MonkeyPatch):
+    """It takes the question and never answers: with ten seconds for each question, twenty pass before toast gives up."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.3)
+    monkeypatch.setattr(fetching, "_PATIENCE", 0.6)
+    hub.fault("HEAD ", stall=60)
+    begun = time.monotonic()
+    said = _said(toast, WORDS[name])
+    assert (
+        "cannot be reached (ReadTimeout: timed out): try again once there is a connection; or run hf download" in said
+    )
+    assert time.monotonic() - begun < 20
+    assert len(hub.requests("HEAD ")) <= 3
+
+
+def test_a_cache_on_a_full_disk(small_disk: Path, hub: Hub, toast, monkeypatch: pytest.MonkeyPatch):
+    """What statvfs says is not always what there is: quotas, other programs. The disk has 100 kB, the weights take 408."""
+    warnings.simplefilter("ignore", UserWarning)  # huggingface_hub says it too
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(small_disk / "hub"))
+    said = _said(toast, WORDS[WEIGHTS])
+    assert "takes 408 kB in the cache" in said
+    assert "kB free: make room, or name another place with HF_HOME; or give model.checkpoint=" in said
+    monkeypatch.setattr(fetching, "require_room", lambda *_: None)
+    said = _said(toast, WORDS[WEIGHTS])
+    assert said.startswith("toast: timm/vit_base_patch14_dinov2.lvd142m cannot be written to the cache ")
+    assert "(No space left on device): make room, or name another place with HF_HOME; the files that are" in said
+    assert len(hub.requests("signature=x")) == 1, "a full disk is not asked twice"
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", small_disk / "datasets")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "roomy")
+    said = _said(toast, WORDS[CIFAR])
+    assert said.startswith(
+        f"toast: uoft-cs/cifar100 takes 1.1 MB in the cache {small_disk}/datasets/uoft-cs___cifar100/"
+    )
+    monkeypatch.setattr(from_hub, "require_room", lambda *_: None)
+    said = _said(toast, WORDS[CIFAR])
+    assert said.startswith("toast: uoft-cs/cifar100 cannot be written to the cache ")
+    assert "(No space left on device): make room" in said
 
 
 def test_a_configuration_that_is_not_there(hub: Hub, toast):
     said = _said(toast, ["run", "data=cifar100", "data.config=cifar7", *SMALL])
-    assert said.startswith("toast: uoft-cs/cifar100 cannot be read as a data set (ValueError: BuilderConfig 'cifar7' not found.")
+    assert said.startswith(
+        "toast: uoft-cs/cifar100 cannot be read as a data set (ValueError: BuilderConfig 'cifar7' not found."
+    )
     assert said.endswith("see data.config, or give data.path=<dir> with a copy.")
 
 
 def test_a_split_that_is_not_there(hub: Hub, toast):
     for streaming in ("true", "false"):
         said = _said(toast, ["run", "data=cifar100", "data.test_split=val", f"data.streaming={streaming}", *SMALL])
-        assert said == "toast: uoft-cs/cifar100 has no split 'val' (it has train, test): set data.train_split or data.test_split."
+        assert (
+            said
+            == "toast: uoft-cs/cifar100 has no split 'val' (it has train, test): set data.train_split or data.test_split."
+        )
     assert hub.requests("signature=x") == []
 
 
@@ -187,3 +243,10 @@ def test_no_room_in_the_cache(hub: Hub, toast, tmp_path: Path, monkeypatch: pyte
         "another place with HF_HOME; or give model.checkpoint=<dir>/model.safetensors with a copy."
     )
     assert hub.requests("signature=x") == []
+
+
+def test_an_error_among_its_own_causes():
+    """Raised again in the handler of what it led to, an error can close a ring, which must not be followed for ever."""
+    first, second = ValueError("first"), OSError("second")
+    first.__context__, second.__context__ = second, first
+    assert list(causes(first)) == [first, second]

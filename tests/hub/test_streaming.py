@@ -1,6 +1,7 @@
 """Parquet files read in place on the hub: no more than is needed, and trouble told as trouble of the hub."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,13 @@ from toast_cli.errors import ToastError
 
 def _load(streaming: bool, **settings: object) -> data.Data:
     return data.load(
-        "cifar100", "uoft-cs/cifar100", image_column="img", label_column="fine_label", fit_images=5, streaming=streaming, **settings
+        "cifar100",
+        "uoft-cs/cifar100",
+        image_column="img",
+        label_column="fine_label",
+        fit_images=5,
+        streaming=streaming,
+        **settings,
     )
 
 
@@ -44,7 +51,9 @@ def test_streamed_is_what_a_copy_is(hub: Hub):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("skip", [True, False])
-def test_images_that_do_not_come_are_not_bad_images(workers: int, skip: bool, hub: Hub, monkeypatch: pytest.MonkeyPatch):
+def test_images_that_do_not_come_are_not_bad_images(
+    workers: int, skip: bool, hub: Hub, monkeypatch: pytest.MonkeyPatch
+):
     """A broken connection must not look like an image that cannot be decoded, and be left out."""
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
     loaded = _load(streaming=True, skip_bad_images=skip)
@@ -62,10 +71,7 @@ def test_a_run_goes_on_where_the_hub_left_it(hub: Hub, toast, monkeypatch: pytes
     words = [*RUN, "data.streaming=true", "batch_size=20"]
     assert toast(*words, "hydra.run.dir=undisturbed")[0] == 0
     parquet = r"GET .*parquet.sig"
-    before = len(hub.requests(parquet))
-    hub.asked.clear()
-    fault = hub.fault(parquet, status=500)
-    fault.match = "never"
+    fault = hub.fault("never", status=500)
     original = data.Images.batches
 
     def breaking(self, *words, **settings):
@@ -81,6 +87,13 @@ def test_a_run_goes_on_where_the_hub_left_it(hub: Hub, toast, monkeypatch: pytes
     monkeypatch.setattr(data.Images, "batches", original)
     fault.match = "never"
     assert toast(*words)[0] == 0
-    rows = [open(f"{folder}/results.csv").read() for folder in ("run", "undisturbed")]
+    rows = [Path(folder, "results.csv").read_text() for folder in ("run", "undisturbed")]
     assert re.sub(r"\d\.\d+", "", rows[0]) == re.sub(r"\d\.\d+", "", rows[1])
-    assert before > 0
+
+
+def test_what_is_not_stored_as_parquet_is_named(hub: Hub):
+    hub.add(CIFAR, {"README.md": b"# x", "train.csv": b"img,fine_label\n1,2\n", "test.csv": b"img,fine_label\n1,2\n"})
+    with pytest.raises(
+        ToastError, match="cifar100 is not stored as parquet files, which data.streaming=true needs: use data.str"
+    ):
+        _load(streaming=True)

@@ -11,8 +11,8 @@ import yaml
 
 from toast_cli.data.absent import AbsentRows
 from toast_cli.data.streamed import Rows, StreamedRows
-from toast_cli.errors import ToastError, reraise_disk
-from toast_cli.hub.fetching import cached, fetch, folder_of, quiet, reach
+from toast_cli.errors import ToastError, disk_error, reraise_disk
+from toast_cli.hub.fetching import cached, fetch, folder_of, quiet, reach, require_room
 from toast_cli.hub.listening import bytes_in, listener, watched
 from toast_cli.hub.refusals import in_short, is_about_the_hub, is_offline, is_passing, refusal, shortened
 from toast_cli.hub.repository import Repository, images_of
@@ -59,14 +59,13 @@ def _told(asked: Repository) -> Iterator[None]:
     except ToastError:
         raise
     except Exception as e:
-        reraise_disk(e)
         if "Not enough disk space" in str(e):
             place = datasets.config.HF_DATASETS_CACHE
             raise ToastError(
                 f"There is no room for {asked} in the cache {place} ({shortened(str(e))}): make room, name another place with HF_HOME, or read it "
                 "in place with data.streaming=true."
             ) from e
-        if is_about_the_hub(e):
+        if is_about_the_hub(e) or disk_error(e) is not None:
             raise refusal(e, asked) from e
         raise ToastError(
             f"{asked} cannot be read as a data set ({type(e).__name__}: {shortened(str(e))}): see data.config, or give data.path=<dir> with a copy."
@@ -82,8 +81,11 @@ def _read(asked: Repository, config: str | None, names: Sequence[str], streaming
     if streaming:
         return _in_place(asked, files, names, builder.info)
     copied = Path(builder.cache_dir)
-    if not copied.is_dir() and not _fetch(asked, [file for found in files.values() for file in found]):
-        return _absent(asked, names, builder.info)
+    if not copied.is_dir():
+        if not listener().asks_only:
+            require_room(asked, builder.info.dataset_size or 0, copied)
+        if not _fetch(asked, [file for found in files.values() for file in found]):
+            return _absent(asked, names, builder.info)
     before = bytes_in(copied.parent)
     with watched(lambda: f"copying {asked}: {in_words(bytes_in(copied.parent) - before)} so far"):
         builder.download_and_prepare()
@@ -118,7 +120,9 @@ def _in_place(
 ) -> Mapping[str, Rows]:
     """The splits as parquet files that are read where they are: in the cache, or else on the hub."""
     if not all(file.endswith(".parquet") for found in files.values() for file in found):
-        raise ToastError(f"{asked} is not stored as parquet files, which data.streaming=true needs: use data.streaming=false.")
+        raise ToastError(
+            f"{asked} is not stored as parquet files, which data.streaming=true needs: use data.streaming=false."
+        )
     places = {name: [_nearest(asked, file) for file in files[name]] for name in names}
     away = [file for found in places.values() for file in found if _URL.fullmatch(file)]
     if away and listener().asks_only:
@@ -144,7 +148,9 @@ def _absent(asked: Repository, names: Sequence[str], info: datasets.DatasetInfo)
     return {name: AbsentRows(info.features, info.splits[name].num_examples) for name in names}
 
 
-def _as_cached(asked: Repository, config: str | None, names: Sequence[str], streaming: bool) -> Mapping[str, Rows] | None:
+def _as_cached(
+    asked: Repository, config: str | None, names: Sequence[str], streaming: bool
+) -> Mapping[str, Rows] | None:
     """The splits without asking the hub: from the copy that ``datasets`` made, or from parquet files in the cache; else None."""
     if not streaming:
         try:
@@ -176,9 +182,13 @@ def _parquet_in_cache(asked: Repository, config: str | None, split: str) -> list
     if not reference.is_file():
         return []
     snapshot = folder_of(asked) / "snapshots" / reference.read_text().strip()
-    folders = [snapshot / config] if config else [snapshot, *sorted(each for each in snapshot.glob("*") if each.is_dir())]
+    folders = (
+        [snapshot / config] if config else [snapshot, *sorted(each for each in snapshot.glob("*") if each.is_dir())]
+    )
     found = [
-        files for each in folders if (files := sorted([*each.glob(f"{split}.parquet"), *each.glob(f"{split}-*-of-*.parquet")]))
+        files
+        for each in folders
+        if (files := sorted([*each.glob(f"{split}.parquet"), *each.glob(f"{split}-*-of-*.parquet")]))
     ]
     if len(found) != 1:
         return []

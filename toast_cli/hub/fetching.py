@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import HfFileMetadata, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import (
+    HfFileMetadata,
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from huggingface_hub.file_download import repo_folder_name
 
 from toast_cli.errors import ToastError
@@ -21,8 +28,7 @@ from toast_cli.room import in_words
 _PAUSES = (1, 2, 4, 8)  # seconds before the same question is asked again
 _PATIENCE = 20.0  # seconds in all with a hub that is in trouble or out of reach
 _QUEUE = 300.0  # seconds in all with a hub that says how long to wait
-_SMALL = 20_000_000  # bytes; of files no larger than that, several are fetched at a time
-_AT_A_TIME = 8
+_MANY, _SMALL, _AT_A_TIME = 16, 20_000_000, 8  # from so many files of so few bytes each, so many are fetched at a time
 T = TypeVar("T")
 
 
@@ -34,7 +40,7 @@ def reach(asked: Repository, file: str, revision: str | None = None) -> HfFileMe
     """
     url = hf_hub_url(asked.name, file, repo_type=asked.kind, revision=revision)
     try:
-        return _patiently(lambda: get_hf_file_metadata(url), asked)
+        return _patiently(lambda: get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT), asked)
     except Exception as e:
         if has_no_file(e):
             return None
@@ -85,7 +91,7 @@ def fetch(asked: Repository, files: Mapping[str, int], revision: str | None = No
     if listener().asks_only:
         listener().wanted.append((str(asked), total))
         return False
-    _require_room(asked, total)
+    require_room(asked, total, Path(constants.HF_HUB_CACHE))
     listener().say(f"fetching {asked} from the hub: {in_words(total)} to {constants.HF_HUB_CACHE}")
     before = bytes_in(folder)
 
@@ -93,7 +99,7 @@ def fetch(asked: Repository, files: Mapping[str, int], revision: str | None = No
         return f"fetching {asked}: {in_words(max(bytes_in(folder) - before, 0))} of {in_words(total)}"
 
     with quiet(), watched(progress):
-        if max(missing.values()) > _SMALL:
+        if len(missing) < _MANY or max(missing.values()) > _SMALL:
             for file in missing:
                 _fetch(asked, file, revision)
         else:
@@ -117,14 +123,14 @@ def _fetch(asked: Repository, file: str, revision: str | None) -> None:
                 reach(asked, file, revision)
 
 
-def _require_room(asked: Repository, size: int) -> None:
-    place = Path(constants.HF_HUB_CACHE).expanduser().absolute()
-    place = next(parent for parent in (place, *place.parents) if parent.is_dir())
-    free = shutil.disk_usage(place).free
+def require_room(asked: Repository, size: int, place: Path) -> None:
+    """Check that ``size`` bytes fit into the cache in ``place``. Raises ToastError if they do not."""
+    place = place.expanduser().absolute()
+    free = shutil.disk_usage(next(parent for parent in (place, *place.parents) if parent.is_dir())).free
     if size > free:
         raise ToastError(
-            f"{asked} takes {in_words(size)} in the cache {constants.HF_HUB_CACHE}, which has {in_words(free)} free: make room, or name another "
-            f"place with HF_HOME; or {asked.instead} with a copy."
+            f"{asked} takes {in_words(size)} in the cache {place}, which has {in_words(free)} free: make room, or name another place with HF_HOME; "
+            f"or {asked.instead} with a copy."
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import constants
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from toast_cli.errors import ToastError, causes, did_you_mean, reraise_disk
+from toast_cli.errors import ToastError, causes, did_you_mean, disk_error
 from toast_cli.hub.repository import Repository
 
 # Whoever speaks HTTP for huggingface_hub; which of them depends on its version.
@@ -65,8 +65,12 @@ def seconds_asked(error: BaseException) -> float:
 
 
 def refusal(error: BaseException, asked: Repository) -> ToastError:
-    """The sentence about ``error``, which came of asking the hub for a repository. Raises the error of a full disk."""
-    reraise_disk(error)
+    """The sentence about ``error``, which came of asking the hub for a repository or of writing it to the cache."""
+    if (disk := disk_error(error)) is not None:
+        return ToastError(
+            f"{asked} cannot be written to the cache {constants.HF_HOME} ({disk.strerror}): make room, or name another place with HF_HOME; the "
+            "files that are there are kept."
+        )
     elsewhere = f"run {asked.copied} where there is internet, bring that folder here and {asked.instead}"
     if is_offline(error):
         return ToastError(
