@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -131,6 +132,16 @@ def running() -> Iterator[Hub]:
             hub.stop()
 
 
+@cache  # a file of 100 MB is asked for hundreds of times
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@cache
+def _sha1(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
@@ -226,16 +237,16 @@ class _Handler(BaseHTTPRequestHandler):
                 b"Found. Redirecting",
                 {
                     "X-Repo-Commit": stored.commit,
-                    "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
+                    "X-Linked-Etag": f'"{_sha256(content)}"',
                     "X-Linked-Size": str(len(content)),
-                    "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
+                    "ETag": f'"{_sha1(content)}"',
                     "Location": f"{self.hub.cdn}/{name}/{file}?signature=x",
                     "Accept-Ranges": "bytes",
                 },
             )
         else:
             content = stored.files[file]
-            self._send(200, content, {"X-Repo-Commit": stored.commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
+            self._send(200, content, {"X-Repo-Commit": stored.commit, "ETag": f'"{_sha1(content)}"'})
 
     def _cdn(self) -> None:
         path = unquote(urlsplit(self.path).path).removeprefix("/")
@@ -245,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not name:
             self._error(404, None, "")
         elif asked is None:
-            self._send(200, content, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "Accept-Ranges": "bytes"})
+            self._send(200, content, {"ETag": f'"{_sha256(content)}"', "Accept-Ranges": "bytes"})
         else:
             begin = int(asked[1]) if asked[1] else len(content) - int(asked[2])
             end = min(int(asked[2]) + 1, len(content)) if asked[1] and asked[2] else len(content)
@@ -327,9 +338,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _entry(file: str, content: bytes) -> dict[str, Any]:
-    entry = {"type": "file", "oid": hashlib.sha1(content).hexdigest(), "size": len(content), "path": file}
+    entry = {"type": "file", "oid": _sha1(content), "size": len(content), "path": file}
     if file.endswith(_LARGE):
-        entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+        entry["lfs"] = {"oid": _sha256(content), "size": len(content), "pointerSize": 134}
     return entry
 
 

@@ -1,6 +1,7 @@
 """toast run with a model and a data set from the hub."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,31 @@ def test_trouble_that_passes_is_waited_for(match: str, what: dict, hub: Hub, toa
     assert fault.times == 0
     if "status" in what and what["status"] != 429:
         assert f"again in 0 s ({what['status']} " in err
+
+
+def test_half_a_data_set_in_the_cache_is_none(hub: Hub, toast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Parquet files that were fetched and never copied serve, but not if some of them are missing."""
+    assert toast(*RUN)[0] == 0
+    first = _rows()
+    shutil.rmtree(tmp_path / "cache" / "datasets")
+    offline(True, monkeypatch)
+    assert toast(*RUN, "hydra.run.dir=files")[0] == 0
+    assert _rows("files") == first
+    shutil.rmtree(tmp_path / "cache" / "datasets")
+    file = next((tmp_path / "cache" / "hub").rglob("train-00000-of-00001.parquet"))
+    file.rename(file.with_name("train-00000-of-00002.parquet"))
+    for streaming in ("false", "true"):
+        status, _, err = toast(*RUN, "hydra.run.dir=half", f"data.streaming={streaming}")
+        assert (status, err.count("\n")) == (1, 1), err
+        assert err.startswith("toast: HF_HUB_OFFLINE is set, so nothing is fetched, and the cache ")
+
+
+def test_a_split_that_the_cache_does_not_have(hub: Hub, toast, monkeypatch: pytest.MonkeyPatch):
+    assert toast(*RUN)[0] == 0
+    offline(True, monkeypatch)
+    status, _, err = toast(*RUN, "hydra.run.dir=other", "data.test_split=val")
+    assert status == 1
+    assert (
+        err
+        == "toast: uoft-cs/cifar100 has no split 'val' (it has train, test): set data.train_split or data.test_split.\n"
+    )

@@ -154,8 +154,10 @@ def _as_cached(
     """The splits without asking the hub: from the copy that ``datasets`` made, or from parquet files in the cache; else None."""
     if not streaming:
         try:
-            with _offline():
-                return {name: datasets.load_dataset(asked.name, config, split=name) for name in names}
+            with quiet(), _offline():
+                builder = datasets.load_dataset_builder(asked.name, config)
+                _require(asked, names, builder.info.splits or {})
+                return {name: builder.as_dataset(split=name) for name in names}
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as e:
             reraise_disk(e)
     files = {name: _parquet_in_cache(asked, config, name) for name in names}

@@ -6,6 +6,7 @@ rows are numbered across all files, labels are read from their column alone, and
 
 import copy
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,8 +24,9 @@ from toast_cli.hub.listening import watched
 from toast_cli.hub.refusals import is_about_the_hub, refusal
 from toast_cli.hub.repository import Repository
 
-_AT_A_TIME = 8  # files of the hub that are read at once: most of the time goes into waiting for it
-T = TypeVar("T")
+# Of the hub, so many parts are read at once, of so many row groups each: most of the time goes into waiting for its answers.
+_AT_A_TIME, _PART = 16, 16
+S, T = TypeVar("S"), TypeVar("T")
 
 
 class StreamedRows:
@@ -36,7 +38,7 @@ class StreamedRows:
 
     def __init__(self, files: Sequence[str], asked: Repository | None = None) -> None:
         self.files, self._asked = list(files), asked
-        opened = self._of_all(self._footer, "reading what is in")
+        opened = self._of_all(self._footer, range(len(files)), "reading what is in")
         self.sizes = [size for _, size, _ in opened]
         self._footers = [footer for footer, *_ in opened]
         if opened:
@@ -61,13 +63,23 @@ class StreamedRows:
 
     def column(self, name: str) -> list[Any]:
         """All values of a column; no other column is read."""
-        parts = self._of_all(lambda number: self._column_of(number, name), f"reading column {name} of")
+        parts = self._of_all(lambda part: self._column_of(*part, name), self._parts(), f"reading column {name} of")
         values = [value for part in parts for value in part]
         return [values[row] for row in self._only]
 
-    def _column_of(self, number: int, name: str) -> list[Any]:
+    def _parts(self) -> list[tuple[int, list[int]]]:
+        """All row groups in order: the number of a file, and some of the groups in it."""
+        most = _PART if self._asked else sys.maxsize
+        groups = [list(range(footer.num_row_groups)) for footer in self._footers]
+        return [
+            (number, found[begin : begin + most])
+            for number, found in enumerate(groups)
+            for begin in range(0, len(found), most)
+        ]
+
+    def _column_of(self, number: int, groups: list[int], name: str) -> list[Any]:
         with self._opened(number) as parquet:
-            return parquet.read(columns=[name])[name].to_pylist()
+            return parquet.read_row_groups(groups, columns=[name])[name].to_pylist()
 
     def value(self, row: int, column: str) -> Any:
         """One value; its row group stays in memory until another is needed."""
@@ -96,18 +108,17 @@ class StreamedRows:
             system, path = fsspec.core.url_to_fs(self.files[number])
             return parquet.metadata, int(system.size(path)), parquet.schema_arrow
 
-    def _of_all(self, function: Callable[[int], T], doing: str) -> list[T]:
-        """``function`` of the number of each file, in order; of several at once if they are on the hub."""
-        numbers = range(len(self.files))
+    def _of_all(self, function: Callable[[S], T], parts: Sequence[S], doing: str) -> list[T]:
+        """``function`` of each of the ``parts``, in order; of several at once if they are on the hub."""
         if self._asked is None:
-            return [function(number) for number in numbers]
+            return list(map(function, parts))
         found: list[T] = []
         with (
             quiet(),
-            watched(lambda: f"{doing} {self._asked}: {len(found)} of {len(numbers)} files"),
+            watched(lambda: f"{doing} {self._asked}: {len(found)} of {len(parts)} parts"),
             ThreadPoolExecutor(_AT_A_TIME) as pool,
         ):
-            for each in pool.map(function, numbers):
+            for each in pool.map(function, parts):
                 found.append(each)
         return found
 

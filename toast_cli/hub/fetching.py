@@ -136,11 +136,13 @@ def require_room(asked: Repository, size: int, place: Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the hub's library from telling in its own words what toast tells in a sentence."""
-    logger = logging.getLogger("huggingface_hub")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep the libraries that ask the hub from telling in their own words what toast tells in a sentence."""
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "datasets")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
