@@ -1,10 +1,14 @@
 """toast run with a model and a data set from the hub."""
 
+import io
+import pickle
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 
 from tests.hub.conftest import CIFAR, RUN, SMALL, TEST, TRAIN, WEIGHTS, offline
 from tests.hub.stand_in import GOOD_TOKEN, Hub
@@ -157,3 +161,33 @@ def test_a_split_that_the_cache_does_not_have(hub: Hub, toast, monkeypatch: pyte
         err
         == "toast: uoft-cs/cifar100 has no split 'val' (it has train, test): set data.train_split or data.test_split.\n"
     )
+
+
+def test_weights_in_torchs_own_format(hub: Hub, toast):
+    """Older repositories have no safetensors; a pickle is read as tensors or not at all."""
+    files = hub.stored[WEIGHTS].files
+    weights = safetensors.torch.load(files.pop("model.safetensors"))
+    first = io.BytesIO()
+    torch.save(weights, first)
+    files["pytorch_model.bin"] = first.getvalue()
+    status, _, err = toast(*RUN)
+    assert status == 0, err
+    assert len(hub.requests("GET .*pytorch_model.bin.sig")) == 1
+    assert toast(*RUN, "fresh=true")[0] == 0
+    assert len(hub.requests("GET .*pytorch_model.bin.sig")) == 1
+
+
+def test_weights_that_would_be_executed(hub: Hub, toast):
+    files = hub.stored[WEIGHTS].files
+    del files["model.safetensors"]
+    files["pytorch_model.bin"] = pickle.dumps(Executed(), protocol=2)
+    status, _, err = toast(*RUN)
+    assert status == 1
+    assert err.splitlines()[-1].startswith(
+        "toast: The weights of vit_base_patch14_dinov2.lvd142m that the hub gives cannot be read (RuntimeError): delete them"
+    )
+
+
+class Executed:
+    def __reduce__(self) -> tuple:
+        return (exec, ("raise SystemExit('executed')",))

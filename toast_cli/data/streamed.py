@@ -26,7 +26,9 @@ from toast_cli.hub.repository import Repository
 
 # Of the hub, so many parts are read at once, of so many row groups each: most of the time goes into waiting for its answers.
 _AT_A_TIME, _PART = 16, 16
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
+Part: TypeAlias = tuple[int, list[int]]  # the number of a file, and some of its row groups
 
 
 class StreamedRows:
@@ -63,12 +65,12 @@ class StreamedRows:
 
     def column(self, name: str) -> list[Any]:
         """All values of a column; no other column is read."""
-        parts = self._of_all(lambda part: self._column_of(*part, name), self._parts(), f"reading column {name} of")
+        parts = self._of_all(lambda part: self._column_of(part, name), self._parts(), f"reading column {name} of")
         values = [value for part in parts for value in part]
         return [values[row] for row in self._only]
 
-    def _parts(self) -> list[tuple[int, list[int]]]:
-        """All row groups in order: the number of a file, and some of the groups in it."""
+    def _parts(self) -> list[Part]:
+        """All row groups in order."""
         most = _PART if self._asked else sys.maxsize
         groups = [list(range(footer.num_row_groups)) for footer in self._footers]
         return [
@@ -77,7 +79,8 @@ class StreamedRows:
             for begin in range(0, len(found), most)
         ]
 
-    def _column_of(self, number: int, groups: list[int], name: str) -> list[Any]:
+    def _column_of(self, part: Part, name: str) -> list[Any]:
+        number, groups = part
         with self._opened(number) as parquet:
             return parquet.read_row_groups(groups, columns=[name])[name].to_pylist()
 

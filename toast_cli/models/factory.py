@@ -205,8 +205,8 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> Vit:
 def _cannot_create(name: str, pretrained: bool, arguments: dict[str, Any], error: Exception) -> ToastError:
     if pretrained and not isinstance(error, TypeError | AssertionError) and "size mismatch" not in str(error):
         return ToastError(
-            f"The weights of {name} could not be fetched from the hub ({type(error).__name__}): give model.checkpoint=<file>, set HF_HOME "
-            "to a cache that holds them, or try the pipeline with model.pretrained=false."
+            f"The weights of {name} that the hub gives cannot be read ({type(error).__name__}): delete them from the cache to fetch them again, "
+            "give model.checkpoint=<file>, or try the pipeline with model.pretrained=false."
         )
     reason = " ".join(str(error).split())[:200]
     return ToastError(f"timm cannot build {name} with {arguments}: {reason}; check model.image_size and model.options.")

@@ -265,7 +265,7 @@ def tell(job: Job, wanted: Sequence[tuple[str, int]] = ()) -> None:
     if isinstance(job.translator, TrainedTranslator):
         said = f"{said}, and training the maps, which is not rehearsed"
     if wanted:
-        said = f"{said}; with random weights and one grey picture for what is not here, and without fetching"
+        said = f"{said}; fetching is not counted, and random weights or one grey picture stand for what is not here"
         whole = in_words(sum(size for _, size in wanted))
         print(f"fetch {whole} from the hub ({', '.join(f'{in_words(size)} {what}' for what, size in wanted)})")
     print(f"time {duration(sum(seconds.values()))} ({said})")
