@@ -16,7 +16,8 @@ from toast_cli.models import checkpoints
 from toast_cli.models.arguments import check_arguments
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.dry import check_dry
-from toast_cli.models.sources import Source, cannot_fetch, source_of
+from toast_cli.models.published import published
+from toast_cli.models.sources import Source, source_of
 from toast_cli.models.timm_parts import FAMILIES, Vit
 from toast_cli.models.weights import Wanted, classifier, take
 
@@ -162,16 +163,21 @@ def _create(source: Source, pretrained: bool, arguments: dict[str, Any]) -> Vit:
         raise ToastError(
             f"model.name={name} is a {kind.__name__}: only models of timm's VisionTransformer and Eva classes can be used."
         )
+    where = None  # random weights, also for a forecast that fetches nothing
     try:
         with torch.device("meta"):
             dry = timm.create_model(source.architecture, pretrained=False, **arguments)
         check_dry(cast(Vit, dry.to("meta")), name)
+        where = published(name) if pretrained else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(
                 0
             )  # random weights are the same in every run, so that a run with random weights can be resumed
-            told = dict(source.preprocessing) or None
-            return cast(Vit, timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=told, **arguments))
+            overlay = {**source.preprocessing, **(where or {})} or None
+            return cast(
+                Vit,
+                timm.create_model(name, pretrained=where is not None, pretrained_cfg_overlay=overlay, **arguments),
+            )
     except ToastError:
         raise
     except Exception as e:
@@ -182,7 +188,10 @@ def _create(source: Source, pretrained: bool, arguments: dict[str, Any]) -> Vit:
 def _cannot_create(name: str, pretrained: bool, arguments: dict[str, Any], error: Exception) -> ToastError:
     wrong = isinstance(error, TypeError | AssertionError) or "size mismatch" in str(error)
     if pretrained and not wrong:
-        return cannot_fetch(name, error)
+        return ToastError(
+            f"The weights of {name} that the hub gives cannot be read ({type(error).__name__}): delete them from the cache to fetch them again, "
+            "give model.checkpoint=<file>, or try the pipeline with model.pretrained=false."
+        )
     reason = " ".join(str(error).split())[:200]
     return ToastError(f"timm cannot build {name} with {arguments}: {reason}; check model.image_size and model.options.")
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import timm
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError
 
-from toast_cli.errors import ToastError, did_you_mean, is_number, reraise_disk
+from toast_cli.errors import ToastError, did_you_mean, is_number
+from toast_cli.hub.refusals import refusal
+from toast_cli.hub.repository import weights_of
 from toast_cli.models.arguments import check_arguments
 from toast_cli.models.checkpoints import IN_A_FOLDER, INDEX, config_beside
 
@@ -124,8 +126,7 @@ def _downloaded(name: str, place: str, fetch: bool) -> Path:
         if fetch:
             _fetch_weights(get)
     except Exception as e:
-        reraise_disk(e)
-        raise cannot_fetch(name, e) from e
+        raise refusal(e, weights_of(repository, ())) from e
     return folder
 
 
@@ -142,16 +143,3 @@ def _fetch_weights(get: Callable[[str], Path]) -> None:
             for shard in sorted(set(json.loads(found.read_text("utf-8"))["weight_map"].values())):
                 get(shard)
         return
-
-
-def cannot_fetch(name: str, error: Exception) -> ToastError:
-    """What to tell of the ``error`` that a download ended with."""
-    if isinstance(error, GatedRepoError | RepositoryNotFoundError):
-        return ToastError(
-            f"The hub does not give out the weights of {name} without permission: accept their terms on the hub and set HF_TOKEN, "
-            "or give model.checkpoint=<file>."
-        )
-    return ToastError(
-        f"The weights of {name} could not be fetched from the hub ({type(error).__name__}): give model.checkpoint=<file>, set HF_HOME "
-        "to a cache that holds them, or try the pipeline with model.pretrained=false."
-    )

@@ -4,7 +4,7 @@ import copy
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -256,8 +256,11 @@ def announce(job: Job, memory: bool = True) -> Forecast:
     return expected
 
 
-def tell(job: Job) -> None:
-    """Say what a run would do and take (``dry=true``). Raises ToastError if the disk has no room for the features."""
+def tell(job: Job, wanted: Sequence[tuple[str, int]] = ()) -> None:
+    """Say what a run would do and take (``dry=true``), and what it would fetch first: ``wanted`` holds (what, bytes).
+
+    Raises ToastError if the disk has no room for the features.
+    """
     expected = announce(job)
     counts = [f"{len(job.data.train)} train", f"{len(job.data.test)} test"]
     say(
@@ -268,6 +271,10 @@ def tell(job: Job) -> None:
     said = ", ".join(f"{stage} {duration(value)}" for stage, value in seconds.items())
     if isinstance(job.translator, TrainedTranslator):
         said = f"{said}, and training the maps, which is not rehearsed"
+    if wanted:
+        said = f"{said}; fetching is not counted, and random weights or one grey picture stand for what is not here"
+        whole = in_words(sum(size for _, size in wanted))
+        print(f"fetch {whole} from the hub ({', '.join(f'{in_words(size)} {what}' for what, size in wanted)})")
     print(f"time {duration(sum(seconds.values()))} ({said})")
     print(
         f"memory {in_words(expected.memory)} at most, disk {in_words(expected.most)} of {in_words(expected.free)} free"

@@ -17,6 +17,7 @@ from toast_cli.data.dataset import Data
 from toast_cli.data.image_warnings import warnings_of
 from toast_cli.data.images import PixelCache
 from toast_cli.errors import ToastError, require_flag, require_group
+from toast_cli.hub.listening import listening
 from toast_cli.machine.console import say
 from toast_cli.machine.device import Compute
 from toast_cli.machine.team import ALONE, Team
@@ -58,6 +59,7 @@ def begin(
     return job
 
 
+@listening(say)
 def make(cfg: DictConfig, name: str, **settings: Any) -> Any:
     """The object that the group ``name`` describes: its ``_target_``, called with its other settings and ``settings``.
 

@@ -127,9 +127,11 @@ def assist(cfg: "DictConfig", path: Path, team: "Team") -> None:
 
 
 def dry_run(cfg: "DictConfig", path: Path) -> None:
-    """Say what the run would do and take, and do nothing (``dry=true``). Raises ToastError as the run would."""
+    """Say what the run would do and take, and do and fetch nothing (``dry=true``). Raises ToastError as the run would."""
+    from toast_cli.hub.listening import asking_only
     from toast_cli.runs.folder import Folder
     from toast_cli.stages.forecast import tell
     from toast_cli.stages.load import load
 
-    tell(load(cfg, Folder(path)))
+    with asking_only() as wanted:
+        tell(load(cfg, Folder(path)), wanted)
