@@ -1,6 +1,6 @@
 """How far do plans found lie above their baselines? Changes of test accuracy in points, averaged over searches.
 
-    toast search -m seeds=[0,1,2] data.seed=0,1,2 search.baselines=[last,influence,random]
+    toast search -m seeds=[0,1,2] data.seed=0,1,2 search.baselines=[last,influence,random] search.halves=false
     python scripts/found_and_baselines.py outputs/search/*/
 
 A line for each number of blocks removed: the plan found with the least held-out loss, the single span that the same held-out

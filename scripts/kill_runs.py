@@ -43,7 +43,7 @@ from toast_cli.stages.job import Job
 
 SETTINGS = {
     "run": "spans=[stem-2,9-11,2-3+9-11] seeds=[0,1] batch_size=16",
-    "search": "search.blocks=2 search.beam=2 search.rounds=2 seeds=[0,1] batch_size=32",
+    "search": "search.blocks=2 search.halves=false search.beam=2 search.rounds=2 seeds=[0,1] batch_size=32",
     "finetune": "spans=[6-11] seeds=[0,1] batch_size=32 tune.epochs=2 tune.learning_rate=1e-4 tune.batch_size=32",
 }
 SHARED = "data.fit_images=40 data.train_images=96 data.test_images=48 device=cpu"

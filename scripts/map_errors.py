@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from toast_cli.models.backbone import Backbone
 from toast_cli.moments import Moments, PairMoments
 from toast_cli.moments.solvers import rounding_share
-from toast_cli.plans import Map, Plan, Span
+from toast_cli.plans import Map, Plan, Span, middles
 from toast_cli.runs.folder import Folder
 from toast_cli.runs.naming import differences
 from toast_cli.runs.results import read_csv
@@ -61,6 +61,7 @@ class Errors:
     def __init__(self, backbone: Backbone, maps: Mapping[Map, nn.Module]) -> None:
         self.backbone, self.maps = backbone, maps
         self._ends = Moments({(key.span.start, key.span.end): None for key in maps})
+        self._inside = middles(point for key in maps for point in (key.span.start, key.span.end))
         # A pair for each map: what it leaves and its target, at the readout's tokens alone, and the same of the features.
         self._left = Moments([(key, key.span.end) for key in maps])
         self._moved = Moments([(key, _FEATURES) for key in maps])
@@ -68,7 +69,7 @@ class Errors:
     @torch.no_grad()
     def update(self, pixels: Tensor) -> None:
         """Add the images uint8 (N, 3, H, W)."""
-        found = latents(self.backbone, pixels)
+        found = latents(self.backbone, pixels, self._inside)
         self._ends.update(found)
         read = {layer: latent[:, : self.backbone.readout_tokens].double() for layer, latent in found.items()}
         left = {key: read[key.span.end] - module(read[key.span.start]) for key, module in self.maps.items()}

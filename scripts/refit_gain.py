@@ -1,6 +1,6 @@
 """Does a sequential fit beat independent fits? On plans of linear maps alone, since refitting changes no identity.
 
-    toast search -m seeds=[0,1,2] data.seed=0,1,2
+    toast search -m seeds=[0,1,2] data.seed=0,1,2 search.halves=false
     toast run -m seeds=[0,1,2] data.seed=0,1,2 fit.sequential=false,true spans=$(python scripts/refit_gain.py plans outputs/search/*/)
     python scripts/refit_gain.py gain outputs/run/*/
 

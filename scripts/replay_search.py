@@ -1,6 +1,6 @@
 """What would a search have found? Replays its rounds on the losses of a search that measured every plan there is.
 
-    toast search search.beam=20000 search.rounds=1 fit.sequential=false hydra.run.dir=here   # all plans of up to six blocks of twelve
+    toast search search.halves=false search.beam=20000 search.rounds=1 fit.sequential=false hydra.run.dir=here   # all plans of up to six blocks of twelve
     python scripts/replay_search.py here      # any runs made like this
 
 For each number of blocks removed: the rank of the best measured plan among all plans (how much more it loses than the

@@ -15,7 +15,7 @@ from toast_cli.stages import encode as encode_stage
 
 FEW = [
     "data.fit_images=60", "data.train_images=160", "data.test_images=60", "device=cpu",
-    "search.blocks=3", "search.beam=3", "search.rounds=2",
+    "search.blocks=3", "search.beam=3", "search.rounds=2", "search.halves=false",
 ]  # fmt: skip
 
 
