@@ -174,6 +174,6 @@ def test_a_finished_search_is_read(script, toast, tmp_path: Path, capsys: pytest
     searches = [script.Searched.read(tmp_path / str(seed)) for seed in (0, 1)]
     script.report(searches[0], searches[0].next_of(searches))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{tmp_path}/0: 46 single spans, data.seed=0"
+    assert lines[0] == f"{tmp_path}/0: 180 single spans, data.seed=0"
     assert [line.split()[0] for line in lines[3:]] == [*script.GUIDES, "another"]
     assert len(lines[3].split()) == 8
