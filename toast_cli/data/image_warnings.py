@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 
+from toast_cli.data.class_folders import FolderRows
 from toast_cli.data.dataset import Data
 from toast_cli.data.images import Images
 from toast_cli.data.streamed import StreamedRows
@@ -13,11 +14,17 @@ _MOST = 100_000  # files of each kind that are compared, evenly spread
 
 
 def warnings_of(data: Data) -> list[str]:
-    """One sentence each for test images that are also train images, repeated images, and classes without images.
+    """One sentence each for files left out, test images that are also train images, repeated images, and classes without any.
 
     Files are compared byte for byte. Streamed images are not compared, since all of them would have to be read.
     """
-    return [*_missing(data), *_repeated(data)]
+    return [*_left_out(data), *_missing(data), *_repeated(data)]
+
+
+def _left_out(data: Data) -> list[str]:
+    """What image folders hold beside the images of a class."""
+    splits = (images.split.rows for images in (data.train, data.test, *data.fit))
+    return list(dict.fromkeys(note for rows in splits if isinstance(rows, FolderRows) for note in rows.left_out))
 
 
 def _missing(data: Data) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+import datasets
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -61,9 +62,9 @@ class Split:
         return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
 
     def _stored(self, index: int) -> Any:
-        if isinstance(self.rows, StreamedRows):
-            return self.rows.value(index, self.image_column)
-        return self.rows[index][self.image_column]
+        if isinstance(self.rows, datasets.Dataset):
+            return self.rows[index][self.image_column]
+        return self.rows.value(index, self.image_column)
 
     def signature(self, index: int) -> bytes:
         """What identifies image ``index``: a hash of its file, or its place if it is streamed."""

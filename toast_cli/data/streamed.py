@@ -16,6 +16,8 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 
+from toast_cli.data.class_folders import FolderRows
+
 
 class StreamedRows:
     """The rows of parquet ``files``, paths or fsspec URLs, with the part of ``datasets.Dataset`` that a split needs.
@@ -84,4 +86,4 @@ def _opened(file: str) -> Iterator[pq.ParquetFile]:
         yield parquet
 
 
-Rows: TypeAlias = datasets.Dataset | StreamedRows
+Rows: TypeAlias = datasets.Dataset | StreamedRows | FolderRows

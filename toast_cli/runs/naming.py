@@ -4,8 +4,10 @@ The same settings always name the same folder, across versions too: classes that
 their first names, and a setting that was added later is left out while it has its default.
 """
 
+import glob
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.errors import ToastError
+from toast_cli.folders import child, files_below
 
 # How a run is carried out, not what it computes; what others report; and the name of an experiment, since its settings are
 # there already.
@@ -102,20 +105,26 @@ def inputs(settings: dict[str, Any]) -> str:
     """Hash of the names, sizes and times of the local files that a run reads: a cheap sign that one has changed."""
     digest = hashlib.sha256()
     for file in _input_files(settings):
-        digest.update(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}".encode())
+        digest.update(os.fsencode(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}"))
     return digest.hexdigest()[:16]
 
 
 def _input_files(settings: dict[str, Any]) -> list[Path]:
     """The checkpoint, the parquet files of a data folder, and all files in the subfolders named after its splits."""
     checkpoint = settings["model"].get("checkpoint")
-    stored: list[Path] = []
-    for data in (settings["data"], settings["fit_data"]):
-        patterns = ("*.parquet", "*/*.parquet", *(f"{data.get(key)}/**/*" for key in ("train_split", "test_split")))
-        stored += (
-            [file for pattern in patterns for file in Path(data["path"]).glob(pattern)] if data.get("path") else []
-        )
+    stored = [
+        file for data in (settings["data"], settings["fit_data"]) if data.get("path") for file in _data_files(data)
+    ]
     return sorted(file for file in [*stored, *([Path(checkpoint)] if checkpoint else [])] if file.is_file())
+
+
+def _data_files(data: dict[str, Any]) -> Iterator[Path]:
+    path = Path(data["path"])
+    yield from (file for pattern in ("*.parquet", "*/*.parquet") for file in path.glob(pattern))
+    for name in (str(data.get(key)) for key in ("train_split", "test_split")):
+        yield from path.glob(f"*/{glob.escape(name)}/*.parquet")
+        split = child(path, name)
+        yield from (split / file for file in (files_below(split) if split.is_dir() else ()))
 
 
 def differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
