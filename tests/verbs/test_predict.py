@@ -13,7 +13,7 @@ from PIL import Image
 from tests.pictures import png
 from tests.verbs.conftest import digits_tested_on, picture
 from toast_cli import cli
-from toast_cli.data.images import MAX_PIXELS
+from toast_cli.data.decoding import MAX_PIXELS
 from toast_cli.files import sealed
 from toast_cli.runs import predictions
 from toast_cli.surgery.recipe import checksum

@@ -10,8 +10,9 @@ import datasets
 import numpy as np
 
 from toast_cli.data.class_names import composed, in_order
+from toast_cli.data.decoding import MAX_PIXELS, require_pixels
 from toast_cli.data.draws import divide, draw, draw_fit
-from toast_cli.data.images import MAX_PIXELS, Images, Split, require_pixels
+from toast_cli.data.images import Images, Split
 from toast_cli.data.sources import columns_of, read
 from toast_cli.data.streamed import Rows
 from toast_cli.errors import ToastError, did_you_mean, require_flag

@@ -47,7 +47,7 @@ def predict(export: Path, paths: Iterable[Path], top: int, max_pixels: int) -> N
     """
     from rich.table import Table
 
-    from toast_cli.data.images import require_pixels
+    from toast_cli.data.decoding import require_pixels
     from toast_cli.machine.console import say
     from toast_cli.report.screen import wide_console
     from toast_cli.surgery.recipe import read_recipe
@@ -148,7 +148,7 @@ def _batches(
     """Files with their normalised images (N, 3, H, W); ``bad`` collects what is wrong with the others."""
     import torch
 
-    from toast_cli.data.images import UNDECODABLE, read_rgb, reason
+    from toast_cli.data.decoding import UNDECODABLE, read_rgb, reason
 
     for start in range(0, len(files), _BATCH):
         good, images = [], []
