@@ -97,8 +97,13 @@ def in_words(left_out: Mapping[str, int]) -> str:
 
 
 def as_text(name: str) -> str:
-    """A file's name as text that any file can hold: composed (NFC), and bytes that are not UTF-8 written out (``\\xe9``)."""
-    return unicodedata.normalize("NFC", os.fsencode(name).decode(errors="backslashreplace"))
+    """A file's name as text that any file can hold: ``as_utf8``, and composed (NFC)."""
+    return unicodedata.normalize("NFC", as_utf8(name))
+
+
+def as_utf8(name: str) -> str:
+    """What the system has given as a name, with bytes that are not UTF-8 written out, such as ``\\xe9``."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def child(folder: Path, name: str) -> Path:
@@ -107,3 +112,8 @@ def child(folder: Path, name: str) -> Path:
     if exact.exists() or not folder.is_dir():
         return exact
     return next((path for path in folder.iterdir() if as_text(path.name) == as_text(name)), exact)
+
+
+def typed_path(text: object) -> Path:
+    """The path that a person has typed: ``~`` is the home folder, and ``~x`` that of user x or, without one, a name."""
+    return Path(os.path.expanduser(str(text)))  # noqa: PTH111  # Path.expanduser refuses a user that there is not

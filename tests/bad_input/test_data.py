@@ -10,7 +10,7 @@ SENTENCES = {
         "cifar100_coarse, digits, digits_inverted, fashion_mnist, folder, imagenet1k, mnist, or --config-dir "
         "<dir> with your own."
     ),
-    "run data.label=[a]": "data.label=['a'] is not a name: choose data=<name>, see toast list, or give text as a name for yours.",
+    "run data.label=": "data.label= is not a name: choose data=<name>, see toast list, or give text as a name for yours.",
     "run ~data": "data.label=None is not a name: choose data=<name>, see toast list, or give text as a name for yours.",
     "run data.config=nope": "data.config=nope is not known for the digits: use null, or inverted for dark on light.",
     "run data.fit_images=nan": (

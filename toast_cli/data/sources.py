@@ -1,11 +1,9 @@
 """Where images come from: hub data sets, parquet files, image folders, saved data sets and scikit-learn's digits."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -16,6 +14,7 @@ from toast_cli.data.draws import stratified
 from toast_cli.data.on_disk import read_path
 from toast_cli.data.streamed import Rows, StreamedRows
 from toast_cli.errors import ToastError, did_you_mean, reraise_disk
+from toast_cli.folders import typed_path
 
 DIGITS = "scikit-learn"  # the `source` of the digits that ship with scikit-learn
 # The embedded model was trained with these images held out: never change them without retraining it.
@@ -34,14 +33,15 @@ def read(
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     if path is not None:
-        splits = read_path(Path(os.path.expanduser(str(path))), names, streaming)  # noqa: PTH111  # ~x may be a folder
+        splits = read_path(typed_path(path), names, streaming)
     elif source == DIGITS:
         splits = _read_digits(config)
     elif source is not None:
         splits = _stream_hub(source, config, names) if streaming else _read_hub(source, config, names)
     else:
+        called_null = ", or data.path=./null for the folder of that name" if typed_path("null").is_dir() else ""
         raise ToastError(
-            "data=folder has no data.path: give data.path=<dir> with an image folder, parquet files or a saved data set."
+            f"data=folder has no data.path: give data.path=<dir> with an image folder, parquet files or a saved data set{called_null}."
         )
     for name in names:
         if name not in splits:

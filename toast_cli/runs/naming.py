@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.errors import ToastError
-from toast_cli.folders import child, files_below
+from toast_cli.folders import as_utf8, child, files_below, typed_path
 
 # How a run is carried out, not what it computes; what others report; and the name of an experiment, since its settings are
 # there already.
@@ -75,7 +75,7 @@ def scientific(cfg: DictConfig) -> dict[str, Any]:
     for group, key in _PATHS:
         path = str(settings.get(group, {}).get(key) or "")
         if path and not path.startswith("pkg://"):
-            settings[group][key] = str(Path(path).expanduser().resolve())
+            settings[group][key] = str(typed_path(path).resolve())
     return settings
 
 
@@ -139,4 +139,9 @@ def differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
 def register_resolvers() -> None:
     """Register what ``conf/`` may interpolate: ``${toast_folder:}``, a run's folder name, and ``${toast_basename:path}``."""
     OmegaConf.register_new_resolver("toast_folder", lambda *, _root_: folder_name(_root_), replace=True)
-    OmegaConf.register_new_resolver("toast_basename", lambda path: Path(str(path or "")).name or "folder", replace=True)
+    OmegaConf.register_new_resolver("toast_basename", _last_name, replace=True)
+
+
+def _last_name(path: object) -> str:
+    """What a data set is called after the folder that it lies in."""
+    return as_utf8(Path(str(path or "")).name) or "folder"
