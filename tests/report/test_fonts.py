@@ -17,7 +17,9 @@ BOTH, ONE, NONE = "\u5199", "\u771f", "\U00013000"
 def _two_fonts(tmp_path: Path) -> Iterator[None]:
     """Two fonts of squares beside those installed, one with one letter and one with two."""
     before = list(font_manager.fontManager.ttflist)
-    font_manager.fontManager.ttflist[:] = [font for font in before if font.name == "DejaVu Sans"]
+    font_manager.fontManager.ttflist[:] = [
+        font for font in before if font.name in ("DejaVu Sans", "Last Resort High-Efficiency")
+    ]
     for name, letters in (("Squares", BOTH + ONE), ("Square", BOTH)):
         font_manager.fontManager.addfont(squares(tmp_path / f"{name}.ttf", name, letters))
     clear()

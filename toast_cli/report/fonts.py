@@ -25,7 +25,9 @@ def families(text: str) -> list[str]:
 def _chosen(missing: frozenset[str]) -> tuple[list[str], list[str]]:
     """Fonts that have the ``missing`` letters, the most useful first, and the letters that none has."""
     left, chosen = set(missing), []
-    fonts = {font.name: font.fname for font in font_manager.fontManager.ttflist if font.name != "Last Resort"}
+    fonts = {
+        font.name: font.fname for font in font_manager.fontManager.ttflist if not font.name.startswith("Last Resort")
+    }
     while left:
         count, name = max(((len(left & _letters(file)), name) for name, file in fonts.items()), default=(0, ""))
         if not count:
