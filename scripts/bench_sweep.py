@@ -155,7 +155,7 @@ def naive_latents(backbone: Backbone, data: Data, batch: int) -> list[Tensor]:
 @torch.inference_mode()
 def naive_fit(stored: list[Tensor], span: Span) -> nn.Module:
     """Least squares on the stacked tokens (n, D) of each layer."""
-    x, y = stored[span.start], stored[span.end]
+    x, y = stored[int(span.start)], stored[int(span.end)]
     module = nn.Linear(x.shape[1], y.shape[1], bias=False, device=x.device)
     module.weight.copy_(torch.linalg.lstsq(x, y, driver="gels").solution.T)
     return module

@@ -165,7 +165,7 @@ def table(searched: Searched, found: Mapping[Span, Mapping[str, float]]) -> pd.D
 
 def _row(searched: Searched, guide: Mapping[Span, float]) -> dict[tuple[str, str], float]:
     losses = searched.losses
-    sizes: dict[int, list[Span]] = {}
+    sizes: dict[float, list[Span]] = {}
     kinds: dict[str, list[Span]] = {"all": list(losses)}
     for span in sorted(losses):
         sizes.setdefault(span.blocks_removed, []).append(span)

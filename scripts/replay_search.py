@@ -22,7 +22,7 @@ ROUNDS = 6
 def replay(table: dict[Plan, float], beam: int) -> dict[Plan, float]:
     """The plans that a search measures, with their losses; ``table`` holds those of all plans."""
     single = {plan.spans[0]: loss for plan, loss in table.items() if len(plan.spans) == 1}
-    depth = max(span.end for span in single) + 1
+    depth = int(max(span.end for span in single)) + 1
     most = max(plan.blocks_removed for plan in table)
     measured = {Plan((span,)): loss for span, loss in single.items()}
     pools = frontier.shortest(single, depth, most, frontier.POOL * beam).values()

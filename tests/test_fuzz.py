@@ -78,13 +78,18 @@ def test_overrides_compose_or_are_refused_in_one_line(argv: list[str]):
 
 
 numbers = st.integers(-2, DEPTH + 1)
-ends = st.one_of(numbers.map(str), st.sampled_from(["stem", "none", "all", "", "٣", "²", "9" * 5000]))
+ends = st.one_of(
+    numbers.map(str), numbers.map("{}a".format), st.sampled_from(["stem", "none", "all", "", "٣", "²", "9" * 5000])
+)
 likely = st.tuples(
     ends, st.sampled_from(["-", "-", "-", "", "--", "–"]), ends, st.sampled_from(["", "", ":linear", ":", ":a b", "@5"])
 )
 texts = st.one_of(
     st.lists(likely.map("".join), min_size=1, max_size=4).map("+".join), words, st.sampled_from(["all", "pairs+single"])
 )
+
+
+points = st.integers(-2, 2 * DEPTH - 2).map(lambda number: number / 2)
 
 
 @settings(bounded, max_examples=400)
@@ -119,17 +124,16 @@ def test_whatever_spans_is_it_gives_plans_or_a_sentence(spans: object):
     assert plans[0] == Plan()
     assert len(set(plans)) == len(plans)
     for plan in plans:
-        assert len([step for step in plan.operations(DEPTH) if isinstance(step, int)]) == DEPTH - plan.blocks_removed
+        kept = [1 if isinstance(step, int) else 0.5 for step in plan.operations(DEPTH) if not isinstance(step, Span)]
+        assert sum(kept) == DEPTH - plan.blocks_removed
     assert parse_plans([str(plan) for plan in plans], DEPTH) == plans
 
 
 @settings(bounded, max_examples=200)
 @given(
-    st.lists(
-        st.tuples(st.integers(-1, DEPTH - 1), st.integers(-1, DEPTH - 1), st.sampled_from(["", "identity"])), max_size=4
-    )
+    st.lists(st.tuples(points, points, st.sampled_from(["", "identity"])), max_size=4),
 )
-def test_spans_that_may_leave_together_read_back(triples: list[tuple[int, int, str]]):
+def test_spans_that_may_leave_together_read_back(triples: list[tuple[float, float, str]]):
     try:
         plan = Plan(tuple(Span(*triple) for triple in triples))
     except ToastError:

@@ -87,18 +87,24 @@ _UNDER_A_LIMIT = re.compile(r"failed to map segment|without (setting an exceptio
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """``error``, and what led to it: the latest first."""
+    """``error``, and what led to it, each once: the latest first. An error that is raised again can be among its own causes."""
     link: BaseException | None = error
-    while link is not None:
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:
         yield link
+        seen.add(id(link))
         link = link.__cause__ or link.__context__
+
+
+def disk_error(error: BaseException) -> OSError | None:
+    """The cause of ``error`` that is a full or read-only disk; None if there is none."""
+    return next((link for link in causes(error) if isinstance(link, OSError) and link.errno in DISK), None)
 
 
 def reraise_disk(error: BaseException) -> None:
     """Raise the cause of ``error`` if it is a full or read-only disk: the caller would blame something else."""
-    for link in causes(error):
-        if isinstance(link, OSError) and link.errno in DISK:
-            raise link
+    if (cause := disk_error(error)) is not None:
+        raise cause
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -15,18 +15,21 @@ from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, out_of_memory
 from toast_cli.models.backbone import Backbone
+from toast_cli.models.halves import require_halves
 from toast_cli.models.timm_parts import FAMILIES
+from toast_cli.models.watched import watched
 from toast_cli.moments.streamed import Layer
-from toast_cli.plans import HEALED, INDEPENDENT, Map, Plan, Span, Variant, variants
+from toast_cli.plans import HEALED, INDEPENDENT, STEM, Map, Plan, Span, Variant, middles, variants
 from toast_cli.stages.chain import Chain
 from toast_cli.stages.originals import Originals
-from toast_cli.stages.walk import latents_of
-from toast_cli.surgery.shortened import shorten
+from toast_cli.surgery.faithful import shortened
 from toast_cli.translators.base import ClosedForm, ImageTranslator
 from toast_cli.translators.named import by_name
 from toast_cli.translators.sums import Sums, Wanted
 
 _AT_ONCE = 64  # images
+_WRAPPED = ("module", "_orig_mod")  # where wrappers for several devices and for compiling have the model
+_FEW = 4  # images that a shortened model is tried on
 _FIT = 0  # how many images a plan is fitted on is not known before, and there is only one fit
 
 
@@ -40,9 +43,10 @@ def compress(
     """A shortened copy of ``model``: maps fitted on ``images`` replace the spans of ``plan``.
 
     Args:
-        model: any timm vision transformer (``VisionTransformer`` or ``Eva``); it is not changed.
+        model: any timm vision transformer (``VisionTransformer`` or ``Eva``), or one of a class derived from these whose
+            forward runs the blocks one after the other; it is not changed.
         plan: such as ``"9-11"`` or ``"2-3+9-11:identity"``; see ``toast_cli.Plan``.
-        images: (N, 3, H, W), normalised as the model expects, or batches of such images; about 500 are enough.
+        images: (N, C, H, W), normalised as the model expects, or batches of such images; about 500 are enough.
         translator: the name of a translator in closed form, or one of your own (``Translator`` or ``ImageTranslator``).
         heal: refit the last layers of the blocks behind the first map to what they receive there, and further maps too.
             Meanwhile latents of all images are in a temporary folder, some megabytes for each image.
@@ -52,13 +56,16 @@ def compress(
     cannot be used.
     """
     if not isinstance(model, FAMILIES):
-        raise ToastError(f"A {type(model).__name__} cannot be compressed: give a timm VisionTransformer or Eva.")
+        inside = next((name for name in _WRAPPED if isinstance(getattr(model, name, None), FAMILIES)), None)
+        given = f", such as its .{inside}" if inside else ""
+        raise ToastError(f"A {type(model).__name__} cannot be compressed: give a timm VisionTransformer or Eva{given}.")
     if not isinstance(plan, str | Plan):
         raise ToastError(
             f'plan={plan} is not a plan: give text such as "9-11" or "2-3+9-11:identity", or a toast_cli.Plan.'
         )
     plan = Plan.parse(plan) if isinstance(plan, str) else plan
     plan.operations(len(model.blocks))
+    require_halves([plan], model.blocks)
     chosen = {span: _translator(span.translator or translator) for span in plan.spans}
     own = copy.deepcopy(model)
     if heal:
@@ -67,8 +74,8 @@ def compress(
     variant = variants([plan], [_FIT], backbone.depth, [HEALED if heal else INDEPENDENT])[-1]
     with tempfile.TemporaryDirectory(prefix="toast-") as folder:
         originals = Originals(Path(folder), backbone, [variant], None) if variant.healed else None
-        maps = _fitted(backbone, variant, images, chosen, originals) if plan.spans else {}
-    short = shorten(backbone, variant, maps).to(next(model.parameters()))
+        maps, few = _fitted(backbone, variant, images, chosen, originals) if plan.spans else ({}, None)
+    short = shortened(backbone, variant, maps, few).to(next(model.parameters()))
     return short.requires_grad_(True).train(model.training)
 
 
@@ -79,16 +86,21 @@ def _fitted(
     images: Tensor | Iterable[Tensor],
     chosen: Mapping[Span, ClosedForm],
     originals: Originals | None,
-) -> dict[Any, nn.Module]:
-    """The modules of the variant's maps and healed blocks, fitted on all images (N, 3, H, W), of however many tokens."""
+) -> tuple[dict[Any, nn.Module], Tensor | None]:
+    """The modules of the variant's maps and healed blocks, fitted on all images (N, C, H, W), of however many tokens.
+
+    With them come a few of the images.
+    """
     first = {key: Wanted(key.span.start, key.span.end, chosen[key.span]) for key in variant.maps if not key.after.spans}
-    sums, seen = Sums(first.values(), backbone.prefix_tokens, None), 0
+    inside = middles(variant.plan.points) | (set() if originals is None else originals.inside)
+    sums, seen, few = Sums(first.values(), backbone.prefix_tokens, None), 0, None
     for batch in _batches(images):
-        found = {layer: each.float() for layer, each in _latents(backbone, batch, originals).items()}
+        few = batch[:_FEW] if few is None else few
+        found = {layer: each.float() for layer, each in _latents(backbone, batch, inside).items()}
         numbers = np.arange(seen, seen + len(batch))
         _add(sums, numbers, found)
         if originals is not None:
-            _check_tokens(backbone, batch, found)
+            _check_healable(backbone, batch, found)
             originals.add(numbers, found)
         seen += len(batch)
     if not seen:
@@ -107,14 +119,20 @@ def _fitted(
 
     maps = {key: solved(sums, wanted) for key, wanted in first.items()}
     if originals is None:
-        return dict(maps)
+        return dict(maps), few
     chain = Chain(originals, backbone, maps, {}, fit_map, lambda key, tensors: None)
     chain.follow([variant], seen, _AT_ONCE)
-    return {**chain.maps, **chain.modules()}
+    return {**chain.maps, **chain.modules()}, few
 
 
-def _check_tokens(backbone: Backbone, images: Tensor, found: Mapping[Layer, Tensor]) -> None:
-    """Raises ToastError for images (N, 3, H, W) of another size than the model was built for."""
+def _check_healable(backbone: Backbone, images: Tensor, found: Mapping[Layer, Tensor]) -> None:
+    """Raises ToastError for images (N, C, H, W) of another size than the model was built for, and for a stem of its own."""
+    timms = backbone.embed(images.to(next(backbone.parameters())))[0].float()
+    own = found[STEM]
+    if own.shape != timms.shape or not torch.allclose(own, timms, rtol=1e-3, atol=1e-3 * float(timms.abs().max())):
+        raise ToastError(
+            f"heal=True was given a {type(backbone.vit).__name__}, whose forward makes tokens in its own way: use heal=False."
+        )
     if found[backbone.depth - 1].shape[1] != backbone.tokens:
         raise ToastError(
             f"heal=True was given images of shape {tuple(images.shape)}, and the model was built for {backbone.image_size} pixels a side: give "
@@ -129,11 +147,11 @@ def _add(sums: Sums, numbers: np.ndarray, found: Mapping[Layer, Tensor]) -> None
         raise ToastError(f"{e} are not finite: look for images with such values.".capitalize()) from e
 
 
-def _latents(backbone: Backbone, images: Tensor, originals: Originals | None) -> dict[Layer, Tensor]:
-    """Normalised images (N, 3, H, W) -> X^(i) (N, T, D) for i = −1 … L−1, and what ``originals`` needs of others."""
+def _latents(backbone: Backbone, images: Tensor, inside: set[int]) -> dict[Layer, Tensor]:
+    """Normalised images (N, C, H, W) -> X^(i) (N, T, D) for i = −1 … L−1, and X^(i−½) for the blocks ``inside``."""
     try:
-        embedded = backbone.embed(images.to(next(backbone.parameters())))
-        return latents_of(backbone, *embedded, () if originals is None else originals.blocks)
+        pixels = images.to(next(backbone.parameters()))
+        return dict(watched(backbone.vit, pixels, inside))
     except (AssertionError, RuntimeError) as e:
         if out_of_memory(e):
             raise

@@ -15,7 +15,7 @@ def sentence(error: Exception) -> str | None:
     if out_of_memory(error):  # before anything that blames a file or a setting for it
         return f"Memory ran out{shortage(error)}: use a smaller batch_size=, fewer spans= at a time, or another device=; {_KEPT}"
     chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__) is not None:
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
         chain.append(cause)
     for link in chain:
         if isinstance(link, ToastError):

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import save_image_folder, tiny
 from tests.exports import damage, saved
-from toast_cli.models import factory as models
+from toast_cli.models.checkpoints import checkpoint_path
 from toast_cli.runs.rows import Row
 from toast_cli.surgery.saved import RECIPE, WEIGHTS
 
@@ -35,7 +35,7 @@ class Payload:
 
 
 def _checkpoints(root: Path) -> None:
-    file = models.checkpoint_path("pkg://toast_cli/weights/digits_vit.safetensors")
+    file = checkpoint_path("pkg://toast_cli/weights/digits_vit.safetensors")
     weights, name = load_file(file), "blocks.3.mlp.fc1.weight"
     (root / "folder.safetensors").mkdir()
     (root / "empty.safetensors").touch()

@@ -35,7 +35,7 @@ SENTENCES = {
         "expected={'none': 74} does not give accuracies: write a fraction for each plan, as in {none: 0.74, 9-11: 0.7}."
     ),
     "run expected={last:0.7}": (
-        "span 'last' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2."
+        "span 'last' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2; 8-9a is block 9's attention alone."
     ),
     "run fit.sequential=yes": (
         "fit.sequential=yes is neither true nor false: write fit.sequential=true or fit.sequential=false."
@@ -101,11 +101,11 @@ SENTENCES = {
     "search search.beam=true": "search.beam=True cannot be used: give a whole number from 1.",
     "search search=3": (
         "search=3 replaces a group of settings: set search.beside, search.blocks, search.images, search.beam, "
-        "search.rounds, search.baselines."
+        "search.rounds, search.baselines, search.refits, search.halves."
     ),
     "search +search.wings=1": (
         "search.wings is not a setting: use one of search.beside, search.blocks, search.images, search.beam, "
-        "search.rounds, search.baselines."
+        "search.rounds, search.baselines, search.refits, search.halves."
     ),
     "finetune tune.epochs=0": "tune.epochs=0 cannot be used: give a whole number from 1.",
     "finetune tune.learning_rate=inf": "tune.learning_rate=inf cannot be used: give a number above 0.",

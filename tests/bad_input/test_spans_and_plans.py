@@ -9,7 +9,7 @@ SENTENCES = {
         "spans=['9-11'] is not for toast search, which finds the spans: leave it out, or use toast run."
     ),
     "similarity spans=late": (
-        "span 'late' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2."
+        "span 'late' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2; 8-9a is block 9's attention alone."
     ),
     "finetune spans=[9-11,2-3]": (
         "toast finetune takes one plan, one number of data.fit_images, and a linear probe that its head starts "
@@ -30,14 +30,14 @@ SENTENCES = {
     "run spans=9-12": "span 9-12 ends at block 12, but the model's 12 blocks are 0 to 11.",
     "run spans=[2-5+4-6]": "spans 2-5 and 4-6 overlap: the spans of one plan must be disjoint, such as 2-3+9-11.",
     "run \"spans=['２-３']\"": (
-        "span '２-３' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2."
+        "span '２-３' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2; 8-9a is block 9's attention alone."
     ),
     "run spans=[9-11:lnear]": (
         "translator=lnear is not known (did you mean linear?): use one of affine, context, deep_mlp, identity, linear, lowrank, "
         "mlp, orthogonal, ridge, shift."
     ),
     "run spans=1-99999999999999999999": (
-        "span '1-99999999999999999999' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2."
+        "span '1-99999999999999999999' is not understood: write s-e (blocks s+1 to e leave), such as 9-11 or stem-2; 8-9a is block 9's attention alone."
     ),
 }
 

@@ -2,13 +2,9 @@
 
 import hashlib
 
-import datasets
 import numpy as np
-import pytest
 
 from tests.data.conftest import digits, transform
-from toast_cli.data import dataset as data
-from toast_cli.errors import ToastError
 
 
 def test_held_out_digits_are_fixed_whatever_the_seed():
@@ -26,22 +22,3 @@ def test_held_out_digits_are_those_the_embedded_model_never_saw():
     test = digits().test
     seen = np.concatenate([batch.pixels.numpy().ravel() for batch in test.batches(transform, 360)])
     assert hashlib.sha256(seen.tobytes() + test.labels.astype("<i8").tobytes()).hexdigest()[:16] == "b592472da1f0e4dd"
-
-
-def test_a_hub_out_of_reach_is_named():
-    with pytest.raises(
-        ToastError, match=r"uoft-cs/cifar10 could not be fetched from the hub .*: give data.path=<dir> with a copy"
-    ):
-        data.load("cifar10", "uoft-cs/cifar10", image_column="img", label_column="label")
-
-
-def test_a_gated_set_says_how_to_get_in(monkeypatch: pytest.MonkeyPatch):
-    def gated(*_: object, **__: object) -> None:
-        raise datasets.exceptions.DatasetNotFoundError("Dataset 'ILSVRC/imagenet-1k' is a gated dataset on the Hub.")
-
-    monkeypatch.setattr(datasets, "load_dataset", gated)
-    with pytest.raises(
-        ToastError,
-        match="accept them on its hub page, then set HF_TOKEN to a token with read access; or give data.path",
-    ):
-        data.load("imagenet1k", "ILSVRC/imagenet-1k")

@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 
 from tests.data.conftest import all_pixels, folder
-from toast_cli.data import dataset as data
 from toast_cli.errors import ToastError
 
 
@@ -48,27 +47,6 @@ def test_one_split_is_divided_as_the_paper_does(stored):
     plain, streamed = (folder(stored, streaming=streaming, **asked) for streaming in (False, True))
     assert torch.equal(all_pixels(plain.test), all_pixels(streamed.test))
     assert (plain.train.labels == streamed.train.labels).all()
-
-
-def _hub(monkeypatch: pytest.MonkeyPatch, files: dict) -> None:
-    builder = type("", (), {"config": type("", (), {"data_files": files})})
-    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_: builder)
-
-
-def test_the_hubs_files_are_read_too(stored, monkeypatch: pytest.MonkeyPatch):
-    _hub(monkeypatch, {name: sorted(map(str, stored.glob(f"{name}*"))) for name in ("train", "test")})
-    loaded = data.load("hub", "someone/something", streaming=True, fit_images=4)
-    assert torch.equal(all_pixels(loaded.train), all_pixels(folder(stored).train))
-    with pytest.raises(ToastError, match=r"has no split 'val' \(it has train, test\): set data.train_split or"):
-        data.load("hub", "someone/something", streaming=True, test_split="val")
-
-
-def test_what_the_hub_does_not_store_as_parquet_is_named(monkeypatch: pytest.MonkeyPatch):
-    _hub(monkeypatch, {"train": ["hf://datasets/x/y/train.zip"]})
-    with pytest.raises(
-        ToastError, match="x/y is not stored as parquet files, which data.streaming=true needs: use data.str"
-    ):
-        data.load("hub", "x/y", streaming=True)
 
 
 def test_a_file_that_is_cut_off_is_named(stored):

@@ -11,9 +11,8 @@ import runpy
 import subprocess
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -25,11 +24,12 @@ import torch
 from PIL import Image
 
 from tests.docs.commands import PAGES, ROOT, Command, commands_of, inline_of
+from toast_cli.data.streamed import Rows, StreamedRows
 from toast_cli.models import factory
 from toast_cli.stages.job import Job
 from toast_cli.verbs import VERBS
 
-_CREATE, _LOAD = timm.create_model, datasets.load_dataset
+_CREATE = timm.create_model
 # source -> rows of each split, and the classes of each label column
 _HUB = {
     "uoft-cs/cifar10": ({"train": 50_000, "test": 10_000}, "img", {"label": 10}),
@@ -60,21 +60,13 @@ def _blank(rows: int, image: str, labels: dict[str, int]) -> datasets.Dataset:
     return datasets.Dataset(pa.table(columns)).cast(datasets.Features(features))
 
 
-def _load_dataset(source: str, config: str | None = None, split: str = "train", **more: object) -> datasets.Dataset:
-    if source not in _HUB:
-        return _LOAD(source, config, split=split, **more)
+def _read_hub(source: str, config: str | None, names: Sequence[str], streaming: bool) -> dict[str, Rows]:
     sizes, image, labels = _HUB[source]
-    return _blank(sizes[split], image, labels)
-
-
-def _load_builder(source: str, config: str | None = None) -> SimpleNamespace:
-    """What data.streaming asks the hub for: where the parquet files of each split are."""
-    sizes, image, labels = _HUB[source]
-    files = {}
-    for split, rows in sizes.items():
-        files[split] = [str(Path(f"{split}.parquet").absolute())]
-        _blank(rows, image, labels).to_parquet(files[split][0])
-    return SimpleNamespace(config=SimpleNamespace(data_files=files))
+    if not streaming:
+        return {name: _blank(sizes[name], image, labels) for name in names}
+    for name in names:
+        _blank(sizes[name], image, labels).to_parquet(f"{name}.parquet")
+    return {name: StreamedRows([str(Path(f"{name}.parquet").absolute())]) for name in names}
 
 
 @pytest.fixture(scope="session")
@@ -102,8 +94,8 @@ def stand_ins(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) ->
         _blank(rows, "img", {"label": 10}).to_parquet(tmp_path / "cifar10" / f"{split}.parquet")
     monkeypatch.setattr(factory.timm, "create_model", lambda *a, **k: _CREATE(*a, **{**k, "pretrained": False}))
     monkeypatch.setattr("toast_cli.machine.memory.peak_memory", lambda *_: 1.0)  # measured in tests/machine
-    monkeypatch.setattr(datasets, "load_dataset", _load_dataset)
-    monkeypatch.setattr(datasets, "load_dataset_builder", _load_builder)
+    monkeypatch.setattr(factory, "published", lambda name: {})
+    monkeypatch.setattr("toast_cli.data.sources.read_hub", _read_hub)
 
 
 def write_configs(page: Path, folder: Path) -> None:

@@ -15,4 +15,10 @@ FAMILIES = {
     "parallel blocks": ("vit_small_patch16_18x2_224", {}),
     "rotary embeddings, DINOv3": ("vit_small_patch16_dinov3", {}),
     "rotary embeddings, EVA-02": ("eva02_tiny_patch14_224", {}),
+    "rotary embeddings alone": ("vit_small_patch16_rope_224", {}),
+    "attention pooling, Perception Encoder": ("vit_pe_core_tiny_patch16_384", {}),
+    "differential attention": ("vit_dlittle_patch16_reg1_gap_256", {}),
+    "gated MLP, no biases": ("aimv2_large_patch14_224", {"mlp_ratio": 2}),
+    "norms inside of attention and MLP": ("beit3_base_patch16_224", {}),
+    "convolutions before the blocks": ("vit_small_r26_s32_224", {"patch_size": 1}),
 }

@@ -5,8 +5,7 @@ import torch
 
 from tests.conftest import pixels, tiny
 from toast_cli.models import fused
-from toast_cli.models.backbone import _parts
-from toast_cli.models.fused import Dense
+from toast_cli.models.fused import Dense, layers_of
 
 KINDS = {
     "plain": ("vit_tiny_patch16_224", {}),
@@ -32,7 +31,7 @@ def test_block(kind: str, packed: bool, monkeypatch: pytest.MonkeyPatch):
     expected = backbone.block(1, latent, extras)
     before = latent.clone()
     quick = backbone.fused_block(1)
-    assert _parts(backbone.blocks[1]) is not None
+    assert layers_of(backbone.blocks[1]) is not None
     assert relative(quick(latent, extras, None), expected) < 1e-6
     for rows in (1, 2):
         assert quick(latent, extras, rows).shape == (3, rows, 32)

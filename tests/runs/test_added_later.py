@@ -38,6 +38,16 @@ def test_so_do_the_baselines_of_a_search():
     assert len({named(search=before), *others}) == 5
 
 
+def test_so_do_the_refits_of_a_search():
+    assert named(search={"beam": 12, "refits": None}) == named(search={"beam": 12})
+    assert len({named(search={"beam": 12, "refits": value}) for value in (None, 0, 4)}) == 3
+
+
+def test_so_does_a_search_over_whole_blocks():
+    assert named(search={"beam": 12, "halves": False}) == named(search={"beam": 12})
+    assert len({named(search={"beam": 12, "halves": value}) for value in (False, True, "false", None, 0)}) == 5
+
+
 def test_the_score_of_maps_on_held_out_images():
     with_fit = {**SETTINGS, "fit": {"sequential": False}}
     names = [
@@ -52,6 +62,7 @@ def test_what_it_was_before_is_the_default():
     assert OmegaConf.load(CONF / "base.yaml").fit.held_out_r2 is True
     assert OmegaConf.load(CONF / "base.yaml").data.max_pixels == MAX_PIXELS
     assert OmegaConf.load(CONF / "search.yaml").search.baselines == ["last", "influence"]
+    assert OmegaConf.load(CONF / "search.yaml").search.halves is False
 
 
 def test_it_is_not_stored_either():

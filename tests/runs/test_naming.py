@@ -3,7 +3,7 @@
 import pytest
 
 from tests.runs.conftest import config
-from toast_cli.runs.naming import folder_name
+from toast_cli.runs.naming import folder_name, inputs
 
 
 def test_the_same_settings_name_the_same_folder():
@@ -37,3 +37,23 @@ def test_paths_are_absolute(tmp_path, monkeypatch: pytest.MonkeyPatch):
     assert folder_name(config("data=folder", f"data.path={tmp_path}/set")) == here
     monkeypatch.chdir("/")
     assert folder_name(config("data=folder", "data.path=set")) != here
+
+
+def test_a_model_in_a_folder_is_its_path_and_its_files(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    words = ["model=timm", "model.label=mine"]
+    here = folder_name(config(*words, "model.name=local-dir:mine"))
+    assert folder_name(config(*words, f"model.name=local-dir:{tmp_path}/mine")) == here
+    monkeypatch.chdir("/")
+    assert folder_name(config(*words, "model.name=local-dir:mine")) != here
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "model.safetensors").write_bytes(b"1")
+    (tmp_path / "mine" / "model.safetensors.index.json").write_bytes(b"1")
+    for model in (
+        {"name": f"local-dir:{tmp_path}/mine"},
+        {"checkpoint": f"{tmp_path}/mine"},
+        {"checkpoint": f"{tmp_path}/mine/model.safetensors.index.json"},
+    ):
+        settings = {"model": model, "data": {}, "fit_data": {}}
+        before = inputs(settings)
+        (tmp_path / "mine" / "model.safetensors").open("ab").write(b"2")
+        assert inputs(settings) != before

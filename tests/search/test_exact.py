@@ -144,7 +144,7 @@ def measured_by_chance(
 ) -> tuple[Survey, dict[str, tuple[float, int]]]:
     """A survey of random plans, and the loss and number of right answers of each by its text. The original has 33."""
     results, survey = {}, Survey.__new__(Survey)
-    survey.costs, survey.measured, survey.positions = costs, {}, np.arange(IMAGES)
+    survey.costs, survey.measured, survey.refitted, survey.positions = costs, {}, {}, np.arange(IMAGES)
     survey.job = SimpleNamespace(  # type: ignore[assignment]
         data=SimpleNamespace(fit_sizes=[5]),
         backbone=costs.backbone,

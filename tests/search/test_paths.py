@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from toast_cli.plans import Plan, Span
+from toast_cli.plans import Plan, Span, every_half_span
 from toast_cli.search.paths import Predictor, best_first, possible, promising, shortest
 
 DEPTH = 6
@@ -18,6 +18,17 @@ def every_plan(removed: int, names: tuple[str, ...] = ("",)) -> list[Plan]:
         for chosen in itertools.product(names, repeat=len(starts)):
             spans = [Span(start - 1, end, name) for start, end, name in zip(starts, ends, chosen, strict=True)]
             found.append(Plan(tuple(spans)))
+    return found
+
+
+def every_plan_of_halves(depth: int, removed: float) -> list[Plan]:
+    """By brute force: every set of half blocks, its runs being the spans."""
+    found = []
+    for gone in itertools.combinations(range(2 * depth), int(2 * removed)):
+        starts = [half for half in gone if half - 1 not in gone]
+        ends = [half for half in gone if half + 1 not in gone]
+        spans = [Span(start / 2 - 1, end / 2 - 0.5) for start, end in zip(starts, ends, strict=True)]
+        found.append(Plan(tuple(spans)))
     return found
 
 
@@ -44,6 +55,26 @@ def test_every_number_of_spans_keeps_its_own(losses: dict[Span, float]):
 def test_how_many_there_are(removed: int):
     assert possible(DEPTH, removed) == len(every_plan(removed))
     assert possible(DEPTH, removed, translators=2) == len(every_plan(removed, ("", "identity")))
+
+
+@pytest.mark.parametrize("removed", [0.5, 1, 1.5, 2, 2.5])
+def test_paths_over_half_blocks(removed: float):
+    depth, generator = 4, np.random.default_rng(1)
+    losses = {plan.spans[0]: float(generator.random()) for plan in every_half_span(depth) if plan.blocks_removed <= 2.5}
+    everything = every_plan_of_halves(depth, removed)
+    assert len(everything) == possible(depth, removed, parts=2)
+    found = shortest(losses, depth, 2.5, keep=6)
+    assert sorted(found) == [0.5, 1, 1.5, 2, 2.5]
+    predictor = Predictor(losses)
+    assert best_first(found[removed], predictor)[:6] == best_first(everything, predictor)[:6]
+
+
+def test_what_is_learned_of_a_block_holds_for_half_of_it():
+    single = dict.fromkeys((plan.spans[0] for plan in every_half_span(DEPTH)), 0.1)
+    measured = {Plan.parse(text): 0.2 for text in ("stem-0+1-2", "stem-0+3-4", "1-2+3-4")}
+    measured[Plan.parse("stem-0+1-2")] += 0.6
+    predictor = Predictor(single).fit(measured)
+    assert predictor(Plan.parse("stem-0a+2a-2")) > predictor(Plan.parse("stem-0a+4a-4")) + 0.1, "0 and 2 leave together"
 
 
 def test_corrections_learn_what_is_not_additive():

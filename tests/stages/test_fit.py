@@ -38,7 +38,7 @@ def test_one_pass_serves_all_numbers(toast, monkeypatch):
     seen = []
     found = fitting.latents
     monkeypatch.setattr(
-        fitting, "latents", lambda backbone, pixels: seen.append(len(pixels)) or found(backbone, pixels)
+        fitting, "latents", lambda backbone, pixels, *a: seen.append(len(pixels)) or found(backbone, pixels, *a)
     )
     assert toast("run", *BASE, "data.fit_images=[10,40,100]", "hydra.run.dir=here")[0] == 0
     assert sum(seen) == 100
@@ -152,3 +152,14 @@ def test_a_trained_map_goes_on_from_the_last_span(toast, tmp_path, monkeypatch):
 def test_ridge_holds_out_a_fifth(toast, tmp_path):
     assert toast("run", *SMALL, "translator=ridge", "hydra.run.dir=here")[0] == 0
     assert {row.translator for row in read_csv(tmp_path / "here" / "results.csv", Row)} == {"ridge"}
+
+
+def test_maps_that_group_tokens_in_their_own_ways_are_read_back(toast, tmp_path):
+    """``context`` keeps prefix tokens and patches apart, the affine map beside it does not."""
+    words = [*SMALL[:3], "translator=context", "spans=[2-4:affine+9-11]", "hydra.run.dir=here"]
+    assert toast("run", *words)[0] == 0
+    before = (tmp_path / "here/results.csv").read_bytes()
+    for name in ("results.csv", "summary.csv"):
+        (tmp_path / "here" / name).unlink()
+    status, _, err = toast("run", *words)
+    assert (status, (tmp_path / "here/results.csv").read_bytes()) == (0, before), err

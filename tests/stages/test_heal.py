@@ -1,6 +1,7 @@
 """Healing: the blocks behind a map, refitted to what they receive there."""
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from toast_cli.moments.weighted import WeightedSums
 from toast_cli.plans import HEALED, INDEPENDENT, HealedBlock, Map, Plan, Span, Variant, variants
 from toast_cli.runs import contents, record
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Found, Row
+from toast_cli.runs.rows import Candidate, Found, Row
 from toast_cli.stages import heal
 from toast_cli.stages.chain import Chain
 from toast_cli.stages.originals import Originals, Sample
@@ -88,6 +89,19 @@ def test_every_family_heals_or_says_why_not(family: str, tmp_path: Path):
     assert [type(block) for block in short.blocks[2:]] == [type(block) for block in backbone.blocks[2:]]
     count = sum(parameter.numel() for parameter in short.blocks[2:].parameters())
     assert count == sum(parameter.numel() for parameter in backbone.blocks[2:].parameters()), "no larger than it was"
+
+
+def test_latents_in_memory_heal_as_those_on_disk_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    backbone, images = tiny(depth=5), pixels(40)
+    torch.manual_seed(0)
+    on_disk = healed(backbone, "0-1+2-3", images, tmp_path / "disk", 8)
+    monkeypatch.setattr(f"{__name__}.Originals", partial(Originals, in_memory=True))
+    torch.manual_seed(0)
+    in_memory = healed(backbone, "0-1+2-3", images, tmp_path / "memory", 8)
+    for key, module in on_disk.items():
+        for one, other in zip(module.parameters(), in_memory[key].parameters(), strict=True):
+            assert torch.equal(one, other), key
+    assert not (tmp_path / "memory").exists(), "nothing was written"
 
 
 def relative(one: Tensor, other: Tensor) -> float:
@@ -267,26 +281,36 @@ def test_blocks_of_a_stranger_do_not_pass(toast):
     assert toast("export", "run", "plan=2-9", "out=model", "images=16")[0] == 0
 
 
-def test_a_search_keeps_the_fit_with_the_least_held_out_loss(toast):
+def test_a_search_keeps_the_plan_and_the_fit_with_the_least_held_out_loss(toast):
     words = ["data.fit_images=40", "data.train_images=200", "data.test_images=48", "device=cpu", "precision=fp32"]
-    words += ["search.blocks=4", "search.beam=2", "search.rounds=1", "search.baselines=[]"]
-    status, out, _ = toast("search", *words, "fit.heal=true", "hydra.run.dir=found")
+    words += ["search.blocks=3", "search.beam=2", "search.rounds=1", "search.baselines=[]", "fit.heal=true"]
+    status, out, _ = toast("search", *words, "search.refits=3", "hydra.run.dir=found")
     assert status == 0
     found, rows = (read_csv(Path("found", name), kind) for name, kind in (("front.csv", Found), ("results.csv", Row)))
+    measured = read_csv(Path("found/search.csv"), Candidate)
     assert {row.healed for row in rows} == {False, True}
-    assert any(row.healed for row in found)
     assert "healed" in out
+    first = {each.plan: each for each in measured if not each.sequential and not each.healed}
     for row in found:
         own = {
             each.healed: each.accuracy for each in rows if each.plan == row.plan and each.sequential == row.sequential
         }
         assert row.accuracy_mean == own[row.healed]
-        assert row.loss <= row.loss_independent
-        assert (row.accuracy_healed is None) or row.accuracy_healed in [e.accuracy for e in rows if e.healed]
-    assert (
-        toast("export", "found", f"plan={next(row.plan for row in found if row.healed)}", "out=model", "images=16")[0]
-        == 0
-    )
+        same = [each for each in measured if each.blocks_removed == row.blocks_removed]
+        assert row.loss == min(each.loss for each in same), "the least of all plans of that size, in all fits"
+        assert row.accuracy_healed is None or row.accuracy_healed in [each.accuracy for each in rows if each.healed]
+        again = {each.plan for each in same if each.healed}
+        leading = sorted((each.loss, each.plan) for each in first.values() if each.blocks_removed == row.blocks_removed)
+        assert again == {plan for _, plan in leading[:3] if not re.match(r"\w+-11", plan)}
+    plan = next(row.plan for row in found if row.healed)
+    kept = {path.name for path in Path("found").glob("healed-*")}
+    final = [Variant(Plan.parse(row.plan), 40, healed=True) for row in rows if row.healed]
+    assert kept == {heal._file(key) for each in final for key in each.healed_blocks(12)}
+    assert toast("export", "found", f"plan={plan}", "out=model", "images=16")[0] == 0
+    before = {path: path.read_bytes() for path in Path("found").glob("*.csv")}
+    Path("found/front.csv").unlink()
+    assert toast("search", *words, "search.refits=3", "hydra.run.dir=found")[0] == 0
+    assert {path: path.read_bytes() for path in Path("found").glob("*.csv")} == before
 
 
 def test_a_dry_run_counts_latents_and_healed_blocks(toast):

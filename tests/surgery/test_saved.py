@@ -12,6 +12,7 @@ from tests.exports import damage, saved
 from tests.models.families import FAMILIES
 from toast_cli import load
 from toast_cli.errors import ToastError
+from toast_cli.models.halves import HalfBlock
 from toast_cli.surgery.saved import RECIPE, WEIGHTS
 
 
@@ -30,6 +31,25 @@ def test_family_reads_back(family: str, tmp_path):
     assert again.num_features == backbone.width
     assert again.num_classes == 5
     assert timm.data.resolve_model_data_config(again)["input_size"] == (3, 32, 32)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("plan", ["0-1a", "1a-2", "0a-1a"])
+def test_family_reads_back_with_half_blocks(family: str, plan: str, tmp_path):
+    name, options = FAMILIES[family]
+    backbone = tiny(name, **options)
+    if family == "parallel blocks":
+        saved(tmp_path, backbone)
+        damage(tmp_path, lambda recipe: recipe["blocks"].__setitem__(0, "0.mlp"))
+        with pytest.raises(ToastError, match="a ParallelThingsBlock has no latent between its attention and its MLP"):
+            load(tmp_path)
+        return
+    vit, again = saved(tmp_path, backbone, plan), load(tmp_path)
+    images = backbone.normalise(pixels())
+    with torch.inference_mode():
+        assert torch.allclose(again(images), vit(images), atol=1e-6)
+    assert sum(type(block) is HalfBlock for block in again.blocks) == {"0-1a": 1, "1a-2": 1, "0a-1a": 2}[plan]
+    assert {name for name, _ in again.named_parameters()} == {name for name, _ in vit.named_parameters()}
 
 
 @pytest.mark.slow

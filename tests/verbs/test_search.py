@@ -1,4 +1,7 @@
+import itertools
+import math
 import shutil
+from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
@@ -293,3 +296,42 @@ def test_a_complete_search_is_not_done_again(found, toast, monkeypatch, tmp_path
     status, out, _ = toast("search", *FEW, "seeds=[0,1]", "hydra.run.dir=again")
     assert status == 0
     assert "plans of these sizes were measured" in out
+
+
+HALVES = [*FEW[:4], "search.blocks=2", "search.beam=2", "search.rounds=1", "search.halves=true", "search.beside=[]"]
+
+
+def test_a_search_over_half_blocks(toast):
+    status, out, _ = toast("search", *HALVES, "budget.blocks=1", "hydra.run.dir=run")
+    assert status == 0
+    plans, measured = read_csv(Path("run/front.csv"), Found), read_csv(Path("run/search.csv"), Candidate)
+    assert [row.blocks_removed for row in plans] == [1, 1.5, 2], "within the budget, in steps of half a block"
+    singles = [row for row in measured if row.round == 0]
+    assert len(singles) == 24 + 23 + 22 + 21
+    assert any("a" in row.plan and "+" in row.plan for row in measured)
+    for row in plans:
+        of_its_size = [other for other in measured if other.blocks_removed == row.blocks_removed]
+        assert row.plan == min(of_its_size, key=lambda other: other.loss).plan
+        assert row.measured == len(of_its_size) < row.possible
+    assert (
+        plans[0].possible == 24 - 1 + math.comb(24 - 2 + 1, 2) == sum(1 for _ in itertools.combinations(range(24), 2))
+    )
+    assert plans[1].possible == math.comb(24, 3)
+    lines = read_csv(Path("run/baselines.csv"), Baseline)
+    assert {line.blocks_removed for line in lines} == {1, 2}, "others remove whole blocks"
+    assert "-1.5" in out
+    chosen = next(row for row in plans if row.chosen)
+    assert toast("export", "run", f"plan={chosen.plan}", "out=model", "images=16")[0] == 0
+
+
+def test_a_search_goes_on_with_whole_blocks_where_none_can_be_cut(toast):
+    sizes = {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
+    options = [f"+model.options.{key}={value}" for key, value in sizes.items()]
+    model = ["model=timm", "model.name=vit_small_patch16_18x2_224", "model.pretrained=false", "model.image_size=32"]
+    words = [word for word in HALVES if "beam" not in word]
+    status, _, err = toast("search", *words, *model, *options, "search.beam=1", "hydra.run.dir=run")
+    assert status == 0, err
+    assert (
+        "note: The model's blocks have no latent between attention and MLP: the search takes whole blocks only." in err
+    )
+    assert not any("a" in row.plan for row in read_csv(Path("run/search.csv"), Candidate))

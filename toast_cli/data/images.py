@@ -148,7 +148,9 @@ class Images:
             collate_fn=_collate,
             pin_memory=pin,
         )
-        for which, (good, pixels, bad) in zip(ranges, loader, strict=True):
+        for which, (good, pixels, bad, lost) in zip(ranges, loader, strict=True):
+            if lost is not None:
+                raise lost
             if bad and not self.split.skip_bad_images:
                 first = next(iter(bad.values()))
                 raise ToastError(
@@ -161,11 +163,12 @@ class Images:
             yield Batch(which.start, len(which), np.array(good, dtype=int), pixels)
 
 
-_Item = tuple[int, Tensor | BadImage]  # position, pixels
+# Position; pixels, or why there are none: the image is bad, or it did not come from where it is stored, for which no image is bad.
+_Item = tuple[int, Tensor | BadImage | ToastError]
 
 
 class _Decoder(Dataset):
-    """What a DataLoader reads. A bad image is returned: an exception would lose its message between processes."""
+    """What a DataLoader reads. What went wrong is returned: an exception would lose its message between processes."""
 
     def __init__(self, images: Images, transform: Transform, cache: PixelCache | None) -> None:
         self.images, self.transform, self.cache = images, transform, cache
@@ -173,11 +176,15 @@ class _Decoder(Dataset):
     def __getitem__(self, position: int) -> _Item:
         split, index = self.images.split, int(self.images.indices[position])
         kept = None if self.cache is None else self.cache.get(split, index)
-        return position, split.pixels(index, self.transform) if kept is None else kept
+        try:
+            return position, split.pixels(index, self.transform) if kept is None else kept
+        except ToastError as e:
+            return position, e
 
 
-def _collate(items: list[_Item]) -> tuple[list[int], Tensor, dict[int, BadImage]]:
+def _collate(items: list[_Item]) -> tuple[list[int], Tensor, dict[int, BadImage], ToastError | None]:
     """One tensor for each batch, since each tensor sent between processes takes a file descriptor."""
     good = {position: item for position, item in items if isinstance(item, Tensor)}
     bad = {position: item for position, item in items if isinstance(item, BadImage)}
-    return list(good), torch.stack(list(good.values())) if good else torch.empty(0), bad
+    lost = next((item for _, item in items if isinstance(item, ToastError)), None)
+    return list(good), torch.stack(list(good.values())) if good else torch.empty(0), bad, lost

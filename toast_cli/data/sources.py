@@ -1,19 +1,18 @@
 """Where images come from: hub data sets, parquet files, image folders, saved data sets and scikit-learn's digits."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 
 import datasets
 import numpy as np
-from huggingface_hub.errors import GatedRepoError
 from PIL import Image
 
 from toast_cli.data.draws import stratified
+from toast_cli.data.from_hub import read_hub
 from toast_cli.data.on_disk import read_path
-from toast_cli.data.streamed import Rows, StreamedRows
-from toast_cli.errors import ToastError, did_you_mean, reraise_disk
+from toast_cli.data.streamed import Rows
+from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.folders import typed_path
 
 DIGITS = "scikit-learn"  # the `source` of the digits that ship with scikit-learn
@@ -37,7 +36,7 @@ def read(
     elif source == DIGITS:
         splits = _read_digits(config)
     elif source is not None:
-        splits = _stream_hub(source, config, names) if streaming else _read_hub(source, config, names)
+        splits = read_hub(source, config, names, streaming)
     else:
         called_null = ", or data.path=./null for the folder of that name" if typed_path("null").is_dir() else ""
         raise ToastError(
@@ -51,50 +50,6 @@ def read(
         if len(splits[name]) == 0:
             raise ToastError(f"Split '{name}' of {path or source} is empty: it must hold at least one image.")
     return [splits[name] for name in names]
-
-
-def _read_hub(source: str, config: str | None, names: Sequence[str]) -> dict[str, datasets.Dataset]:
-    with _hub_told(source):
-        return {name: datasets.load_dataset(source, config, split=name) for name in names}
-
-
-def _stream_hub(source: str, config: str | None, names: Sequence[str]) -> dict[str, StreamedRows]:
-    with _hub_told(source):
-        builder = datasets.load_dataset_builder(source, config)
-        files = {str(split): list(found) for split, found in (builder.config.data_files or {}).items()}
-        if not all(file.endswith(".parquet") for found in files.values() for file in found):
-            raise ToastError(
-                f"{source} is not stored as parquet files, which data.streaming=true needs: use data.streaming=false."
-            )
-        for name in names:
-            if name not in files:
-                raise ToastError(
-                    f"{source} has no split '{name}' (it has {', '.join(files)}): set data.train_split or data.test_split."
-                )
-        return {name: StreamedRows(files[name]) for name in names}
-
-
-@contextmanager
-def _hub_told(source: str) -> Iterator[None]:
-    """Turn the hub's refusals into ToastErrors."""
-    try:
-        yield
-    except ToastError:
-        raise
-    except Exception as e:
-        reraise_disk(e)
-        if "Unknown split" in str(e):
-            raise ToastError(f"{source}: {e} Set data.train_split or data.test_split.") from e
-        causes = (e, e.__cause__, e.__context__)
-        if any(isinstance(cause, GatedRepoError) for cause in causes) or "gated" in str(e):
-            raise ToastError(
-                f"The hub gives {source} only to users who have accepted its terms: accept them on its hub page, then set HF_TOKEN to a token "
-                "with read access; or give data.path=<dir> with a copy."
-            ) from e
-        raise ToastError(
-            f"{source} could not be fetched from the hub ({type(e).__name__}: {' '.join(str(e).split())[:200]}): give data.path=<dir> with a "
-            "copy, or set HF_HOME to a cache that holds it."
-        ) from e
 
 
 @cache  # read once for several runs in one process

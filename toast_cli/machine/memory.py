@@ -60,6 +60,11 @@ def _release() -> None:
         torch.cuda.empty_cache()
 
 
+def free_on(device: torch.device) -> int:
+    """Bytes that are free in a GPU's memory; 0 for other devices, whose memory is everybody's."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
 class Halving:
     """``function`` on batches (N, …, H, W), in pieces that are halved whenever memory runs out and never grow again.
 

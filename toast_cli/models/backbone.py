@@ -1,26 +1,25 @@
 """A timm vision transformer as stem → blocks → readout.
 
-Only this file, timm_parts.py and branches.py know the names of timm's parts.
+Only this file, timm_parts.py, branches.py, halves.py and fused.py know the names of timm's parts.
 
 Shapes: N images, T tokens, D width, F features (what a probe sees), C classes.
 """
 
 import hashlib
-from collections.abc import Callable, Container, Hashable, Mapping
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
-from timm.layers import Mlp
-from timm.layers.attention import Attention
 from timm.models.eva import Eva
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.models.branches import Branch, with_tensors
-from toast_cli.models.fused import BlockLayers, FusedBlock
+from toast_cli.models.fused import FusedBlock, fast_block, layers_of
+from toast_cli.models.halves import kept_block
 from toast_cli.models.preprocessing import Transform, settings_of, to_pixels
-from toast_cli.models.timm_parts import Vit
+from toast_cli.models.timm_parts import Vit, channels_of
+from toast_cli.plans import Kept
 
 _ALWAYS_FP32 = (0, 1)  # blocks
 READOUTS = ("model", "paper")
@@ -45,7 +44,10 @@ class Backbone(nn.Module):
         readout_kind: ``model`` (its own pooling), or ``paper``: followed by a dense layer and tanh with random weights,
             which the method's reference implementation puts before the probe for ViT and DeiT (the pooler that another
             library adds if a checkpoint has none). DINOv2 has no such layer there.
-        head: the classifier that came with the weights, (N, F) -> (N, C), or None.
+        head: the classifier that came with the weights, (N, F) -> (N, C), or None. A distilled model's classes are the mean
+            of two heads, one for each of two tokens: with its head, its features are both tokens, one after the other, and
+            without it their mean.
+        notes: what a person should know of how the weights were read.
         recipe: the name and the arguments with which timm can build the model again; empty if they are not known.
     """
 
@@ -63,6 +65,7 @@ class Backbone(nn.Module):
         recipe: Mapping[str, Any] | None = None,
         block_dtype: torch.dtype = torch.float32,
         in_fp32: Container[int] = _ALWAYS_FP32,
+        notes: Sequence[str] = (),
     ) -> None:
         """``resize``: the short side of an image in pixels before the crop; None leaves it to the model's own config.
 
@@ -82,25 +85,34 @@ class Backbone(nn.Module):
             )
         self.vit, self.label, self.image_size, self.head = vit, label, image_size, head
         self.readout_kind, self.resize, self.recipe = readout, resize, dict(recipe or {})
-        self.block_dtype, self._in_fp32 = block_dtype, in_fp32
+        self.block_dtype, self._in_fp32, self.notes = block_dtype, in_fp32, tuple(notes)
         self.preprocessing = settings_of(vit, image_size, resize)
         self.transform: Transform = to_pixels(self.preprocessing)
-        self.register_buffer("mean", torch.tensor(self.preprocessing["mean"]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(self.preprocessing["std"]).view(3, 1, 1), persistent=False)
-        dinov2 = "dinov2" in str(vit.pretrained_cfg)
+        self.register_buffer("mean", torch.tensor(self.preprocessing["mean"]).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self.preprocessing["std"]).view(-1, 1, 1), persistent=False)
+        dinov2 = "dinov2" in str(getattr(vit, "pretrained_cfg", ""))
         self.pooler: nn.Sequential | None = None if readout == "model" or dinov2 else _random_pooler(self.feature_width)
         self.eval().requires_grad_(False)
 
-    def on(self, device: torch.device, block_dtype: torch.dtype) -> "Backbone":
-        """The same model on ``device``, its blocks multiplying in ``block_dtype``."""
-        return self.with_vit(self.vit, self.head, block_dtype).to(device)
+    def on(self, device: torch.device, block_dtype: torch.dtype, with_head: bool = True) -> "Backbone":
+        """The same model on ``device``, its blocks multiplying in ``block_dtype``, with its head or without."""
+        return self.with_vit(self.vit, self.head if with_head else None, block_dtype).to(device)
 
     def with_vit(
         self, vit: Vit, head: nn.Linear | None, block_dtype: torch.dtype, in_fp32: Container[int] = _ALWAYS_FP32
     ) -> "Backbone":
         """Another model with the preprocessing, the readout and the label of this one."""
         return Backbone(
-            vit, self.label, self.image_size, head, self.readout_kind, self.resize, self.recipe, block_dtype, in_fp32
+            vit,
+            self.label,
+            self.image_size,
+            head,
+            self.readout_kind,
+            self.resize,
+            self.recipe,
+            block_dtype,
+            in_fp32,
+            self.notes,
         )
 
     @property
@@ -128,9 +140,19 @@ class Backbone(nn.Module):
         return self.vit.num_prefix_tokens
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        return channels_of(self.vit), self.image_size, self.image_size
+
+    @property
     def feature_width(self) -> int:
         """F, the width of a feature vector."""
-        return self.vit.head_hidden_size
+        return self.vit.head_hidden_size * (2 if self._gives_both_tokens else 1)
+
+    @property
+    def _gives_both_tokens(self) -> bool:
+        own = self.readout_kind == "model" and self.head is not None
+        return own and self.head.in_features == 2 * self.vit.head_hidden_size  # type: ignore[union-attr]
 
     @property
     def readout_tokens(self) -> int | None:
@@ -139,7 +161,7 @@ class Backbone(nn.Module):
         return 2 if hasattr(self.vit, "dist_token") else 1
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (N, 3, H, W) -> float (N, 3, H, W), scaled and shifted as the model was trained."""
+        """uint8 (N, C, H, W) -> float (N, C, H, W), scaled and shifted as the model was trained."""
         return (pixels.float() / 255 - self.mean) / self.std
 
     def stem(self, pixels: Tensor) -> tuple[Tensor, Extras]:
@@ -154,15 +176,19 @@ class Backbone(nn.Module):
             return self.vit.norm_pre(x), {"rope": rotation}
         return self.vit.norm_pre(self.vit.patch_drop(x)), {}
 
-    def block(self, i: int, latent: Tensor, extras: Extras, healed: nn.Module | None = None) -> Tensor:
-        """X^(i−1) (N, T, D) -> X^(i) (N, T, D), by timm's own code; ``healed`` is what stands in block i's place."""
-        block = self.vit.blocks[i] if healed is None else healed
+    def part(self, kept: Kept) -> nn.Module:
+        """A block, or half of one, (N, T, D) -> (N, T, D). Raises ValueError for half of a block that cannot be cut."""
+        return kept_block(self.vit.blocks, kept)
+
+    def block(self, i: int, latent: Tensor, extras: Extras, other: nn.Module | None = None) -> Tensor:
+        """X^(i−1) (N, T, D) -> X^(i) (N, T, D), by timm's own code; ``other`` is what stands in block i's place, healed or half."""
+        block = self.vit.blocks[i] if other is None else other
         with self._autocast(i, latent):
             return block(latent, **extras).to(latent.dtype)
 
-    def healed(self, i: int, tensors: Mapping[str, Tensor]) -> nn.Module:
-        """Block i with ``tensors`` by name in place of its own, on the model's device."""
-        return with_tensors(self.vit.blocks[i], {name: each.to(self.mean.device) for name, each in tensors.items()})
+    def healed(self, kept: Kept, tensors: Mapping[str, Tensor]) -> nn.Module:
+        """A block or half block with ``tensors`` by name in place of its own, on the model's device."""
+        return with_tensors(self.part(kept), {name: each.to(self.mean.device) for name, each in tensors.items()})
 
     def block_and_middle(self, i: int, latent: Tensor, extras: Extras) -> tuple[Tensor, Tensor]:
         """X^(i−1) (N, T, D) -> what enters block i's second branch, and X^(i), both (N, T, D); by timm's own code."""
@@ -175,11 +201,15 @@ class Backbone(nn.Module):
             hook.remove()
         return seen[0].to(latent.dtype), after
 
-    def hidden(self, i: int, branch: Branch, latent: Tensor, extras: Extras) -> tuple[Tensor, Tensor]:
-        """The hidden layer (N, T, F) of one of block i's branches, and the branch's result (N, T, D), for x (N, T, D)."""
+    def hidden(self, i: int, branch: Branch, latent: Tensor, extras: Extras) -> Tensor:
+        """The hidden layer (N, T, F) of one of block i's branches for x (N, T, D)."""
         with self._autocast(i, latent):
-            hidden = branch.hidden(latent, extras)
-            return hidden, branch.end(latent, hidden).to(latent.dtype)
+            return branch.hidden(latent, extras)
+
+    def end(self, i: int, branch: Branch, latent: Tensor, hidden: Tensor) -> Tensor:
+        """The result (N, T, D) of one of block i's branches for x (N, T, D) and its hidden layer (N, T, F)."""
+        with self._autocast(i, latent):
+            return branch.end(latent, hidden).to(latent.dtype)
 
     def _autocast(self, i: int, latent: Tensor) -> torch.autocast:
         return torch.autocast(latent.device.type, torch.bfloat16, enabled=self.multiplies_in_bf16(i))
@@ -188,30 +218,32 @@ class Backbone(nn.Module):
         """Whether block i multiplies in bf16."""
         return self.block_dtype == torch.bfloat16 and i not in self._in_fp32
 
-    def fused_blocks(self, i: int, healed: Mapping[Hashable, nn.Module]) -> dict[Hashable, FastBlock]:
-        """``block(i, latent, extras)[:, :rows]`` as a function, (N, T, D) -> (N, rows, D), under the key i.
+    def fused_blocks(self, i: int, modules: Mapping[Hashable, nn.Module]) -> dict[Hashable, FastBlock]:
+        """``block(i, latent, extras, module)[:, :rows]`` for each of the ``modules``, as a function (N, T, D) -> (N, rows, D)
+        under its key: block i itself, healed ones in its place, and halves of these.
 
-        There is one more for each of the blocks ``healed`` that stand in its place, under the same keys. They are faster
-        than ``block``, equal to it up to rounding, and have their own copy of the weights, the healed ones only of
-        what differs. Blocks that are not timm's plain ``Block`` are computed as they are.
+        They are faster than ``block``, equal to it up to rounding, and have one copy of the weights together, and of what is
+        healed. Blocks that are not timm's plain ``Block`` are computed as they are.
         """
-        blocks = {i: self.vit.blocks[i], **healed}
-        parts = _parts(self.vit.blocks[i])
+        parts = layers_of(self.vit.blocks[i])
         if parts is None:
-            return {key: self._plain(i, block) for key, block in blocks.items()}
+            return {key: self._plain(i, module) for key, module in modules.items()}
         fused = FusedBlock(parts, self.block_dtype)
-        return {key: _fast(fused.with_ends(_parts(block) or parts)) for key, block in blocks.items()}
+        return {key: fast_block(fused, module, parts) for key, module in modules.items()}
 
     def fused_block(self, i: int) -> FastBlock:
         """The function that ``fused_blocks`` gives for block i itself."""
-        return self.fused_blocks(i, {})[i]
+        return self.fused_blocks(i, {i: self.vit.blocks[i]})[i]
 
-    def _plain(self, i: int, block: nn.Module) -> FastBlock:
-        return lambda latent, extras, rows: self.block(i, latent, extras, block)[:, :rows]
+    def _plain(self, i: int, module: nn.Module) -> FastBlock:
+        return lambda latent, extras, rows: self.block(i, latent, extras, module)[:, :rows]
 
     def readout(self, latent: Tensor) -> Tensor:
         """Last latent (N, T, D), or its first ``readout_tokens`` tokens -> features (N, F): final norm, then pooling."""
-        features = self.vit.forward_head(self.vit.norm(latent), pre_logits=True)
+        normed = self.vit.norm(latent)
+        if self._gives_both_tokens:
+            return normed[:, :2].flatten(1)
+        features = self.vit.forward_head(normed, pre_logits=True)
         return features if self.pooler is None else self.pooler(features)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -229,29 +261,6 @@ class Backbone(nn.Module):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
-
-
-def _fast(fused: FusedBlock) -> FastBlock:
-    return lambda latent, extras, rows: fused(latent, rows)
-
-
-def _parts(block: nn.Module) -> BlockLayers | None:
-    """The parts of timm's pre-norm ``Block``; None for any other block."""
-    if type(block) is not Block or type(block.attn) is not Attention or type(block.mlp) is not Mlp:
-        return None
-    attention, mlp = block.attn, block.mlp
-    between = (attention.q_norm, attention.k_norm, attention.norm, mlp.norm)
-    if getattr(attention, "gate", None) is not None or not all(isinstance(module, nn.Identity) for module in between):
-        return None
-    norm1, norm2, fc1, fc2 = block.norm1, block.norm2, mlp.fc1, mlp.fc2
-    if not isinstance(norm1, nn.LayerNorm) or not isinstance(norm2, nn.LayerNorm):
-        return None
-    if not isinstance(fc1, nn.Linear) or not isinstance(fc2, nn.Linear):
-        return None
-    scale1, scale2 = (getattr(scale, "gamma", None) for scale in (block.ls1, block.ls2))
-    return BlockLayers(
-        norm1, attention.qkv, attention.num_heads, attention.proj, scale1, norm2, fc1, mlp.act, fc2, scale2
-    )
 
 
 def _random_pooler(width: int) -> nn.Sequential:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from toast_cli.errors import ToastError
 from toast_cli.layers import exact
+from toast_cli.models.halves import HalfBlock
 from toast_cli.models.timm_parts import exchanged
 
 
@@ -30,7 +31,7 @@ class Branch:
     last: nn.Linear
     scale: Tensor | None  # LayerScale (D,)
     scale_name: str
-    takes_extras: bool
+    mixes_tokens: bool  # attention, which also takes the extras
 
     @property
     def names(self) -> list[str]:
@@ -40,7 +41,7 @@ class Branch:
 
     def hidden(self, latent: Tensor, extras: Mapping[str, Any]) -> Tensor:
         """(N, T, D) -> h (N, T, F)."""
-        return self.inside(self.norm(latent), **(extras if self.takes_extras else {}))
+        return self.inside(self.norm(latent), **(extras if self.mixes_tokens else {}))
 
     def end(self, latent: Tensor, hidden: Tensor) -> Tensor:
         """x (N, T, D) and h (N, T, F) -> x + scale · last(h) (N, T, D)."""
@@ -53,6 +54,7 @@ class Branch:
         LayerScale is multiplied into the last layer and becomes 1, since where it is close to 0 nothing could be added
         before it. Without a bias in the last layer, b is not used.
         """
+        weight, bias = weight.cpu(), bias.cpu()
         scale = torch.ones(len(bias), dtype=torch.float64) if self.scale is None else exact(self.scale)
         like = self.last.weight
         found = [scale[:, None] * exact(like) + weight.T]
@@ -69,15 +71,19 @@ class Branch:
 
 
 def branches_of(block: nn.Module) -> list[Branch]:
-    """The two branches of a pre-norm block, in order. Raises ToastError for a block that is built in another way."""
-    known = type(block) is Block or type(block) is EvaBlock
-    ends = [getattr(getattr(block, part, None), last, None) for part, last in (("attn", "proj"), ("mlp", "fc2"))]
+    """The two branches of a pre-norm block in order, or the one of a half block. Raises ToastError for a block that is
+    built in another way."""
+    parts = [(1, "attn", "proj"), (2, "mlp", "fc2")]
+    if isinstance(block, HalfBlock):
+        parts = [parts[block.number - 1]]
+    known = type(block) is Block or type(block) is EvaBlock or isinstance(block, HalfBlock)
+    ends = [getattr(getattr(block, part, None), last, None) for _, part, last in parts]
     if not known or not all(isinstance(end, nn.Linear) for end in ends):
         raise ToastError(
             f"fit.heal=true refits the last linear layer of a block's attention and of its MLP, and a {type(block).__name__} does not end "
             "in such layers: use fit.heal=false."
         )
-    return [_branch(block, "attn", "proj", 1), _branch(block, "mlp", "fc2", 2)]
+    return [_branch(block, part, last, number) for number, part, last in parts]
 
 
 def require_branches(blocks: Iterable[nn.Module]) -> None:
@@ -88,7 +94,7 @@ def require_branches(blocks: Iterable[nn.Module]) -> None:
 
 def _branch(block: Any, part: str, last: str, number: int) -> Branch:
     """The branch of a block that runs through ``part`` and ends in its layer ``last``."""
-    eva = isinstance(block, EvaBlock)
+    eva = hasattr(block, f"gamma_{number}")
     scale = getattr(block, f"gamma_{number}") if eva else getattr(getattr(block, f"ls{number}"), "gamma", None)
     module = getattr(block, part)
     return Branch(
@@ -98,7 +104,7 @@ def _branch(block: Any, part: str, last: str, number: int) -> Branch:
         last=getattr(module, last),
         scale=scale,
         scale_name=f"gamma_{number}" if eva else f"ls{number}.gamma",
-        takes_extras=part == "attn",
+        mixes_tokens=part == "attn",
     )
 
 

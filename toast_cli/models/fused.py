@@ -8,11 +8,17 @@ Shapes: N images, T tokens, D width, H heads of d dimensions.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.layers import Mlp
+from timm.layers.attention import Attention
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+
+from toast_cli.models.halves import HalfBlock
 
 
 class Dense:
@@ -93,9 +99,17 @@ class FusedBlock:
 
     def __call__(self, latent: Tensor, rows: int | None = None) -> Tensor:
         """X^(i), or with ``rows`` its leading tokens (N, rows, D): all are attended to, only these are computed further."""
+        return self.mlp(self.attention(latent, rows))
+
+    def attention(self, latent: Tensor, rows: int | None = None) -> Tensor:
+        """The first branch alone, X^(i−1) (N, T, D) -> X^(i−½), or its leading ``rows`` tokens (N, rows, D)."""
         x = self.parts.norm1(latent)
         mixed = self._attend(x) if rows is None else self._attend_from(x, rows)  # (N, rows or T, H·d)
-        latent = self.proj.plus(mixed.to(self.dtype), latent[:, :rows])
+        return self.proj.plus(mixed.to(self.dtype), latent[:, :rows])
+
+    def mlp(self, latent: Tensor, rows: int | None = None) -> Tensor:
+        """The second branch alone, X^(i−½) (N, T, D) -> X^(i), or its leading ``rows`` tokens (N, rows, D)."""
+        latent = latent[:, :rows]
         x = self.parts.norm2(latent).to(self.dtype)
         hidden = self.fc1.gelu(x) if self.exact_gelu else self.parts.activation(self.fc1(x))
         return self.fc2.plus(hidden, latent)
@@ -130,3 +144,35 @@ def _scaled(layer: nn.Linear, scale: Tensor | None, dtype: torch.dtype) -> Dense
     if scale is None:
         return Dense(layer.weight, layer.bias, dtype)
     return Dense(layer.weight * scale[:, None], None if layer.bias is None else layer.bias * scale, dtype)
+
+
+def fast_block(fused: FusedBlock, module: nn.Module, parts: BlockLayers) -> Callable[[Tensor, Any, int | None], Tensor]:
+    """The function of ``module``, which is the block of ``fused`` or half of it, with other last layers or the same."""
+    if not isinstance(module, HalfBlock):
+        own = fused.with_ends(layers_of(module) or parts)
+        return lambda latent, extras, rows: own(latent, rows)
+    inside, scale = getattr(module, module.inside), getattr(getattr(module, f"ls{module.number}"), "gamma", None)
+    if module.inside == "attn":
+        half = fused.with_ends(replace(parts, proj=inside.proj, scale1=scale)).attention
+    else:
+        half = fused.with_ends(replace(parts, fc2=inside.fc2, scale2=scale)).mlp
+    return lambda latent, extras, rows: half(latent, rows)
+
+
+def layers_of(block: nn.Module) -> BlockLayers | None:
+    """The parts of timm's pre-norm ``Block``; None for any other block."""
+    if type(block) is not Block or type(block.attn) is not Attention or type(block.mlp) is not Mlp:
+        return None
+    attention, mlp = block.attn, block.mlp
+    between = (attention.q_norm, attention.k_norm, attention.norm, mlp.norm)
+    if getattr(attention, "gate", None) is not None or not all(isinstance(module, nn.Identity) for module in between):
+        return None
+    norm1, norm2, fc1, fc2 = block.norm1, block.norm2, mlp.fc1, mlp.fc2
+    if not isinstance(norm1, nn.LayerNorm) or not isinstance(norm2, nn.LayerNorm):
+        return None
+    if not isinstance(fc1, nn.Linear) or not isinstance(fc2, nn.Linear):
+        return None
+    scale1, scale2 = (getattr(scale, "gamma", None) for scale in (block.ls1, block.ls2))
+    return BlockLayers(
+        norm1, attention.qkv, attention.num_heads, attention.proj, scale1, norm2, fc1, mlp.act, fc2, scale2
+    )

@@ -1,6 +1,6 @@
 """The parts of a timm vision transformer that can be exchanged: its blocks, its head, and layers that a map can fold into.
 
-Only this file, backbone.py and branches.py know the names of timm's parts. Shapes: N images, T tokens, D width, C classes, F features.
+Only this file, backbone.py, branches.py, halves.py and fused.py know the names of timm's parts. Shapes: N images, T tokens, D width, C classes, F features.
 """
 
 import copy
@@ -13,11 +13,17 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from toast_cli.layers import exact
+from toast_cli.models.halves import HalfBlock
 
 # Eva is timm's name for transformers with rotary position embeddings, DINOv3 among them.
 FAMILIES = (VisionTransformer, Eva)
 Vit = VisionTransformer | Eva
 _Module = TypeVar("_Module", bound=nn.Module)
+
+
+def channels_of(vit: Vit) -> int:
+    """How many channels the images have that ``vit`` takes."""
+    return next(each.in_channels for each in vit.patch_embed.modules() if isinstance(each, nn.Conv2d))
 
 
 def with_blocks(vit: Vit, operations: Sequence[nn.Module]) -> Vit:
@@ -29,30 +35,50 @@ def with_blocks(vit: Vit, operations: Sequence[nn.Module]) -> Vit:
 
 
 def attach_head(vit: Vit, head: nn.Module, classes: int) -> None:
-    """Make ``head`` (N, F) -> (N, C) the model's classifier. Of two heads each becomes a copy, so their mean is ``head``."""
-    vit.head, vit.num_classes = head, classes  # type: ignore[assignment]  # timm's own is a Linear
+    """Make ``head`` (N, F) -> (N, C) the model's classifier.
+
+    Of a distilled model's two heads each becomes a copy, so their mean is ``head``; one for both tokens side by side,
+    (N, 2F) -> (N, C), becomes the two whose mean it is.
+    """
+    vit.num_classes = classes
     if hasattr(vit, "head_dist"):
-        vit.head_dist = copy.deepcopy(head)
+        vit.head, vit.head_dist = _halves(head, vit.head_hidden_size)  # type: ignore[assignment]
+    else:
+        vit.head = head  # type: ignore[assignment]  # timm's own is a Linear
+
+
+def _halves(head: nn.Module, width: int) -> tuple[nn.Module, nn.Module]:
+    """Two heads (N, F) -> (N, C), F being ``width``, whose mean is ``head``."""
+    if not isinstance(head, nn.Linear) or head.in_features != 2 * width:
+        return head, copy.deepcopy(head)
+    halves = [nn.Linear(width, head.out_features, bias=head.bias is not None) for _ in range(2)]
+    for half, weight in zip(halves, head.weight.detach().chunk(2, dim=1), strict=True):
+        half.load_state_dict({"weight": 2 * weight} | ({} if head.bias is None else {"bias": head.bias.detach()}))
+    return halves[0], halves[1]
 
 
 def block_then_shift(block: nn.Module, shift: Tensor) -> nn.Module | None:
-    """``block`` and then x + ``shift`` (D,) as one block, through the bias of its last layer; None if that cannot be done.
+    """``block``, or half of one, and then x + ``shift`` (D,) as one, through the bias of its last layer; None if that cannot be done.
 
     All other weights are shared with ``block``.
     """
-    if not isinstance(block, Block | EvaBlock):
+    if not isinstance(block, Block | EvaBlock | HalfBlock):
         return None
-    last = getattr(block.mlp, "fc2", None)
-    scale = getattr(block, "gamma_2", None) if isinstance(block, EvaBlock) else getattr(block.ls2, "gamma", None)
-    if last is None or last.bias is None:
+    inside, end, number = "mlp", "fc2", 2
+    if isinstance(block, HalfBlock) and block.inside == "attn":
+        inside, end, number = "attn", "proj", 1
+    branch = getattr(block, inside)
+    last = getattr(branch, end, None)
+    gamma = getattr(getattr(block, f"ls{number}", None), "gamma", None)
+    scale = getattr(block, f"gamma_{number}", gamma)
+    if not isinstance(last, nn.Linear) or last.bias is None:
         return None
     if scale is not None and not (scale.abs() > 1e-6).all():
         return None  # LayerScale blocks the bias there
     added = exact(shift) if scale is None else exact(shift) / exact(scale)
     bias = (exact(last.bias) + added).to(last.bias)  # on whatever device the shift is
-    return exchanged(
-        block, modules={"mlp": exchanged(block.mlp, modules={"fc2": exchanged(last, tensors={"bias": bias})})}
-    )
+    shifted = exchanged(branch, modules={end: exchanged(last, tensors={"bias": bias})})
+    return exchanged(block, modules={inside: shifted})
 
 
 def stem_then_affine(vit: Vit, weight: Tensor, bias: Tensor) -> Vit | None:

@@ -68,7 +68,7 @@ def ridge(moments: PairMoments, strengths: list[float]) -> list[Tensor]:
 
 def _lifted(matrix: Tensor, target: Tensor, lift: float) -> Tensor:
     """The solution (D, E) of (``matrix`` + ``lift`` 1) X = ``target`` for a positive semidefinite matrix (D, D)."""
-    factor, failed = torch.linalg.cholesky_ex(matrix + lift * torch.eye(len(matrix), dtype=matrix.dtype))
+    factor, failed = torch.linalg.cholesky_ex(matrix + lift * torch.eye(len(matrix)).to(matrix))
     if not failed:
         return torch.cholesky_solve(target, factor)
     values, vectors = torch.linalg.eigh(matrix)

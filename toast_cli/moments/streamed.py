@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from toast_cli.moments.pair import PairMoments
+from toast_cli.plans import place_of
 
 Layer = Any  # the key of a latent: i for X^(i), or anything else hashable
 ROWS_FOR_A_BASIS = 4  # times D
@@ -84,7 +85,7 @@ class Moments:
         """
         for layer in self.layers:
             if not torch.isfinite(latents[layer].sum()):
-                raise FloatingPointError(f"the latents after block {layer}")
+                raise FloatingPointError(f"the latents {place_of(layer)}")
             if layer not in self._basis:
                 self._basis[layer] = _Basis.of(latents[layer].flatten(0, 1))
 

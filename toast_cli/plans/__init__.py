@@ -1,6 +1,15 @@
 """Spans of blocks, plans made of them, and plans as they are fitted."""
 
-from toast_cli.plans.spans import STEM, Plan, Span, every_span, pairs_of_blocks, parse_plans, single_blocks
+from toast_cli.plans.points import ATTENTION, MLP, STEM, Half, Kept, Point, ends_of, middles, place_of, point_text
+from toast_cli.plans.spans import (
+    Plan,
+    Span,
+    every_half_span,
+    every_span,
+    pairs_of_blocks,
+    parse_plans,
+    single_blocks,
+)
 from toast_cli.plans.variants import (
     HEALED,
     INDEPENDENT,
@@ -13,29 +22,39 @@ from toast_cli.plans.variants import (
     Step,
     Variant,
     block_of,
-    step_block,
+    kept_of,
     variants,
 )
 
 __all__ = [
+    "ATTENTION",
     "HEALED",
     "INDEPENDENT",
+    "MLP",
     "SEQUENTIAL",
     "STEM",
     "Fit",
+    "Half",
     "HealedBlock",
+    "Kept",
     "Map",
     "Plan",
     "PlanLike",
+    "Point",
     "Prefix",
     "Span",
     "Step",
     "Variant",
     "block_of",
+    "ends_of",
+    "every_half_span",
     "every_span",
+    "kept_of",
+    "middles",
     "pairs_of_blocks",
     "parse_plans",
+    "place_of",
+    "point_text",
     "single_blocks",
-    "step_block",
     "variants",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from toast_cli.plans.points import Half, Kept, Point
 from toast_cli.plans.spans import Plan, Span
 
 _NO_SPANS = Plan()
@@ -43,16 +44,15 @@ class Map:
     def source(self, depth: int) -> "Prefix":
         """The operations that lead to its sources in a model of ``depth`` blocks."""
         before = Variant(self.after, self.fit_images, sequential=not self.healed, healed=self.healed)
-        steps = before.operations(depth)
-        return Prefix(tuple(step for step in steps if isinstance(step, Map) or step_block(step) <= self.span.start))
+        return Prefix(before.operations(depth, self.span.start))
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class HealedBlock:
-    """Block ``block``, its last layers refitted on ``fit_images`` images to what it receives in the model without the
-    spans of ``after``, all of which end before it. Written ``6@500~2-5``."""
+    """Block ``block`` or half of it, its last layers refitted on ``fit_images`` images to what it receives in the model without
+    the spans of ``after``, all of which end before it. Written ``6@500~2-5``, or ``6.mlp@500~2-6a``."""
 
-    block: int
+    block: Kept
     fit_images: int
     after: Plan
 
@@ -60,17 +60,19 @@ class HealedBlock:
         return f"{self.block}@{self.fit_images}~{self.after}"
 
 
-Step: TypeAlias = int | Map | HealedBlock
+Step: TypeAlias = Kept | Map | HealedBlock
 
 
-def step_block(step: int | HealedBlock) -> int:
-    """The number of the block that a step is."""
-    return step if isinstance(step, int) else step.block
+def kept_of(operation: object) -> Kept | None:
+    """The block or half block that an operation of a plan is, healed or not; None for a map."""
+    kept = operation.block if isinstance(operation, HealedBlock) else operation
+    return kept if isinstance(kept, int | Half) else None
 
 
 def block_of(operation: object) -> int | None:
-    """The number of the block that an operation of a plan is, healed or not; None for a map."""
-    return step_block(operation) if isinstance(operation, int | HealedBlock) else None
+    """The number of the block that an operation of a plan is, whole or half, healed or not; None for a map."""
+    kept = kept_of(operation)
+    return kept.block if isinstance(kept, Half) else kept
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,10 @@ class Variant:
         """The blocks that stay behind the first map, if they are healed."""
         return [step for step in self.operations(depth) if isinstance(step, HealedBlock)]
 
-    def operations(self, depth: int) -> tuple[Step, ...]:
-        """``Plan.operations`` with a Map for each Span, and a HealedBlock for each block that is healed."""
+    def operations(self, depth: int, end: Point | None = None) -> tuple[Step, ...]:
+        """``Plan.operations`` with a Map for each Span, and a HealedBlock for each block or half block that is healed."""
         maps, steps, spans = self.maps, list[Step](), 0
-        for step in self.plan.operations(depth):
+        for step in self.plan.operations(depth, end):
             if isinstance(step, Span):
                 steps.append(maps[spans])
                 spans += 1

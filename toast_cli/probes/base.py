@@ -20,11 +20,13 @@ Advance = Callable[[int], None]
 class Probe:
     """Base of all probes: ``fit`` on train features, then ``predict`` classes for other features, for each of P plans.
 
-    ``device`` is where it computes; ``head`` is the model's own classifier, if it has one (see ``on``).
+    ``device`` is where it computes; ``head`` is the model's own classifier, if it has one (see ``on``) and the probe
+    ``takes_head``.
     """
 
     name: str
     epochs = 1
+    takes_head = False
     device = torch.device("cpu")
     head: nn.Linear | None = None
     notes: tuple[str, ...] = ()  # what the reader of a run should know

@@ -134,6 +134,7 @@ class PretrainedHead(Probe):
     """
 
     name = "pretrained_head"
+    takes_head = True
 
     def check(self, model: str) -> None:
         if self.head is None:

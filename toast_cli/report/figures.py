@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 
 from toast_cli.files import write_atomically
 from toast_cli.machine.console import visible
-from toast_cli.plans import STEM, Plan
+from toast_cli.plans import STEM, Plan, point_text
 from toast_cli.report.fonts import families
 
 # Okabe & Ito (2008), without the yellow that vanishes on paper.
@@ -66,22 +66,27 @@ def _drawn(text: str) -> str:
 
 
 def spans(deltas: dict[str, float], depth: int, title: str) -> Figure:
-    """Accuracy change of every single span, start × end. ``deltas``: plan text -> change."""
-    matrix = np.full((depth, depth), np.nan)  # row s + 1, column e
-    for text, delta in deltas.items():
-        plan = Plan.parse(text)
-        if len(plan.spans) == 1:
-            matrix[plan.spans[0].start + 1, plan.spans[0].end] = delta
-    side = 1.8 + 0.46 * depth
-    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+    """Accuracy change of every single span, start × end. ``deltas``: plan text -> change.
+
+    With spans that end inside blocks among them, there is a row and a column for each half block.
+    """
+    plans = {Plan.parse(text): delta for text, delta in deltas.items()}
+    single = {plan.spans[0]: delta for plan, delta in plans.items() if len(plan.spans) == 1}
+    parts = 2 if any(span.start % 1 or span.end % 1 for span in single) else 1  # of a block
+    side = depth * parts
+    points = [STEM + number / parts for number in range(side + 1)]
+    matrix = np.full((side, side), np.nan)  # row: the start's place among the points; column: the end's, less 1
+    for span, delta in single.items():
+        matrix[points.index(span.start), points.index(span.end) - 1] = delta
+    inches = 1.8 + 0.46 * side
+    figure = Figure(figsize=(inches + 0.9, inches), layout="constrained")
     axes = figure.add_subplot()
     reach = max(float(np.nanquantile(np.abs(matrix), 0.75)), 0.01)  # a few ruinous spans must not wash out the others
     picture = axes.imshow(matrix, cmap=_DIVERGING, norm=TwoSlopeNorm(0, -reach, reach))
-    starts = ["stem", *map(str, range(depth - 1))]
-    axes.set(
-        xlabel="end e", ylabel="start s", title=title, xticks=range(depth), yticks=range(depth), yticklabels=starts
-    )
-    _annotate(axes, matrix, np.abs(matrix) > 0.55 * reach, lambda value: f"{100 * value:+.1f}", depth)
+    names = [point_text(point) for point in points]
+    axes.set(xlabel="end e", ylabel="start s", title=title, xticks=range(side), yticks=range(side))
+    axes.set(xticklabels=names[1:], yticklabels=names[:-1])
+    _annotate(axes, matrix, np.abs(matrix) > 0.55 * reach, lambda value: f"{100 * value:+.1f}", side)
     figure.colorbar(picture, ax=axes, label="accuracy change (points in the cells)", shrink=0.8, extend="both")
     return figure
 
@@ -198,7 +203,7 @@ def similarities(panels: dict[str, dict[tuple[str, str], float]], measure: str, 
     return matrices(filled, NAMES[measure], f"{model}: {NAMES[measure]} between blocks", ("source", "target"))
 
 
-def approximation(points: list[tuple[float, float, int]], measure: str, title: str) -> Figure:
+def approximation(points: list[tuple[float, float, float]], measure: str, title: str) -> Figure:
     """The similarity of the last latents with and without each span, against that of the latents at its ends."""
     figure = Figure(figsize=(5.6, 4.4), layout="constrained")
     axes = figure.add_subplot()

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from toast_cli.plans import Plan, Span
+from toast_cli.plans import Plan, Span, middles
 from toast_cli.report import figures
 from toast_cli.report.findings import Finding
 from toast_cli.report.labels import grouped, map_name, name_of, told_apart, with_differences
@@ -85,12 +85,15 @@ def _additivity(findings: list[Finding], settings: str) -> dict[str, Figure]:
     """Blocks that leave together, apart or as one span, if each of them has been measured alone too."""
     pictures = {}
     for _, group in grouped(findings, "translator", "tokens", "solver"):
-        changes = {
-            Plan.parse(f.plan): f.delta_mean for f in group if not f.sequential and not f.healed and ":" not in f.plan
-        }
+        plans = {Plan.parse(f.plan): f for f in group if not f.sequential and not f.healed and ":" not in f.plan}
+        changes = {plan: f.delta_mean for plan, f in plans.items() if not middles(plan.points)}  # of whole blocks
         series: dict[str, list[tuple[float, float]]] = {}
         for plan, change in changes.items():
-            alone = [changes.get(Plan((Span(i, i + 1),))) for span in plan.spans for i in range(span.start, span.end)]
+            alone = [
+                changes.get(Plan((Span(i, i + 1),)))
+                for span in plan.spans
+                for i in range(int(span.start), int(span.end))
+            ]
             known = [value for value in alone if value is not None]
             if plan.blocks_removed < 2 or len(known) < len(alone):
                 continue
@@ -155,7 +158,7 @@ def of_projections(runs: Sequence[CompleteRun]) -> dict[str, Figure]:
         stored, first = run.projection, [row for row in run.rows if row.seed == run.rows[0].seed]
         if stored is None or len(first) < 2:
             continue
-        best: dict[int, int] = {}
+        best: dict[float, int] = {}
         for number, row in enumerate(first[1:], start=1):
             kept = best.setdefault(row.blocks_removed, number)
             if row.accuracy > first[kept].accuracy:

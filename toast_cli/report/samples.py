@@ -8,7 +8,7 @@ from typing import Any
 from toast_cli.errors import ToastError
 from toast_cli.runs.archive import CompleteRun
 from toast_cli.runs.predictions import Predictions
-from toast_cli.runs.rows import Row
+from toast_cli.runs.rows import Number, Row
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Line:
     protocol: str
     precision: str
     plan: str
-    blocks_removed: int
+    blocks_removed: Number
     fit_images: int
 
 

@@ -56,7 +56,7 @@ class CompleteRun:
         stored = {} if self.stored is None else self.stored.by_seed
         images = None if self.stored is None else len(self.stored.truth)
         if (
-            max(ends, default=0) >= depth
+            max(ends, default=0) > depth - 1
             or (stored and any(len(stored.get(seed, ())) != n for seed, n in counts.items()))
             or (images is not None and any(row.test_images != images for row in self.rows))
         ):

@@ -1,4 +1,4 @@
-"""Latents of the fit images on disk, for as long as a fit needs them."""
+"""Latents of the fit images, for as long as a fit needs them: on disk, or where a GPU has room for them."""
 
 from pathlib import Path
 
@@ -34,3 +34,24 @@ class Latents:
     def remove(self) -> None:
         """Remove the file."""
         self.path.unlink(missing_ok=True)
+
+
+class HeldLatents:
+    """The same without a file: float32 (N, t, D) on the device that they come from."""
+
+    def __init__(self) -> None:
+        self._parts: list[Tensor] = []
+
+    def append(self, latents: Tensor) -> None:
+        """Append ``latents`` (N, t, D)."""
+        self._parts.append(latents.float())
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """The latents (N, t, D) of the images from number ``start`` to ``stop``."""
+        if len(self._parts) > 1:
+            self._parts = [torch.cat(self._parts)]
+        return self._parts[0][start:stop]
+
+    def remove(self) -> None:
+        """Forget them."""
+        self._parts = []

@@ -34,6 +34,7 @@ NOT_SCIENTIFIC = (
     "hydra",
 )
 _PATHS = (("model", "checkpoint"), ("data", "path"), ("fit_data", "path"))
+_FOLDER = "local-dir:"  # before a folder that ``model.name`` names
 _NAMING = (("model", "label"), ("data", "label"), ("translator", "_target_"))
 # Settings that a later version added, with the value that gives what runs were before: only another one is part of a run's
 # settings and name. Numbers that earlier versions did not have are added; what they measured is the same.
@@ -43,6 +44,8 @@ _ADDED_LATER: dict[tuple[str, str], Any] = {
     ("fit", "heal"): False,
     ("fit", "held_out_r2"): True,
     ("search", "baselines"): ["last", "influence"],
+    ("search", "refits"): None,
+    ("search", "halves"): False,
 }
 _FIRST_NAMES = {
     "toast_cli.probes.KnnProbe": "toast_cli.classifiers.KnnProbe",
@@ -70,12 +73,15 @@ def scientific(cfg: DictConfig) -> dict[str, Any]:
         if isinstance(group, dict) and isinstance(target := group.get("_target_"), str):
             group["_target_"] = _FIRST_NAMES.get(target, target)
     for (name, key), before in _ADDED_LATER.items():
-        if isinstance(group := settings.get(name), dict) and repr(group.get(key)) == repr(before):
+        if isinstance(group := settings.get(name), dict) and key in group and repr(group[key]) == repr(before):
             del group[key]
     for group, key in _PATHS:
         path = str(settings.get(group, {}).get(key) or "")
         if path and not path.startswith("pkg://"):
             settings[group][key] = str(typed_path(path).resolve())
+    name = str(settings.get("model", {}).get("name") or "")
+    if name.startswith(_FOLDER):
+        settings["model"]["name"] = f"{_FOLDER}{typed_path(name.removeprefix(_FOLDER)).resolve()}"
     return settings
 
 
@@ -110,12 +116,21 @@ def inputs(settings: dict[str, Any]) -> str:
 
 
 def _input_files(settings: dict[str, Any]) -> list[Path]:
-    """The checkpoint, the parquet files of a data folder, and all files in the subfolders named after its splits."""
-    checkpoint = settings["model"].get("checkpoint")
-    stored = [
+    """The files of weights, the parquet files of a data folder, and all files in the subfolders named after its splits."""
+    stored = _weights(settings["model"])
+    stored += [
         file for data in (settings["data"], settings["fit_data"]) if data.get("path") for file in _data_files(data)
     ]
-    return sorted(file for file in [*stored, *([Path(checkpoint)] if checkpoint else [])] if file.is_file())
+    return sorted(file for file in stored if file.is_file())
+
+
+def _weights(model: dict[str, Any]) -> list[Path]:
+    """The checkpoint and the folder that ``model.name`` may be; all that lies in a folder, or beside an index of several files."""
+    name = str(model.get("name") or "")
+    given = [name.removeprefix(_FOLDER)] if name.startswith(_FOLDER) else []
+    given += [str(model["checkpoint"])] if model.get("checkpoint") else []
+    folders = [path.parent if path.name.endswith(".index.json") else path for path in map(Path, given)]
+    return [file for path in folders for file in (path.iterdir() if path.is_dir() else [path])]
 
 
 def _data_files(data: dict[str, Any]) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from typing import Any, get_args, get_type_hints
 
 from toast_cli.errors import ToastError
 from toast_cli.files import write_atomically
-from toast_cli.runs.rows import Row, Summary
+from toast_cli.runs.rows import Number, Row, Summary
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")  # a spreadsheet would compute such text; one more ' keeps it text
 _BOOLS = {"True": True, "False": False}
@@ -96,6 +96,8 @@ def _parse(cell: tuple[str, Any]) -> Any:
     allowed = get_args(kind)
     if text == "" and NoneType in allowed:
         return None
+    if set(allowed) == set(get_args(Number)):
+        return float(text) if "." in text else int(text)
     kind = next(iter(allowed), kind)
     if kind is str:
         return text[1:] if text.startswith("'") and _FORMULA.match(text) else text

@@ -1,7 +1,9 @@
 """The rows of every table that toast writes: a dataclass for each table, its fields in the order of the columns."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
+Number: TypeAlias = int | float  # an int if it is whole, also in the file: what was always whole reads as it did
 MEASURES = ("cka", "cosine", "mse", "r2", "r2_identity")
 
 
@@ -10,7 +12,8 @@ class Row:
     """One plan and seed. The order of the fields is that of the columns of ``results.csv``.
 
     ``seed`` is the probe's, ``data_seed`` that of the draws. ``spans_start_end`` is a JSON list of [s, e], where −1 is
-    the stem. ``fit_images`` … ``test_images`` are the numbers of images used; the untouched model needs no fit images.
+    the stem and 8.5 the point ``9a``; ``blocks_removed`` counts half a block as 0.5. ``fit_images`` … ``test_images`` are the
+    numbers of images used; the untouched model needs no fit images.
     ``fit_r2`` and ``fit_rank`` are the lowest among the plan's spans, empty if it has none. ``sequential``: each map
     was fitted on what the maps before it produce; ``healed``: so were further maps and the blocks behind the first.
     Accuracies and ratios are fractions; ``accuracy_delta`` = accuracy − accuracy_original, so a loss is negative.
@@ -25,7 +28,7 @@ class Row:
     translator: str
     plan: str
     spans_start_end: str
-    blocks_removed: int
+    blocks_removed: Number
     seed: int
     fit_data: str
     fit_images: int
@@ -68,7 +71,7 @@ class Summary:
     data: str
     translator: str
     plan: str
-    blocks_removed: int
+    blocks_removed: Number
     fit_images: int
     sequential: bool
     seeds: int
@@ -137,7 +140,7 @@ class Tuned:
     data: str
     translator: str
     plan: str
-    blocks_removed: int
+    blocks_removed: Number
     seed: int
     data_seed: int
     fit_images: int
@@ -166,14 +169,15 @@ class Candidate:
     """A plan that a search has measured; the order of the fields is that of the columns of ``search.csv``.
 
     ``loss`` and ``held_out_accuracy`` are those of ``held_out.Score`` on train images, ``loss_predicted`` is the loss
-    predicted before (empty in round 0, which measures single spans), and ``_original`` marks the untouched model's.
+    predicted before (empty in round 0, which measures single spans), and ``_original`` marks the untouched model's. A plan
+    that was also fitted in another way, ``sequential`` or ``healed``, has another line for each.
     """
 
     model: str
     data: str
     translator: str
     plan: str
-    blocks_removed: int
+    blocks_removed: Number
     round: int
     loss_predicted: float | None
     loss: float
@@ -183,6 +187,8 @@ class Candidate:
     held_out_images: int
     params_ratio: float
     gflops_ratio: float
+    sequential: bool = False
+    healed: bool = False
 
 
 @dataclass(frozen=True)
@@ -201,7 +207,7 @@ class Found:
     data: str
     translator: str
     plan: str
-    blocks_removed: int
+    blocks_removed: Number
     sequential: bool
     loss_predicted: float | None
     loss_independent: float
@@ -251,7 +257,7 @@ class Baseline:
     baseline: str
     plan: str
     draws: int
-    blocks_removed: int
+    blocks_removed: Number
     loss: float
     loss_original: float
     held_out_accuracy: float
@@ -276,7 +282,7 @@ class Timing:
     model: str
     translator: str
     plan: str
-    blocks_removed: int
+    blocks_removed: Number
     params: int
     params_ratio: float
     gflops: float

@@ -38,13 +38,13 @@ def check_names(given: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(given))
 
 
-def plans_of(job: Job, names: Iterable[str], sizes: Iterable[int]) -> Plans:
-    """The plans of the baselines ``names`` for each number of blocks removed, several only where blocks are drawn."""
+def plans_of(job: Job, names: Iterable[str], sizes: Iterable[float]) -> Plans:
+    """The plans of the baselines ``names`` for each whole number of blocks removed, several only where blocks are drawn."""
     depth, names = job.backbone.depth, tuple(names)
     translator = "" if job.translator.name == "identity" else "identity"  # as the search writes it
     order = _by_influence(job) if "influence" in names else []
     found: Plans = {}
-    for size in sorted(set(sizes)):
+    for size in sorted({int(size) for size in sizes if size % 1 == 0}):
         choices: Mapping[str, list[Iterable[int]]] = {
             "last": [range(depth - size, depth)],
             "influence": [order[:size]],

@@ -18,16 +18,23 @@ from toast_cli.stages.job import Job
 _SHARED = [name for name in Found.__annotations__ if name in Summary.__annotations__]
 
 
+def leading(survey: Survey, sizes: Sizes, count: int) -> list[Plan]:
+    """The ``count`` best measured plans within the budget for each number of blocks removed, best first."""
+    found: dict[float, list[Plan]] = {}
+    loss = {plan: survey.best(plan).loss for plan in survey.measured}
+    for plan in sorted(loss, key=lambda plan: (loss[plan], sizes(plan)["gflops"], tie_break(plan))):
+        if sizes.budget.holds(plan, sizes(plan)):
+            found.setdefault(plan.blocks_removed, []).append(plan)
+    return [plan for plans in found.values() for plan in plans[:count]]
+
+
 def best_measured(survey: Survey, sizes: Sizes) -> list[Plan]:
     """The best measured plan within the budget for each number of blocks removed, and the one that answers the search.
 
-    Raises ToastError if no measured plan meets it.
+    Each plan counts with the way of fitting it that is the best so far. Raises ToastError if no measured plan meets the budget.
     """
-    measured = survey.measured
-    best: dict[int, Plan] = {}
-    for plan in sorted(measured, key=lambda plan: (measured[plan].loss, sizes(plan)["gflops"], tie_break(plan))):
-        if sizes.budget.holds(plan, sizes(plan)):
-            best.setdefault(plan.blocks_removed, plan)
+    measured = {plan: survey.best(plan) for plan in survey.measured}
+    best = leading(survey, sizes, 1)
     answer = sizes.budget.choose(measured, sizes, lambda p: measured[p].loss, lambda p: _lost(measured[p]))
     if answer is None and sizes.budget.given:
         smallest = min(measured, key=lambda plan: (sizes(plan)["gflops"], tie_break(plan)))
@@ -36,7 +43,7 @@ def best_measured(survey: Survey, sizes: Sizes) -> list[Plan]:
             f"{', '.join(f'{key} {value:.3f}' for key, value in sizes(smallest).items())} and a held-out accuracy drop of "
             f"{_lost(measured[smallest]):.3f}; ask for less, or let more blocks leave with search.blocks."
         )
-    return sorted({*best.values(), *([answer] if answer else [])}, key=lambda plan: (plan.blocks_removed, plan))
+    return sorted({*best, *([answer] if answer else [])}, key=lambda plan: (plan.blocks_removed, plan))
 
 
 def _lost(row: Candidate) -> float:
@@ -66,7 +73,7 @@ def front_of(final: Job, best: list[Plan], survey: Survey, sizes: Sizes, transla
             replace(
                 row,
                 latency_ratio=sizes(plan).get("latency"),
-                possible=possible(final.backbone.depth, plan.blocks_removed, translators),
+                possible=possible(final.backbone.depth, plan.blocks_removed, translators, survey.parts),
                 chosen=sizes.budget.given and plan == chosen,
             )
         )

@@ -1,18 +1,19 @@
 """Which plans are worth measuring: a plan is a path from stem to readout, and its loss is nearly a sum over its spans.
 
-Each step of the path keeps a block or takes a span. Two spans never touch: two maps in a row are one map, and least
-squares over both spans at once fits no worse. So the best plans under an additive loss are the shortest paths, found by
-dynamic programming for every number of blocks removed and of maps. What is not additive is learned from measured plans.
+Each step of the path keeps a block, or half of one where spans may end inside blocks, or takes a span. Two spans never
+touch: two maps in a row are one map, and least squares over both spans at once fits no worse. So the best plans under an
+additive loss are the shortest paths, found by dynamic programming for every number of blocks removed and of maps. What is
+not additive is learned from measured plans.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, product
-from math import comb
+from math import ceil, comb, floor
 
 import numpy as np
 
-from toast_cli.plans import STEM, Plan, Span
+from toast_cli.plans import STEM, Plan, Span, middles
 
 # On a pair's correction, which is believed in full only after several measurements. Any value from 0.2 to 1 finds the
 # same or nearly the same plans on tables of all plans (docs/search.md).
@@ -21,40 +22,50 @@ POOL = 16  # times the beam: how many plans with the least sums, per number of b
 _STEEPEST = 2.0  # bound of the scale: where sums are close to zero, what plans cost is not a multiple of them
 
 
-def shortest(losses: Mapping[Span, float], depth: int, most: int, keep: int) -> dict[int, list[Plan]]:
+def shortest(losses: Mapping[Span, float], depth: int, most: float, keep: int) -> dict[float, list[Plan]]:
     """The ``keep`` plans of least summed ``losses`` for each number of spans and of blocks removed, up to ``most``.
 
     Listed by blocks removed, best first within each number of spans. ``depth`` is the model's L.
     """
-    steps: dict[int, list[Span]] = defaultdict(list)
+    parts = pieces(losses)  # of a block: points, and what is removed, are counted in these
+    steps: dict[int, list[tuple[int, int, Span]]] = defaultdict(list)
     for span in losses:
-        steps[span.start].append(span)
-    # (layer reached, blocks removed, spans taken) -> the best [loss, spans] so far; a span is followed by a block that stays
+        start, end = (int((point - STEM) * parts) for point in (span.start, span.end))
+        steps[start].append((end, end - start, span))
+    last = depth * parts + 1
+    # (point reached, removed, spans taken) -> the best [loss, spans] so far; a span is followed by a piece that stays
     paths: dict[tuple[int, int, int], list[tuple[float, tuple[Span, ...]]]] = defaultdict(list)
-    paths[STEM, 0, 0] = [(0.0, ())]
-    for layer in range(STEM, depth):
-        for removed in range(most + 1):
+    paths[0, 0, 0] = [(0.0, ())]
+    for point in range(last):
+        for removed in range(int(most * parts) + 1):
             for taken in range(removed + 1):
-                best = sorted(paths[layer, removed, taken])[:keep]
-                paths[layer, removed, taken] = best
-                if layer < depth:
-                    paths[layer + 1, removed, taken] += best
-                for span in steps[layer]:
-                    if removed + span.blocks_removed <= most:
-                        after = min(span.end + 1, depth)  # past the block that stays, or past the last one
+                best = sorted(paths[point, removed, taken])[:keep]
+                paths[point, removed, taken] = best
+                paths[point + 1, removed, taken] += best
+                for end, length, span in steps[point]:
+                    if removed + length <= most * parts:
+                        after = min(end + 1, last)  # past the piece that stays, or past the last one
                         grown = [(loss + losses[span], (*spans, span)) for loss, spans in best]
-                        paths[after, removed + span.blocks_removed, taken + 1] += grown
-    found: dict[int, list[Plan]] = defaultdict(list)
-    for (layer, removed, _), best in paths.items():
-        if layer == depth and removed:
-            found[removed] += [Plan(spans) for _, spans in sorted(best)[:keep]]
+                        paths[after, removed + length, taken + 1] += grown
+    found: dict[float, list[Plan]] = defaultdict(list)
+    for (point, removed, _), best in paths.items():
+        if point == last and removed:
+            found[removed / parts] += [Plan(spans) for _, spans in sorted(best)[:keep]]
     return dict(found)
 
 
-def possible(depth: int, removed: int, translators: int = 1) -> int:
-    """How many plans remove this many of L blocks: j spans that do not touch, each with one of the translators."""
-    kept = depth - removed
-    return sum(comb(removed - 1, j - 1) * comb(kept + 1, j) * translators**j for j in range(1, removed + 1))
+def pieces(spans: Iterable[Span]) -> int:
+    """Of how many pieces a block is: 2 if some of the ``spans`` end inside blocks, otherwise 1."""
+    return 2 if middles(point for span in spans for point in (span.start, span.end)) else 1
+
+
+def possible(depth: int, removed: float, translators: int = 1, parts: int = 1) -> int:
+    """How many plans remove this many of L blocks: j spans that do not touch, each with one of the translators.
+
+    Spans end between blocks, or with 2 ``parts`` of a block inside them too.
+    """
+    out, kept = int(removed * parts), int((depth - removed) * parts)
+    return sum(comb(out - 1, j - 1) * comb(kept + 1, j) * translators**j for j in range(1, out + 1))
 
 
 _Pair = tuple[Span, Span] | tuple[int, int]
@@ -104,12 +115,16 @@ class Predictor:
 
 
 def _pairs(plan: Plan) -> list[_Pair]:
-    """Every two spans, and every two blocks that leave by different spans."""
+    """Every two spans, and every two blocks that leave by different spans; half a block counts as the block."""
     met: list[_Pair] = []
     for left, right in combinations(plan.spans, 2):
         met.append((left, right))
-        met += product(range(left.start + 1, left.end + 1), range(right.start + 1, right.end + 1))
+        met += product(_blocks(left), _blocks(right))
     return met
+
+
+def _blocks(span: Span) -> range:
+    return range(floor(span.start) + 1, ceil(span.end) + 1)
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, penalties: Sequence[float]) -> np.ndarray:

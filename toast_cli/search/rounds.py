@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from toast_cli.errors import ToastError, require_group
-from toast_cli.plans import Plan, every_span
+from toast_cli.errors import ToastError, require_flag, require_group
+from toast_cli.plans import Plan, every_half_span, every_span
 from toast_cli.search.baselines import check_names
 from toast_cli.search.budget import Budget
 from toast_cli.search.measured import Survey
@@ -22,27 +22,32 @@ class Settings:
     beam: int
     rounds: int
     baselines: tuple[str, ...]
+    refits: int | None
+    halves: bool
 
     @classmethod
     def check(cls, given: Any) -> "Settings":
         """The settings, checked. Raises ToastError for a value that cannot be used."""
         given = require_group(given, "search", cls.__dataclass_fields__)
-        for key in ("images", "beam", "rounds", "blocks"):
+        for key, least in {"images": 1, "beam": 1, "rounds": 1, "blocks": 1, "refits": 0}.items():
             value = given[key]
-            if (key != "blocks" or value is not None) and (type(value) is not int or value < 1):
-                raise ToastError(f"search.{key}={value} cannot be used: give a whole number from 1.")
+            if (key not in ("blocks", "refits") or value is not None) and (type(value) is not int or value < least):
+                raise ToastError(f"search.{key}={value} cannot be used: give a whole number from {least}.")
         beside = given["beside"]
         if not isinstance(beside, list) or not all(isinstance(name, str) for name in beside):
             raise ToastError(
                 f"search.beside={beside} is not a list of translators: write search.beside=[identity], or [] for none."
             )
+        require_flag(given["halves"], "search.halves")
         baselines = check_names(given["baselines"])
         return cls(**{**given, "beside": tuple(dict.fromkeys(beside)), "baselines": baselines})
 
 
-def single_spans(depth: int, names: tuple[str, ...], most: int | None = None) -> list[Plan]:
-    """Every span that removes up to ``most`` blocks, with each of the translators ``names``."""
-    spans = [plan.spans[0] for plan in every_span(depth) if plan.blocks_removed <= (most or depth)]
+def single_spans(depth: int, names: tuple[str, ...], most: int | None = None, parts: int = 1) -> list[Plan]:
+    """Every span that removes up to ``most`` blocks, with each of the translators ``names``; with 2 ``parts`` of a block, those
+    that end inside blocks too."""
+    plans = every_half_span(depth) if parts == 2 else every_span(depth)
+    spans = [plan.spans[0] for plan in plans if plan.blocks_removed <= (most or depth)]
     return [Plan((replace(span, translator=name),)) for span in spans for name in names]
 
 
@@ -54,7 +59,7 @@ def measure_rounds(survey: Survey, settings: Settings, budget: Budget, names: tu
     depth, sizes = survey.job.backbone.depth, Sizes(survey, budget)
     most = settings.blocks or _most(budget, depth, sizes)
     if not survey.measured:
-        survey.measure(single_spans(depth, names, most), {})
+        survey.measure(single_spans(depth, names, most, survey.parts), {})
     original = next(iter(survey.measured.values())).loss_original
     paths = shortest(survey.single, depth, most, POOL * settings.beam)
     within = [[plan for plan in plans if sizes.budget.holds(plan, sizes(plan))] for plans in paths.values()]

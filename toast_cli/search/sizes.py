@@ -45,8 +45,7 @@ class Sizes:
         if self.budget.latency is None:
             return
         job = self.survey.job
-        shape = (1, 3, job.backbone.image_size, job.backbone.image_size)
-        images = torch.zeros(shape, device=job.compute.device, dtype=job.compute.dtype)
+        images = torch.zeros(1, *job.backbone.image_shape, device=job.compute.device, dtype=job.compute.dtype)
         maps = job.modules(self.survey.fitted)
         models = [
             shorten(job.backbone, self.survey.variant(plan), maps).to(job.compute.device, job.compute.dtype)

@@ -4,7 +4,7 @@ Behind a map, a block gets inputs that it has never seen. What its output then m
 shortened model's, is regressed on the hidden layer of each of its branches by ridge and added to that branch's last
 layer. Plans share the blocks that they have in common, as in the walk.
 
-Latents are on disk meanwhile: whole ones where a plan's first map begins, a sample of tokens as targets.
+Latents are kept meanwhile: whole ones where a plan's first map begins, a sample of tokens as targets.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +18,9 @@ from toast_cli.models.backbone import Backbone, Extras
 from toast_cli.models.branches import Branch, branches_of
 from toast_cli.moments.pair import PairMoments
 from toast_cli.moments.weighted import WeightedSums
-from toast_cli.plans import HealedBlock, Map, Variant
-from toast_cli.runs.latents import Latents
-from toast_cli.stages.originals import Originals
+from toast_cli.plans import Half, HealedBlock, Map, Point, Variant
+from toast_cli.runs.latents import HeldLatents, Latents
+from toast_cli.stages.originals import Originals, branch_ends
 from toast_cli.stages.walk import Node, build_trie
 from toast_cli.translators.refit import refit
 from toast_cli.translators.sums import HELD_OUT, held_apart
@@ -38,7 +38,7 @@ class Place:
         self,
         make: Callable[[int, int], Tensor],
         images: int,
-        file: Latents | None = None,
+        file: Latents | HeldLatents | None = None,
         before: "Place | None" = None,
     ) -> None:
         self._make, self._images, self._file, self._before = make, images, file, before
@@ -111,8 +111,8 @@ class Chain:
 
     def _of_no_image(self) -> Extras:
         """What blocks take as well as the latent, which is the same for all images."""
-        size = self._backbone.image_size
-        return self._backbone.stem(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=self._device))[1]
+        shape = self._backbone.image_shape
+        return self._backbone.stem(torch.zeros(1, *shape, dtype=torch.uint8, device=self._device))[1]
 
     def _from(self, node: Node, place: Place | None) -> None:
         """Heal all that follows ``place``, which is None before the first map."""
@@ -147,42 +147,64 @@ class Chain:
     def _behind_block(self, key: HealedBlock, place: Place) -> Place:
         known = self.healed.get(key)
         tensors: dict[str, Tensor] = dict(known or {})
-        owned = None  # the first branch's place is read by the second alone
-        for branch, layer in zip(
-            branches_of(self._backbone.blocks[key.block]), (key.block - 0.5, key.block), strict=True
-        ):
+        owned = None  # places that are read on the way to the next one alone
+        number = key.block.block if isinstance(key.block, Half) else key.block
+        branches = branches_of(self._backbone.part(key.block))
+        for branch, layer in zip(branches, branch_ends(key.block), strict=True):
+            # Attention looks at all tokens, so it runs once and its hidden layer is kept; the MLP's is wide and quick to make again.
+            kept = branch.mixes_tokens and known is None
+            hidden = self._hidden(number, branch, place, self._new_file() if kept else None)
             if known is None:
-                tensors |= self._refitted(key.block, branch, layer, place)
+                tensors |= self._refitted(number, branch, layer, place, hidden)
             fitted = branch.with_tensors({name: each.to(self._device) for name, each in tensors.items()})
-            owned = place = Place(self._through(key.block, fitted, place), self._images, self._new_file(), owned)
+            file = self._new_file() if branch is branches[-1] else None
+            owned = place = Place(self._end(number, fitted, place, hidden), self._images, file, owned or hidden)
         if known is None:
             self.healed[key] = tensors
             self._keep(key, tensors)
         return place
 
-    def _through(self, block: int, branch: Branch, place: Place) -> Callable[[int, int], Tensor]:
-        return lambda start, stop: self._backbone.hidden(
-            block, branch, place.read(start, stop).to(self._device), self._extras
-        )[1]
+    def _hidden(self, block: int, branch: Branch, place: Place, file: Latents | HeldLatents | None) -> Place:
+        return Place(
+            lambda start, stop: self._backbone.hidden(block, branch, self._read(place, start, stop), self._extras),
+            self._images,
+            file,
+        )
 
-    def _refitted(self, block: int, branch: Branch, layer: float, place: Place) -> Tensors:
+    def _end(self, block: int, branch: Branch, place: Place, hidden: Place) -> Callable[[int, int], Tensor]:
+        return lambda start, stop: self._backbone.end(
+            block, branch, self._read(place, start, stop), self._read(hidden, start, stop)
+        )
+
+    def _read(self, place: Place, start: int, stop: int) -> Tensor:
+        return place.read(start, stop).to(self._device)
+
+    def _refitted(self, block: int, branch: Branch, layer: Point, place: Place, hidden: Place) -> Tensors:
         """The branch's last layer, fitted again to what it receives at ``place``, with the original's X^(``layer``) as target."""
         target, sample = self._originals.targets[layer], self._originals.sample
-        kept, held_out = (WeightedSums(branch.last.in_features, self._backbone.width) for _ in range(2))
+        sums = [WeightedSums(branch.last.in_features, self._backbone.width) for _ in range(2)]  # kept, held out
         for start, stop in self._batches():
-            latent, numbers = place.read(start, stop).to(self._device), self._numbers(start, stop)
-            hidden, reached = self._backbone.hidden(block, branch, latent, self._extras)
-            hidden = sample.of(hidden, numbers).float()  # (N, k, F)
-            missing = target.read(start, stop).to(latent) - sample.of(reached, numbers)  # (N, k, D)
-            apart = torch.from_numpy(held_apart(numbers, HELD_OUT)).to(latent.device)
-            for sums, own in ((kept, ~apart), (held_out, apart)):
-                weights = sample.weights.to(latent.device).expand(int(own.sum()), -1)
-                sums.update(hidden[own].flatten(0, 1), missing[own].flatten(0, 1), weights.flatten())
+            numbers = self._numbers(start, stop)
+            latent = sample.of(self._read(place, start, stop), numbers)  # (N, k, D)
+            rows = (  # (N, k, F)
+                sample.of(self._read(hidden, start, stop), numbers)
+                if branch.mixes_tokens
+                else self._backbone.hidden(block, branch, latent, self._extras)
+            )
+            missing = target.read(start, stop).to(latent) - self._backbone.end(block, branch, latent, rows)
+            self._add(sums, numbers, rows.float(), missing)
             self._advance(stop - start)
-        both = [self._team.add_up(sums.moments()) for sums in (kept, held_out)]
-        if not all(torch.isfinite(sums.yy.trace()) for sums in both):
+        both = [self._team.add_up(each.moments(None if self._team.size == 1 else "cpu")) for each in sums]
+        if not all(torch.isfinite(each.yy.trace()) for each in both):
             raise FloatingPointError(f"the latents in front of block {block}")
         return self._team.share(self._solved(branch, both[0], both[1]) if self._team.leads else {})
+
+    def _add(self, sums: list[WeightedSums], numbers: np.ndarray, rows: Tensor, missing: Tensor) -> None:
+        """Add rows (N, k, F) and targets (N, k, D) of these images to the sums of those kept, or of those held out."""
+        apart = torch.from_numpy(held_apart(numbers, HELD_OUT)).to(rows.device)
+        for each, own in zip(sums, (~apart, apart), strict=True):
+            weights = self._originals.sample.weights.to(rows.device).expand(int(own.sum()), -1)
+            each.update(rows[own].flatten(0, 1), missing[own].flatten(0, 1), weights.flatten())
 
     @staticmethod
     def _solved(branch: Branch, kept: PairMoments, held_out: PairMoments) -> Tensors:
@@ -196,10 +218,10 @@ class Chain:
     def _numbers(self, start: int, stop: int) -> np.ndarray:
         return self._originals.numbers[start:stop]
 
-    def _on_device(self, file: Latents) -> Place:
+    def _on_device(self, file: Latents | HeldLatents) -> Place:
         return Place(lambda start, stop: file.read(start, stop).to(self._device), self._images)
 
-    def _new_file(self) -> Latents:
+    def _new_file(self) -> Latents | HeldLatents:
         self._files += 1
         file = self._originals.file(f"place{self._files}")
         file.remove()  # of an attempt that ran out of memory

@@ -7,6 +7,7 @@ translators for that number of images are solved from the sums so far.
 import copy
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from toast_cli.machine.console import progress, say
 from toast_cli.machine.memory import halving
 from toast_cli.machine.team import ALONE
 from toast_cli.moments.streamed import ROWS_FOR_A_BASIS
-from toast_cli.plans import Map
+from toast_cli.plans import Map, Point, middles, place_of
 from toast_cli.runs import contents
 from toast_cli.runs.features import FeatureFile
 from toast_cli.runs.folder import Folder
@@ -25,7 +26,7 @@ from toast_cli.stages.originals import Originals
 from toast_cli.stages.solve import Maps, add, new_sums, passes, solved
 from toast_cli.stages.walk import Encoder, latents
 from toast_cli.translators import stored
-from toast_cli.translators.base import FittedMap
+from toast_cli.translators.base import BaseTranslator, FittedMap
 from toast_cli.translators.by_token import groups_of, joined, restored
 from toast_cli.translators.pieces import Latents
 from toast_cli.translators.trained import Advance, LatentFile, TrainedTranslator
@@ -75,12 +76,15 @@ def load_maps(job: Job, folder: Folder, wanted: Container[Map] | None = None) ->
 
     Raises ToastError if the file was changed or does not hold what a fit has learned.
     """
-    path, groups = folder.checked(contents.TRANSLATORS), _groups(job)
+    path = folder.checked(contents.TRANSLATORS)
     if not path.is_file():
         return {}
-    return stored.load(
-        path, lambda key, learned: restored(job.translators[key.span.translator], groups, learned), wanted
-    )
+
+    def restore(key: Map, learned: dict[str, Any]) -> FittedMap:
+        translator = job.translators[key.span.translator]
+        return restored(translator, _groups(job, translator), learned)
+
+    return stored.load(path, restore, wanted)
 
 
 def _from_one_pass(
@@ -107,8 +111,13 @@ def _from_one_pass(
     return halving(one_pass, size, [job.backbone.image_size] * 2, say)[0]
 
 
-def _groups(job: Job) -> list[slice]:
-    return groups_of(job.translator.tokens, job.backbone.prefix_tokens, job.backbone.tokens)
+def _groups(job: Job, translator: BaseTranslator) -> list[slice]:
+    return groups_of(translator.tokens, job.backbone.prefix_tokens, job.backbone.tokens)
+
+
+def _inside(maps: Iterable[Map]) -> set[int]:
+    """The blocks inside of which the spans of some of the ``maps`` end."""
+    return middles(point for key in maps for point in (key.span.start, key.span.end))
 
 
 def _solve(job: Job, wanted: list[Map], batch_size: int, originals: Originals | None) -> tuple[Maps, dict[int, int]]:
@@ -121,8 +130,9 @@ def _solve(job: Job, wanted: list[Map], batch_size: int, originals: Originals | 
 
     def encode(pixels: Tensor) -> Latents:
         """uint8 (N, 3, H, W) -> latents (N, T, D) of the untouched model."""
-        return latents(job.backbone, pixels) if originals is None else originals.encode(pixels)
+        return latents(job.backbone, pixels, inside) if originals is None else originals.encode(pixels, inside)
 
+    inside = _inside(wanted)
     sums = new_sums(job, {key: key.span.start for key in wanted}, batch_size, encode)
     maps: Maps = {}
     used: list[int] = []
@@ -152,8 +162,10 @@ def _solve_after(job: Job, wanted: list[Map], maps: Maps, batch_size: int) -> Ma
 
     def encode(pixels: Tensor) -> Latents:
         """uint8 (N, 3, H, W) -> latents (N, T, D) of the untouched model, and those after each prefix."""
-        return {**latents(job.backbone, pixels), **dict(zip(prefixes, encoder(pixels).unbind(1), strict=True))}
+        found = latents(job.backbone, pixels, inside)
+        return {**found, **dict(zip(prefixes, encoder(pixels).unbind(1), strict=True))}
 
+    inside = _inside(wanted)
     sums = new_sums(job, sources, batch_size, encode)
     sizes = iter(job.data.fit_sizes)
     for step in passes(job, batch_size, encode):
@@ -172,7 +184,7 @@ def _train(
     shape = (sum(map(len, job.data.fit)), job.backbone.tokens, job.backbone.width)
     files = {layer: FeatureFile(job.folder / contents.latents(layer), *shape) for layer in layers}
     used = _write_latents(job, files, batch_size)
-    images, groups = dict(zip(job.data.fit_sizes, used, strict=True)), _groups(job)
+    images, groups = dict(zip(job.data.fit_sizes, used, strict=True)), _groups(job, translator)
     result, todo = dict(maps), [key for key in wanted if key not in maps]
     total = sum(translator.steps * len(groups) * images[key.fit_images] for key in todo)
     with progress("train maps", total) as advance:
@@ -186,7 +198,7 @@ def _train(
     return result, images
 
 
-def _write_latents(job: Job, files: Mapping[int, FeatureFile], batch_size: int) -> list[int]:
+def _write_latents(job: Job, files: Mapping[Point, FeatureFile], batch_size: int) -> list[int]:
     """Write the latents (N, T, D) of the fit images, one file per layer.
 
     Returns how many images could be used after each part.
@@ -194,14 +206,14 @@ def _write_latents(job: Job, files: Mapping[int, FeatureFile], batch_size: int) 
     for file in files.values():
         file.remove()
     used: list[int] = []
-    for step in passes(job, batch_size, lambda pixels: latents(job.backbone, pixels)):
+    for step in passes(job, batch_size, lambda pixels: latents(job.backbone, pixels, middles(files))):
         if isinstance(step, int):
             used.append(step)
             continue
         _, found = step
         for layer, file in files.items():
             if not torch.isfinite(found[layer].sum()):
-                raise job.not_finite(f"The latents after block {layer}")
+                raise job.not_finite(f"The latents {place_of(layer)}")
             file.append(found[layer].float().cpu().numpy())
     _noted(job, used)
     return used

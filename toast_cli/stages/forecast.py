@@ -1,9 +1,10 @@
 """Predict what a run will take: memory and disk from its shapes, time from trying each stage for a few seconds."""
 
 import copy
+import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from toast_cli.machine.memory import resident
 from toast_cli.models.branches import branches_of
 from toast_cli.moments.streamed import ROWS_FOR_A_BASIS
 from toast_cli.moments.weighted import WeightedSums
+from toast_cli.plans import middles
 from toast_cli.probes.batched import BatchedProbe
 from toast_cli.room import in_words
 from toast_cli.runs import contents
@@ -83,20 +85,20 @@ def _unfitted(job: Job) -> bool:
 
 
 def _latents(job: Job) -> int:
-    """Bytes on the disk while blocks are healed: the originals, and one place for each block of the longest chain."""
+    """Bytes on the disk while blocks are healed."""
     if not job.healed:
         return 0
-    longest = max(len(variant.healed_blocks(job.backbone.depth)) for variant in job.variants)
-    place = _FP32 * job.backbone.tokens * job.backbone.width
-    return sum(map(len, job.data.fit)) * (originals_of(job).bytes_an_image + (longest + 1) * place)
+    originals = originals_of(job)
+    return 0 if originals.in_memory else originals.bytes(sum(map(len, job.data.fit)))
 
 
 def _healed(job: Job) -> tuple[int, int]:
     """Bytes of the last layers of all healed blocks in fp32, and of the sums and solutions while one is fitted again."""
     if not job.healed:
         return 0, 0
-    ends = [branch.last for branch in branches_of(job.backbone.blocks[job.healed[0].block])]
-    layers = len(job.healed) * sum(_FP32 * p.numel() for end in ends for p in end.parameters())
+    by_block = [[branch.last for branch in branches_of(job.backbone.part(key.block))] for key in job.healed]
+    ends = [end for own in by_block for end in own]
+    layers = sum(_FP32 * p.numel() for end in ends for p in end.parameters())
     widest = max(end.in_features for end in ends)
     return layers, _FP64 * _SUMS_OF_A_REFIT * widest * (widest + 2 * job.backbone.width)
 
@@ -116,7 +118,7 @@ def _peak(job: Job) -> int:
     layers = {layer for pair in pairs for layer in pair}
     modules = len(job.maps) * sum(_FP32 * p.numel() for p in _example(job).parameters())
     again = {i for part in job.data.fit for i in part.indices} & set(job.data.train.indices)
-    pixels = len(again) * 3 * backbone.image_size**2
+    pixels = len(again) * math.prod(backbone.image_shape)
     at_once = max(job.batch_size, -(-ROWS_FOR_A_BASIS * backbone.width // backbone.tokens))
     solving = _SOLVING[any(isinstance(each, ImageTranslator) for each in job.translators.values())]
     sums = _FP64 * matrix * (_matrices(job) + solving)
@@ -142,12 +144,13 @@ def seconds_left(job: Job, seconds: float = 10.0) -> dict[str, float]:
     """The seconds each stage will still take, from doing a little of each for ``seconds`` in all. Writes nothing."""
     left = {"fit": 0.0, "encode": 0.0, "probe": 0.0}
     maps: dict[Any, nn.Module] = dict.fromkeys(job.maps, _example(job).to(job.compute.device))
-    encoder = Encoder(job.backbone, job.variants, maps | {key: job.backbone.blocks[key.block] for key in job.healed})
+    encoder = Encoder(job.backbone, job.variants, maps | {key: job.backbone.part(key.block) for key in job.healed})
     if job.maps and _unfitted(job) and not isinstance(job.translator, TrainedTranslator):
         sums = empty_sums(job, {key: key.span.start for key in job.maps})
+        inside = middles(point for plan in job.plans for point in plan.points)
 
         def add(pixels: torch.Tensor) -> None:
-            sums.update(np.arange(len(pixels)), latents(job.backbone, pixels))
+            sums.update(np.arange(len(pixels)), latents(job.backbone, pixels, inside))
 
         each = _seconds_an_image(job, add, seconds / 4)
         fits = len(job.maps) * (2 if job.held_out_r2 else 1)
@@ -203,18 +206,22 @@ def _seconds_to_heal(job: Job) -> float:
     sums, sample = WeightedSums(branches[-1].last.in_features, backbone.width), originals_of(job).sample
 
     def both_branches(pixels: torch.Tensor) -> None:
-        """What one block takes: each branch once for its hidden layer and once healed, then the products."""
+        """What one block takes: each branch once, that of the MLP once more on sampled tokens, then the products."""
         latent, extras = backbone.stem(pixels)
-        for branch in (*branches, *branches):
-            hidden, latent = backbone.hidden(block, branch, latent, extras)
-        rows, targets = (sample.of(each, np.arange(len(pixels))).float().flatten(0, 1) for each in (hidden, latent))
+        for branch in branches:
+            hidden = backbone.hidden(block, branch, latent, extras)
+            latent = backbone.end(block, branch, latent, hidden)
+        latent = sample.of(latent, np.arange(len(pixels)))
+        hidden = backbone.hidden(block, branch, latent, extras)
+        rows, targets = (each.float().flatten(0, 1) for each in (hidden, latent))
         sums.update(rows, targets, sample.weights.to(latent.device).repeat(len(pixels)))
 
     each = _seconds_an_image(job, torch.inference_mode()(both_branches), 1.0)
     begun = time.perf_counter()
     refit(sums.moments(), sums.moments(), intercept=True)
     solving = 2 * (time.perf_counter() - begun)
-    return sum(each * key.fit_images + solving for key in job.healed)
+    shares = [1.0 if isinstance(key.block, int) else 0.5 for key in job.healed]
+    return sum(share * (each * key.fit_images + solving) for share, key in zip(shares, job.healed, strict=True))
 
 
 def _seconds_to_probe(job: Job) -> float:
@@ -242,15 +249,18 @@ def announce(job: Job, memory: bool = True) -> Forecast:
     most = f", {in_words(expected.memory)} of memory at most" if memory else ""
     say(
         f"{backbone.label} ({backbone.depth} blocks of width {backbone.width}) on {job.data.label}: {len(plans)} plan{'s' * (len(plans) > 1)}, "
-        f"{build_trie(plans, backbone.depth).evaluations()} block evaluations an image, {job.compute.precision} on {job.compute.device}, "
+        f"{build_trie(plans, backbone.depth).evaluations():g} block evaluations an image, {job.compute.precision} on {job.compute.device}, "
         f"{job.batch_size} images at a time, {in_words(expected.disk)} of features to write{most}"
     )
     expected.check(job)
     return expected
 
 
-def tell(job: Job) -> None:
-    """Say what a run would do and take (``dry=true``). Raises ToastError if the disk has no room for the features."""
+def tell(job: Job, wanted: Sequence[tuple[str, int]] = ()) -> None:
+    """Say what a run would do and take (``dry=true``), and what it would fetch first: ``wanted`` holds (what, bytes).
+
+    Raises ToastError if the disk has no room for the features.
+    """
     expected = announce(job)
     counts = [f"{len(job.data.train)} train", f"{len(job.data.test)} test"]
     say(
@@ -261,6 +271,10 @@ def tell(job: Job) -> None:
     said = ", ".join(f"{stage} {duration(value)}" for stage, value in seconds.items())
     if isinstance(job.translator, TrainedTranslator):
         said = f"{said}, and training the maps, which is not rehearsed"
+    if wanted:
+        said = f"{said}; fetching is not counted, and random weights or one grey picture stand for what is not here"
+        whole = in_words(sum(size for _, size in wanted))
+        print(f"fetch {whole} from the hub ({', '.join(f'{in_words(size)} {what}' for what, size in wanted)})")
     print(f"time {duration(sum(seconds.values()))} ({said})")
     print(
         f"memory {in_words(expected.memory)} at most, disk {in_words(expected.most)} of {in_words(expected.free)} free"

@@ -4,6 +4,7 @@ The blocks that follow the same spans are in one file, which grows block by bloc
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,24 +14,27 @@ from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, reraise_disk
 from toast_cli.machine.console import progress, say
-from toast_cli.machine.memory import halving
+from toast_cli.machine.memory import free_on, halving
 from toast_cli.models.branches import are_refitted
 from toast_cli.plans import HealedBlock, Map
 from toast_cli.runs import contents
 from toast_cli.runs.folder import Folder
 from toast_cli.stages.chain import Chain, Tensors
 from toast_cli.stages.job import Job
-from toast_cli.stages.originals import Originals
+from toast_cli.stages.originals import Originals, branch_ends
 from toast_cli.stages.solve import Maps, add, empty_sums, solved
 
 Healed = dict[HealedBlock, Tensors]
 
 
 def originals_of(job: Job) -> Originals:
-    """Where the latents of the untouched model go that the job's healed plans need. Raises ToastError if its blocks cannot
-    be healed."""
+    """What is kept of the untouched model's latents that the job's healed plans need: on a GPU in its memory if half of what is
+    free is enough, else on disk. Raises ToastError if its blocks cannot be healed."""
     healed = [variant for variant in job.variants if variant.healed]
-    return Originals(job.folder.path, job.backbone, healed, min(job.data.fit_sizes), job.team.rank)
+    make = partial(Originals, job.folder.path, job.backbone, healed, min(job.data.fit_sizes), job.team.rank)
+    on_disk = make()
+    fits = 2 * on_disk.bytes(sum(map(len, job.data.fit))) < free_on(job.compute.device)
+    return make(in_memory=True) if fits else on_disk
 
 
 def heal(job: Job, maps: Maps, healed: Healed, originals: Originals) -> tuple[Maps, Healed]:
@@ -38,7 +42,9 @@ def heal(job: Job, maps: Maps, healed: Healed, originals: Originals) -> tuple[Ma
 
     Raises ToastError where latents are not finite.
     """
-    total = sum(2 * originals.below(key.fit_images) for key in job.healed if key not in healed)
+    total = sum(
+        len(branch_ends(key.block)) * originals.below(key.fit_images) for key in job.healed if key not in healed
+    )
     modules: dict[Map, nn.Module] = {key: each.to_module().to(job.compute.device) for key, each in maps.items()}
     found = dict(maps)
 
@@ -86,12 +92,20 @@ def load_healed(job: Job, folder: Folder) -> Healed:
     for key in job.healed:
         path = folder.checked(_file(key))
         if path.is_file() and (tensors := _read(path, key)):
-            if not are_refitted(job.backbone.blocks[key.block], tensors):
+            if not are_refitted(job.backbone.part(key.block), tensors):
                 raise ToastError(
                     f"{path} holds no block {key.block} that fits the model: restore it, or run it again with fresh=true."
                 )
             found[key] = tensors
     return found
+
+
+def remove_others(job: Job) -> None:
+    """Remove the healed blocks in the job's folder that none of its plans has."""
+    own = {_file(key) for key in job.healed}
+    for path in contents.healed_in(job.folder.path):
+        if path.name not in own:
+            path.unlink()
 
 
 def _file(key: HealedBlock) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from toast_cli.errors import ToastError
+from toast_cli.hub.listening import listening
+from toast_cli.machine.console import say
 from toast_cli.registry import CONF, targets
 from toast_cli.runs.naming import today
 from toast_cli.stages.load import Make, plain
@@ -21,6 +23,7 @@ def known_only(path: Path, own: Sequence[Path] = ()) -> Make:
     It raises ToastError for anything else, and for settings that do not fit what is called.
     """
 
+    @listening(say)
     def make(cfg: DictConfig, name: str, **settings: Any) -> Any:
         group: Any = plain(cfg.get(name))
         target = group.pop("_target_", None) if isinstance(group, dict) else None

@@ -17,11 +17,13 @@ from toast_cli.data.dataset import Data
 from toast_cli.data.image_warnings import warnings_of
 from toast_cli.data.images import PixelCache
 from toast_cli.errors import ToastError, require_flag, require_group
+from toast_cli.hub.listening import listening
 from toast_cli.machine.console import say
 from toast_cli.machine.device import Compute
 from toast_cli.machine.team import ALONE, Team
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.branches import require_branches
+from toast_cli.models.halves import require_halves
 from toast_cli.plans import HEALED, INDEPENDENT, Fit, Plan, parse_plans
 from toast_cli.probes.base import Probe
 from toast_cli.registry import CONF, options
@@ -32,7 +34,7 @@ from toast_cli.translators.base import BaseTranslator, ClosedForm, ImageTranslat
 from toast_cli.translators.named import by_name
 from toast_cli.translators.trained import TrainedTranslator
 
-PlansOf = Callable[[int], list[Plan]]  # from the number of blocks of a model
+PlansOf = Callable[[Backbone], list[Plan]]
 # From a config, the name of one of its groups, and further settings: the object that the group describes.
 Make = Callable[..., Any]
 
@@ -52,11 +54,12 @@ def begin(
     warnings = [*warnings_of(job.data), *job.probe.notes]
     for warning in warnings:
         say(f"note: {warning}")
-    folder.note(depth=job.backbone.depth, oddities=warnings, classes=list(job.data.classes))
+    folder.note(depth=job.backbone.depth, oddities=[*job.backbone.notes, *warnings], classes=list(job.data.classes))
     _note_versions(folder)
     return job
 
 
+@listening(say)
 def make(cfg: DictConfig, name: str, **settings: Any) -> Any:
     """The object that the group ``name`` describes: its ``_target_``, called with its other settings and ``settings``.
 
@@ -86,7 +89,10 @@ def load(
     of_settings, held_out_r2 = _fit(cfg)
     asked = of_settings if fit is None else fit
     backbone: Backbone = make(cfg, "model")
-    plans = plans_of(backbone.depth) if plans_of else parse_plans(plain(cfg.spans), backbone.depth)
+    for note in backbone.notes:
+        say(f"note: {note}")
+    plans = plans_of(backbone) if plans_of else parse_plans(plain(cfg.spans), backbone.depth)
+    require_halves(plans, backbone.blocks)
     translators = {"": translator} | of_spans(plans, translator)
     if asked != INDEPENDENT and isinstance(translator, TrainedTranslator):
         raise ToastError(
@@ -100,7 +106,7 @@ def load(
     workers = _workers(cfg.workers, compute)
     chosen, batch_size = team.share((compute.precision, batch_size))
     compute = replace(compute, precision=chosen)
-    backbone = backbone.on(compute.device, compute.dtype)
+    backbone = backbone.on(compute.device, compute.dtype, with_head=probe.takes_head)
     probe = probe.on(compute.device, backbone.head if backbone.pooler is None else None)
     probe.check(backbone.label)
     data = load_data(cfg, make)

@@ -65,7 +65,7 @@ def job_of(path: Path, plans: Sequence[Plan], how: Mapping[str, Any], scratch: P
             raise ToastError(f"The settings of {path} describe no {name}: restore its config.yaml.")
     cfg = as_config({**settings, **{key: how[key] for key in ("device", "batch_size", "workers")}})
     folder_name(cfg)  # raises if model, data or translator have no name
-    job = load(cfg, Folder(scratch), lambda depth: list(plans), record.get("precision"), make=known_only(path, own))
+    job = load(cfg, Folder(scratch), lambda backbone: list(plans), record.get("precision"), make=known_only(path, own))
     for what, now in (("weights", job.backbone.fingerprint()), ("data", job.data.fingerprint())):
         if record.get(what) != now:
             raise ToastError(

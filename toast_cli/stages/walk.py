@@ -2,8 +2,9 @@
 
 A plan is a sequence of operations from the stem to the readout. All plans of a run form a trie; for each batch it is
 walked depth-first, so memory holds one path of activations. What comes before a plan's first translator is the
-untouched model, computed by timm's own code; what comes after it is a tail, computed by fused blocks. If the readout
-uses only the leading tokens, the last operation of a tail is computed for those alone.
+untouched model, computed by timm's own code, which also gives the latents inside its blocks; what comes after it is a
+tail, computed by fused blocks. If the readout uses only the leading tokens, the last operation of a tail is computed for
+those alone.
 """
 
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from toast_cli.layers import leading
 from toast_cli.models.backbone import Backbone, Extras, FastBlock
 from toast_cli.moments.streamed import Layer
-from toast_cli.plans import STEM, HealedBlock, PlanLike, block_of, step_block
+from toast_cli.plans import STEM, Half, HealedBlock, Kept, PlanLike, block_of, kept_of
 
 
 @dataclass
@@ -26,16 +27,21 @@ class Node:
     plans: list[int] = field(default_factory=list)
     children: dict[Hashable, "Node"] = field(default_factory=dict)
 
-    def evaluations(self) -> int:
-        """How many blocks are evaluated for one image."""
-        return sum(
-            (block_of(operation) is not None) + child.evaluations() for operation, child in self.children.items()
-        )
-
-    def tails(self, shortened: bool = False) -> Iterator[int | HealedBlock]:
-        """The blocks that come after a translator, healed or not, each as many times as it does so."""
+    def evaluations(self, shortened: bool = False) -> float:
+        """How many blocks are evaluated for one image, half ones as halves; the untouched model gives its middles for nothing."""
+        total = 0.0
         for operation, child in self.children.items():
-            if shortened and isinstance(operation, int | HealedBlock):
+            kept = kept_of(operation)
+            if isinstance(kept, Half):
+                total += 0.5 if shortened or kept.block not in self.children else 0.0
+            total += isinstance(kept, int)
+            total += child.evaluations(shortened or kept is None)
+        return total
+
+    def tails(self, shortened: bool = False) -> Iterator[Kept | HealedBlock]:
+        """The blocks and half blocks that come after a translator, healed or not, each as many times as it does so."""
+        for operation, child in self.children.items():
+            if shortened and isinstance(operation, int | Half | HealedBlock):
                 yield operation
             yield from child.tails(shortened or block_of(operation) is None)
 
@@ -68,7 +74,10 @@ class Encoder:
         self.trie = build_trie(plans, backbone.depth)
         self.fused: dict[Hashable, FastBlock] = {}
         for block, keys in by_block(self.trie.tails()).items():
-            self.fused |= backbone.fused_blocks(block, {key: maps[key] for key in keys if key != block})
+            parts: dict[Hashable, nn.Module] = {
+                key: maps[key] if isinstance(key, HealedBlock) else backbone.part(key) for key in keys
+            }
+            self.fused |= backbone.fused_blocks(block, parts)
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -83,23 +92,38 @@ class Encoder:
         """``latent`` (N, T, D) is the output of ``node``'s prefix; ``shortened`` says whether a translator is in it."""
         for plan in node.plans:
             features[plan] = self.read(latent)
+        untouched = {} if shortened else self._untouched(node, latent, extras)
         for operation, child in node.children.items():
             rows = None if child.children else self.rows
-            block = block_of(operation)
-            if block is None:
+            if block_of(operation) is None:
                 mapped = leading(self.maps[operation], latent, rows)
                 self._walk(child, mapped, extras, features, shortened=True)
             elif shortened:
                 self._walk(child, self.fused[operation](latent, extras, rows), extras, features, shortened=True)
             else:
-                self._walk(child, self.backbone.block(block, latent, extras), extras, features)
+                self._walk(child, untouched[operation], extras, features)
+
+    def _untouched(self, node: Node, latent: Tensor, extras: Extras) -> dict[Hashable, Tensor]:
+        """What the untouched model makes of ``latent`` (N, T, D) by the block that comes next in ``node``, by the first half of
+        that block, or by both at once."""
+        found: dict[Hashable, Tensor] = {}
+        kept = {key for key in map(kept_of, node.children) if key is not None}
+        for half in (key for key in kept if isinstance(key, Half)):
+            if half.block in kept:
+                found[half], found[half.block] = self.backbone.block_and_middle(half.block, latent, extras)
+            else:
+                found[half] = self.backbone.block(half.block, latent, extras, self.backbone.part(half))
+        for block in (key for key in kept if isinstance(key, int) and key not in found):
+            found[block] = self.backbone.block(block, latent, extras)
+        return found
 
 
-def by_block(tails: Iterable[int | HealedBlock]) -> dict[int, set[int | HealedBlock]]:
-    """The blocks ``tails`` by their number in the model."""
-    found: dict[int, set[int | HealedBlock]] = {}
+def by_block(tails: Iterable[Kept | HealedBlock]) -> dict[int, set[Kept | HealedBlock]]:
+    """The blocks and half blocks ``tails`` by their number in the model."""
+    found: dict[int, set[Kept | HealedBlock]] = {}
     for key in tails:
-        found.setdefault(step_block(key), set()).add(key)
+        if (block := block_of(key)) is not None:
+            found.setdefault(block, set()).add(key)
     return found
 
 

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from toast_cli.models.backbone import Backbone
-from toast_cli.plans import Plan, PlanLike, block_of
+from toast_cli.plans import Kept, Plan, PlanLike, block_of
 from toast_cli.surgery.folding import fold, merge
 from toast_cli.surgery.parts import BlockPart, MapPart, StemPart, parts_of
 
@@ -39,7 +39,7 @@ class Costs:
 
     def __init__(self, backbone: Backbone, maps: Mapping[Any, nn.Module]) -> None:
         device = backbone.mean.device
-        pixels = torch.zeros(1, 3, backbone.image_size, backbone.image_size, dtype=torch.uint8, device=device)
+        pixels = torch.zeros(1, *backbone.image_shape, dtype=torch.uint8, device=device)
         with torch.inference_mode():
             latent, _ = backbone.stem(pixels)  # (1, T, D)
         everything = sum(p.numel() for p in backbone.vit.parameters())
@@ -60,8 +60,13 @@ class Costs:
 
     def _of_part(self, part: BlockPart | MapPart) -> Cost:
         if isinstance(part, BlockPart):
-            return self.operations[part.index]
+            return self._of_kept(part.kept)
         return self.operations[part.keys[0]] if len(part.keys) == 1 else _cost(part.module, self.latent)
+
+    def _of_kept(self, kept: Kept) -> Cost:
+        if kept not in self.operations:  # a half block, of which most runs have none
+            self.operations[kept] = _cost(self.backbone.part(kept), self.latent)
+        return self.operations[kept]
 
     def columns(self, plan: PlanLike) -> dict[str, Any]:
         """The same as columns ``params``, ``params_ratio``, ``gflops`` and ``gflops_ratio``, ratios to the original."""

@@ -1,6 +1,6 @@
 """Fold maps so that they cost less or nothing: into existing weights, or several maps in a row into one.
 
-A shift T(x) = x + b disappears into the bias of the layer that ends the block before it. A dense map T(x) = x W + b
+A shift T(x) = x + b disappears into the bias of the layer that ends the block, or half block, before it. A dense map T(x) = x W + b
 after the stem disappears into the patch projection, the prefix tokens and the position embeddings. After a block, only
 a shift can be folded: any other map would have to act on the residual stream, which bypasses every layer of a block.
 """
@@ -24,7 +24,7 @@ def merge(first: Part, second: Part) -> Part | None:
         return None if vit is None else StemPart(vit)
     if isinstance(first, BlockPart):
         block = block_then_shift(first.module, second.module.bias) if isinstance(second.module, Shift) else None
-        return None if block is None else BlockPart(first.index, block)
+        return None if block is None else BlockPart(first.kept, block)
     if not isinstance(first.module, nn.Linear | Shift):
         return None
     return MapPart((*first.keys, *second.keys), _chained(first.module, second.module))

@@ -12,7 +12,7 @@ from torch import nn
 from toast_cli.layers import MapBlock
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.timm_parts import Vit, with_blocks
-from toast_cli.plans import PlanLike, block_of
+from toast_cli.plans import Kept, PlanLike, kept_of
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class StemPart:
 
 @dataclass(frozen=True)
 class BlockPart:
-    """The original's block ``index``, healed or not, (N, T, D) -> (N, T, D)."""
+    """The original's block ``kept`` or half of it, healed or not, (N, T, D) -> (N, T, D)."""
 
-    index: int
+    kept: Kept
     module: nn.Module
 
 
@@ -48,10 +48,10 @@ def parts_of(backbone: Backbone, plan: PlanLike, maps: Mapping[Any, nn.Module]) 
     """The parts of the shortened model of ``plan``, in order; ``maps`` holds its maps and healed blocks by operation."""
 
     def part(step: Any) -> Part:
-        block = block_of(step)
-        if block is None:
+        kept = kept_of(step)
+        if kept is None:
             return MapPart((step,), maps[step])
-        return BlockPart(block, backbone.blocks[block] if step == block else maps[step])
+        return BlockPart(kept, backbone.part(kept) if step == kept else maps[step])
 
     return [StemPart(backbone.vit), *map(part, plan.operations(backbone.depth))]
 

@@ -17,7 +17,9 @@ from toast_cli.errors import ToastError
 from toast_cli.files import write_atomically
 from toast_cli.layers import Context, MapBlock
 from toast_cli.models.factory import blank, fill
+from toast_cli.models.halves import kept_block
 from toast_cli.models.timm_parts import Vit, attach_head, with_blocks
+from toast_cli.plans import STEM, Half, Kept, ends_of
 from toast_cli.surgery.parts import BlockPart, Part, StemPart
 from toast_cli.surgery.recipe import FORMAT, RECIPE, check_config, intact, layers_in, read_recipe
 from toast_cli.surgery.words import build, describe
@@ -28,12 +30,13 @@ _MOST_PLAIN = 20_000  # layers without weights; a map for each token may have so
 
 
 def recipe_of(vit: Vit, architecture: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
-    """The recipe that builds ``vit``, joined from ``parts``: the architecture's blocks by number, maps in plain words.
+    """The recipe that builds ``vit``, joined from ``parts``: the architecture's blocks by number, half ones as
+    ``9.attention`` or ``9.mlp``, maps in plain words.
 
     Raises ToastError for a map or a head that cannot be described.
     """
     blocks = [
-        part.index if isinstance(part, BlockPart) else {"of": str(part), **describe(part.module)}
+        _word(part.kept) if isinstance(part, BlockPart) else {"of": str(part), **describe(part.module)}
         for part in parts
         if not isinstance(part, StemPart)
     ]
@@ -103,8 +106,9 @@ def _assembled(recipe: Mapping[str, Any], stored: Mapping[str, Sequence[int]]) -
     Raises ValueError, ToastError or whatever timm and torch raise if the recipe describes no such model.
     """
     blocks, head, classes = recipe["blocks"], recipe["head"], recipe["classes"]
-    kept = [part for part in blocks if not isinstance(part, dict)]
-    if not all(type(index) is int and index >= 0 for index in kept) or kept != sorted(set(kept)):
+    kept = [part if isinstance(part, dict) else _kept(part) for part in blocks]
+    ends = [end for part in kept if not isinstance(part, dict) for end in ends_of(part)]
+    if ends != sorted(ends) or min(ends, default=STEM) < STEM:
         raise ValueError("its blocks are not block numbers in order, and maps")
     if head is not None and type(classes) is not int:
         raise ValueError("its classes are not a whole number")
@@ -114,7 +118,7 @@ def _assembled(recipe: Mapping[str, Any], stored: Mapping[str, Sequence[int]]) -
     vit = blank(recipe["architecture"]["name"], recipe["architecture"]["arguments"])
     with torch.device("meta"):
         short = with_blocks(
-            vit, [MapBlock(build(part)) if isinstance(part, dict) else vit.blocks[part] for part in blocks]
+            vit, [MapBlock(build(part)) if isinstance(part, dict) else kept_block(vit.blocks, part) for part in kept]
         )
         if any(isinstance(each, Context) and each.prefix != vit.num_prefix_tokens for each in short.modules()):
             raise ValueError("a map takes other tokens for the patches than the model has")
@@ -126,6 +130,19 @@ def _assembled(recipe: Mapping[str, Any], stored: Mapping[str, Sequence[int]]) -
             raise ValueError(f"{name}: {shapes.get(name, 'not there')} and {stored.get(name, 'not there')}")
     _check_shapes(short, recipe["pretrained_cfg"]["input_size"], None if head is None else classes)
     return short.requires_grad_(True)
+
+
+def _word(kept: Kept) -> int | str:
+    return kept if isinstance(kept, int) else str(kept)
+
+
+def _kept(word: object) -> Kept:
+    """The inverse of ``_word``. Raises ValueError for what is no block and no half of one."""
+    if type(word) is int:
+        return word
+    if not isinstance(word, str):
+        raise ValueError("its blocks are not block numbers in order, and maps")
+    return Half.parse(word)
 
 
 def _check_shapes(vit: Vit, size: Sequence[int], classes: object) -> None:

@@ -39,6 +39,7 @@ def bench(cfg: "DictConfig", path: Path) -> None:
     """Measure, print the table and write ``bench.csv`` into ``path``. Raises ToastError for invalid settings."""
     from toast_cli.machine.console import say
     from toast_cli.machine.device import Compute
+    from toast_cli.models.halves import require_halves
     from toast_cli.plans import parse_plans
     from toast_cli.report.screen import print_timings
     from toast_cli.runs.results import write_csv
@@ -53,6 +54,7 @@ def bench(cfg: "DictConfig", path: Path) -> None:
         raise ToastError(f"seconds={seconds} is not a time to measure for: use a number above 0, such as seconds=5.")
     backbone, translator = make(cfg, "model"), make_translator(cfg)
     plans = parse_plans(plain(cfg.spans), backbone.depth)
+    require_halves(plans, backbone.blocks)
     compute = Compute.pick(cfg.device, cfg.precision, backbone.width)
     examples = {
         name: example(each, backbone.width, backbone.prefix_tokens, backbone.tokens)
@@ -61,7 +63,7 @@ def bench(cfg: "DictConfig", path: Path) -> None:
     maps = {span: examples[span.translator] for plan in plans for span in plan.spans}
     models = [shorten(backbone, plan, maps).to(compute.device, compute.dtype) for plan in plans]
     say(f"{backbone.label}: {len(plans)} models, {compute.precision} on {compute.device}")
-    measured = _measure(models, backbone.image_size, compute, seconds)
+    measured = _measure(models, backbone.image_shape, compute, seconds)
     costs = Costs(backbone, maps)
     same = {"model": backbone.label, "translator": translator.name, **_where(compute)}
     rows = [
@@ -82,7 +84,7 @@ def _where(compute: "Compute") -> dict[str, Any]:
 
 
 def _measure(
-    models: "Sequence[nn.Module]", image_size: int, compute: "Compute", seconds: float
+    models: "Sequence[nn.Module]", shape: tuple[int, int, int], compute: "Compute", seconds: float
 ) -> list[dict[str, Any]]:
     """The measured columns of each model, the original first."""
     import torch
@@ -91,10 +93,8 @@ def _measure(
     from toast_cli.machine.memory import peak_memory
     from toast_cli.machine.timing import best_batch, call, rounds
 
-    shape = (3, image_size, image_size)
-
     def images(count: int) -> "Tensor":
-        """As many images of zeros (N, 3, H, W)."""
+        """As many images of zeros (N, C, H, W)."""
         return torch.zeros(count, *shape, device=compute.device, dtype=compute.dtype)
 
     latency = rounds([call(model, images(1)) for model in models], seconds)

@@ -10,6 +10,7 @@ from toast_cli.runs import contents
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from toast_cli.models.backbone import Backbone
     from toast_cli.runs.folder import RunFolder
 
 USAGE = "finetune [key=value ...]"
@@ -52,8 +53,8 @@ def finetune(cfg: "DictConfig", folder: "RunFolder") -> None:
 
     settings = Settings.check(plain(cfg.tune))
 
-    def plans_of(depth: int) -> list[Plan]:  # checked before the folder records that a run has begun
-        return one_plan(plain(cfg.spans), plain(cfg.data.fit_images), make_probe(cfg), depth)
+    def plans_of(backbone: "Backbone") -> list[Plan]:  # checked before the folder records that a run has begun
+        return one_plan(plain(cfg.spans), plain(cfg.data.fit_images), make_probe(cfg), backbone.depth)
 
     with folder.stage("load"):
         job = begin(cfg, folder, plans_of)

@@ -26,6 +26,7 @@ toast run model=dinov2_s data=cifar10 seeds=[0,1,2]        every span of a model
 toast run model=vit_b data=folder data.path=photos         your own images: photos/train/<class>/, photos/test/<class>/
 toast run model=dinov2_s model.checkpoint=w.safetensors data=cifar10 data.path=cifar10    no internet
 toast run spans=[9-11,2-3+9-11] translator=identity        two plans: one span; two spans together
+toast run spans=[8-9a,9a-9]                                block 9 without its attention, and without its MLP; spans=halves: all such spans
 toast run -m model=vit_s,deit_s data=mnist,cifar10         every combination, one after the other
 toast run experiment=smoke/digits                          a file of settings by name
 toast run --cfg job                                        show the settings, run nothing
@@ -126,9 +127,11 @@ def assist(cfg: "DictConfig", path: Path, team: "Team") -> None:
 
 
 def dry_run(cfg: "DictConfig", path: Path) -> None:
-    """Say what the run would do and take, and do nothing (``dry=true``). Raises ToastError as the run would."""
+    """Say what the run would do and take, and do and fetch nothing (``dry=true``). Raises ToastError as the run would."""
+    from toast_cli.hub.listening import asking_only
     from toast_cli.runs.folder import Folder
     from toast_cli.stages.forecast import tell
     from toast_cli.stages.load import load
 
-    tell(load(cfg, Folder(path)))
+    with asking_only() as wanted:
+        tell(load(cfg, Folder(path)), wanted)

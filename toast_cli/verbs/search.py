@@ -16,6 +16,7 @@ from toast_cli.runs import contents
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from toast_cli.models.backbone import Backbone
     from toast_cli.plans import Fit, Plan
     from toast_cli.runs.folder import RunFolder
     from toast_cli.search.budget import Budget
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from toast_cli.search.sizes import Sizes
     from toast_cli.stages.job import Job
     from toast_cli.translators.base import BaseTranslator
+
+_REFITS_WITH_HEALING = 4
 
 USAGE = "search [key=value ...]"
 SUMMARY = "the best plan under a budget, of any number of spans"
@@ -57,10 +60,13 @@ def _show(path: Path) -> None:
 
 def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     """Fit, measure, choose, test. Raises ToastError for invalid settings, and for a budget that no plan meets."""
-    from toast_cli.plans import INDEPENDENT, Plan
+    from toast_cli.machine.console import say
+    from toast_cli.models.halves import can_be_halved
+    from toast_cli.plans import HEALED, INDEPENDENT, Plan
     from toast_cli.report.figures import files_of
     from toast_cli.runs.rows import Baseline, Found
     from toast_cli.search.figure import picture
+    from toast_cli.search.front import leading
     from toast_cli.search.measured import Survey
     from toast_cli.search.rounds import Settings, measure_rounds, single_spans
     from toast_cli.stages.load import begin, make_translator, plain
@@ -70,9 +76,10 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     names = ("", *(name for name in settings.beside if name != own.name))
     fitted = _fitted(names, own, settings)
 
-    def singles(depth: int) -> list[Plan]:
-        _budget(cfg, settings, depth)  # checked before the folder records that a run has begun
-        return [Plan(), *single_spans(depth, fitted)]
+    def singles(backbone: "Backbone") -> list[Plan]:
+        _budget(cfg, settings, backbone.depth)  # checked before the folder records that a run has begun
+        parts = 2 if settings.halves and can_be_halved(backbone.blocks) else 1
+        return [Plan(), *single_spans(backbone.depth, fitted, parts=parts)]
 
     with folder.stage("load"):
         job = begin(cfg, folder, singles, fit=INDEPENDENT)
@@ -80,8 +87,14 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
         kinds = _kinds(cfg, job)
     with folder.stage("fit"):
         survey = Survey(job, settings.images)
+        if settings.halves and survey.parts == 1:
+            say(
+                "note: The model's blocks have no latent between attention and MLP: the search takes whole blocks only."
+            )
     with folder.stage("measure"):
         sizes = measure_rounds(survey, settings, budget, names)
+        count = _REFITS_WITH_HEALING if settings.refits is None and HEALED in kinds else settings.refits or 0
+        survey.refit(leading(survey, sizes, count), kinds)
     if not (folder / contents.FRONT).is_file():  # the last table: what comes after it needs no features
         _test(folder, survey, sizes, settings, kinds, len(names))
     found = folder.rows(contents.FRONT, Found)
@@ -119,6 +132,7 @@ def _test(
     from toast_cli.stages.encode import encode
     from toast_cli.stages.fit import fit
     from toast_cli.stages.forecast import announce
+    from toast_cli.stages.heal import remove_others
     from toast_cli.stages.probe import score
 
     best = best_measured(survey, sizes)
@@ -131,6 +145,7 @@ def _test(
     maps = final.modules(fitted)
     with folder.stage("encode"):  # the front needs the features even if all rows exist
         encode(final, maps)
+    remove_others(final)
     with folder.stage("probe"):
         score(final, fitted, maps)
     folder.write_rows(contents.SUMMARY, summarise(folder.rows(contents.RESULTS, Row)), Summary)

@@ -1,0 +1,145 @@
+"""What ``model.name`` names: one of timm's models, or a model in timm's format in a folder or in a repository on the hub."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+
+from toast_cli.errors import ToastError, did_you_mean, is_number
+from toast_cli.hub.refusals import refusal
+from toast_cli.hub.repository import weights_of
+from toast_cli.models.arguments import check_arguments
+from toast_cli.models.checkpoints import IN_A_FOLDER, INDEX, config_beside
+
+_FOLDER, _HUB = "local-dir", ("hf-hub", "hf_hub")
+_CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model's name for timm, with its tag, and what a config of its own adds to that.
+
+    Attributes:
+        arguments: of timm's constructor.
+        preprocessing: entries of timm's ``pretrained_cfg``.
+        folder: where its weights are; None if timm knows where to fetch them.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @property
+    def architecture(self) -> str:
+        """timm's name without the tag."""
+        return self.name.partition(".")[0]
+
+
+def source_of(name: str, fetch: bool) -> Source:
+    """What ``name`` names; with ``fetch`` its weights are in its folder, if it has one.
+
+    Raises ToastError for a name that timm does not know, and for a folder or a repository without a model of timm's.
+    """
+    kind, colon, place = name.partition(":")
+    if not colon:
+        return _known(name)
+    if not place or kind not in (_FOLDER, *_HUB):
+        raise ToastError(
+            f"model.name={name} is not known: give a name of timm's, local-dir:<folder> or hf-hub:<owner>/<name>."
+        )
+    folder = Path(place).expanduser() if kind == _FOLDER else _downloaded(name, place, fetch)
+    if not (folder / _CONFIG).is_file():
+        raise ToastError(f"model.name={name}: {folder} has no {_CONFIG}: give a folder as timm saves it for the hub.")
+    return _of_config(name, folder)
+
+
+def _known(name: str) -> Source:
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        if "/" in name:
+            kind = _FOLDER if Path(name).expanduser().is_dir() else _HUB[0]
+            raise ToastError(
+                f"model.name={name} is not known to timm {timm.__version__}: for {'a folder' if kind == _FOLDER else 'a repository on the hub'} write "
+                f"model.name={kind}:{name}."
+            )
+        raise ToastError(
+            f"model.name={name} is not known to timm {timm.__version__}{did_you_mean(architecture.lower(), timm.list_models())}: "
+            "use a name that timm.list_models('*vit*') lists."
+        )
+    tags = timm.list_pretrained(architecture)
+    if tag and name not in tags:
+        raise ToastError(
+            f"model.name={name}: {architecture} has no weights tagged '{tag}'; it has {', '.join(tags) or 'none'}."
+        )
+    return Source(name)
+
+
+def _of_config(name: str, folder: Path) -> Source:
+    """The model that the ``config.json`` in ``folder`` describes, which a stranger may have written."""
+    config = config_beside(folder / _CONFIG)
+    architecture = config.get("architecture")
+    if not isinstance(architecture, str) or not timm.is_model(architecture):
+        raise ToastError(
+            f"model.name={name}: its {_CONFIG} names no model that timm {timm.__version__} knows: give timm's own name for its architecture as "
+            f"model.name, and model.checkpoint={folder}."
+        )
+    arguments = config.get("model_args") or {}
+    if not isinstance(arguments, dict):
+        raise ToastError(f"model.name={name}: the model_args in its {_CONFIG} are no arguments: fetch it again.")
+    check_arguments(architecture, arguments)
+    # Earlier versions of timm wrote all entries side by side.
+    told = config.get("pretrained_cfg", config)
+    preprocessing = {
+        key: told[key] for key, fits in _FITS.items() if isinstance(told, dict) and key in told and fits(told[key])
+    }
+    return Source(architecture, arguments, preprocessing, folder)
+
+
+def _numbers(value: Any, least: float = float("-inf")) -> bool:
+    return isinstance(value, list) and len(value) in (1, 3) and all(is_number(each) and each > least for each in value)
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "interpolation": lambda value: value in ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"),
+    "crop_pct": lambda value: is_number(value) and 0.05 < value <= 1,
+    "crop_mode": lambda value: value in ("center", "squash", "border"),
+    "mean": _numbers,
+    "std": lambda value: _numbers(value, least=0),
+}
+
+
+def _downloaded(name: str, place: str, fetch: bool) -> Path:
+    """The folder in the hub's cache that holds the repository's config, and with ``fetch`` its weights."""
+    repository, _, revision = place.partition("@")
+
+    def get(file: str) -> Path:
+        return Path(hf_hub_download(repository, file, revision=revision or None))
+
+    try:
+        folder = get(_CONFIG).parent
+        if fetch:
+            _fetch_weights(get)
+    except Exception as e:
+        raise refusal(e, weights_of(repository, ())) from e
+    return folder
+
+
+def _fetch_weights(get: Callable[[str], Path]) -> None:
+    """Fetch the first kind of weights that a repository has."""
+    for file in IN_A_FOLDER:
+        try:
+            found = get(file)
+        except EntryNotFoundError:
+            if file == IN_A_FOLDER[-1]:
+                raise
+            continue
+        if file.endswith(INDEX):
+            for shard in sorted(set(json.loads(found.read_text("utf-8"))["weight_map"].values())):
+                get(shard)
+        return
