@@ -1,6 +1,7 @@
 """The ``toast`` command: find the verb, and print an error as one line on stderr. Imports nothing heavy."""
 
 import argparse
+import io
 import os
 import re
 import signal
@@ -20,10 +21,15 @@ _GOES_ON = "what is finished is kept, and the same command goes on from there."
 def main(argv: list[str] | None = None) -> None:
     """Run the verb that ``argv`` names. A ToastError becomes one sentence on stderr and exit status 1."""
     argv = sys.argv[1:] if argv is None else argv
+    _write_any_text()
     debug = os.environ.get("TOAST_DEBUG", "") not in ("", "0")
     try:
         with _terminated():
             _dispatch(argv)
+            sys.stdout.flush()
+    except BrokenPipeError:  # head, or a pager that was closed: it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it ends
+        sys.exit(141)
     except Terminated:
         sys.exit(_complain(f"Terminated: {_GOES_ON}", status=143))
     except KeyboardInterrupt:
@@ -35,6 +41,13 @@ def main(argv: list[str] | None = None) -> None:
         if debug or told is None:
             raise
         sys.exit(_complain(told))
+
+
+def _write_any_text() -> None:
+    """Write out what the terminal's encoding has no letter for, such as ``\\xe9``: a result is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Terminated(KeyboardInterrupt):

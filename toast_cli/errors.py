@@ -25,7 +25,8 @@ class SingleImageError(ToastError):
 
 def did_you_mean(given: object, allowed: Iterable[str]) -> str:
     """`` (did you mean a, b?)`` for the allowed names closest to ``given``, or an empty string."""
-    close = difflib.get_close_matches(str(given), list(allowed), n=3)
+    names = {name.casefold(): name for name in allowed}
+    close = [names[match] for match in difflib.get_close_matches(str(given).casefold(), list(names), n=3)]
     return f" (did you mean {', '.join(close)}?)" if close else ""
 
 

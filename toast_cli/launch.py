@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from toast_cli.errors import ToastError, require_flag
+from toast_cli.folders import as_utf8
 from toast_cli.registry import CONF
 from toast_cli.room import take_for_products
 from toast_cli.sentences import sentence
@@ -21,6 +22,24 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from toast_cli.runs.folder import RunFolder
+
+# Settings that take a path, and those that take any other text, which Hydra's grammar would read as something else.
+_PATHS = (
+    "data.path",
+    "fit_data.path",
+    "model.checkpoint",
+    "features_from",
+    "run",
+    "out",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+)
+_TEXTS = (
+    "model.label",
+    "model.name",
+    *(f"{data}.{key}" for data in ("data", "fit_data")
+      for key in ("label", "source", "config", "train_split", "test_split", "image_column", "label_column")),
+)  # fmt: skip
 
 Work = Callable[["DictConfig", Path], None]  # takes the settings and the folder that they name
 
@@ -131,6 +150,7 @@ def launch(verb: str, config: str, argv: list[str], help: Help, job: Work) -> No
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors, and `main` prints the sentence
     argv = [re.sub(r"^fit_data=", "data@fit_data=", word) for word in argv]  # the group `data` again, for fit images
     argv = sorted(argv, key=lambda word: "=" in word and not word.startswith("-"))  # Hydra wants all overrides together
+    argv = as_typed(argv)
     _check_flags(argv)
     _check_processes(config, argv)
     if {"--help", "-h"} & set(argv):
@@ -147,6 +167,47 @@ def launch(verb: str, config: str, argv: list[str], help: Help, job: Work) -> No
         sys.argv = program
     task.collect()
     _raise(task.failures)
+
+
+def as_typed(argv: list[str]) -> list[str]:
+    """The words with every path and name in quotes for Hydra: its grammar reads 1e3 as a number and (, #, = as signs.
+
+    Words that are quoted already, and null, are left alone; in a multirun, a comma stands between two values.
+    """
+    several = bool({"-m", "--multirun"} & set(argv))
+    words = []
+    for word in argv:
+        key, sign, value = word.partition("=")
+        kind = key.lstrip("+").replace("data@fit_data", "fit_data")
+        if sign and kind in (*_PATHS, *_TEXTS) and not _is_grammar(kind, value, several):
+            values = value.split(",") if several else [value]
+            value = ",".join(_quoted(os.path.expanduser(one) if kind in _PATHS else as_utf8(one)) for one in values)  # noqa: PTH111
+        words.append(key + sign + value)
+    return words
+
+
+def _is_grammar(key: str, value: str, several: bool) -> bool:
+    """Whether a value is in Hydra's own notation, or one that it reads as typed."""
+    if value.lower() in ("", "null") or re.fullmatch(r"'([^'\\]|\\.)*'|\"([^\"\\]|\\.)*\"", value):
+        return True
+    if several and re.search(r"['\"]|^(choice|glob|interval|range|shuffle|sort|tag)\(", value):
+        return True
+    return key.endswith(".label") and _is_plain_number(value)
+
+
+def _is_plain_number(value: str) -> bool:
+    """Whether Python writes the number ``value`` in the same way: earlier versions named folders after the number."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            if str(kind(value)) == value:
+                return True
+    return False
+
+
+def _quoted(value: str) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(value, Quote.single).with_quotes()
 
 
 def own_folders() -> list[Path]:
@@ -179,19 +240,26 @@ def _check_flags(argv: list[str]) -> None:
 
 def _check_processes(config: str, argv: list[str]) -> None:
     """Raises ToastError if several processes were started for work that only one can do."""
-    if not os.environ.get("WORLD_SIZE", "1").isdecimal():
+    size, rank = os.environ.get("WORLD_SIZE", "1"), os.environ.get("RANK")
+    if not size.isdecimal() or int(size) == 0:
         raise ToastError(
-            f"WORLD_SIZE={os.environ['WORLD_SIZE']} is not a number of processes: unset it, or start the processes with torchrun."
+            f"WORLD_SIZE={size} is not a number of processes: unset it, or start the processes with torchrun."
         )
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+    if int(size) == 1 or rank is None:
         return
     if config != "config":
         raise ToastError(
-            f"{os.environ['WORLD_SIZE']} processes were started, but only toast run can share its work between them: start one."
+            f"{os.environ['WORLD_SIZE']} processes were started, but only toast run can share its work between them: start one, or unset WORLD_SIZE."
         )
     if {"-m", "--multirun"} & set(argv):
         raise ToastError(
             "Several processes can share one run, but not a multirun: leave out -m, or start the multirun without torchrun."
+        )
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing or not rank.isdecimal() or int(rank) >= int(size):
+        why = f"{missing[0]} is not" if missing else f"RANK={rank} is none of them"
+        raise ToastError(
+            f"WORLD_SIZE={size} and RANK are set, as for one of {size} processes, but {why}: unset both, or start the processes with torchrun."
         )
 
 

@@ -34,3 +34,20 @@ def targets(group: str, roots: Sequence[Path]) -> set[str]:
         if isinstance(settings, dict) and isinstance(target := settings.get("_target_"), str):
             found.add(target)
     return found
+
+
+def settings() -> list[str]:
+    """The settings that ``conf/`` names, with those of all options of its groups, as they are written: ``data.path``."""
+    found: dict[str, None] = {}
+
+    def collect(tree: object, key: str) -> None:
+        found[key] = None
+        for name, inside in tree.items() if isinstance(tree, dict) else ():
+            if name not in ("defaults", "_target_"):
+                collect(inside, f"{key}.{name}" if key else str(name))
+
+    for file in sorted(CONF.rglob("*.yaml")):
+        group = file.relative_to(CONF).parent.as_posix()
+        if not group.startswith("experiment"):
+            collect(yaml.safe_load(file.read_text(encoding="utf-8")), "" if group == "." else group.replace("/", "."))
+    return [key for key in found if key]

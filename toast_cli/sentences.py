@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from toast_cli.errors import ToastError, causes, did_you_mean, out_of_memory
-from toast_cli.registry import CONF, options
+from toast_cli.registry import CONF, options, settings
 from toast_cli.room import in_words, memory
 
 
@@ -22,6 +22,10 @@ def sentence(error: Exception) -> str | None:
             return str(link)
         if isinstance(link, OSError) and link.errno is not None:
             return _file_sentence(link)
+        if isinstance(link, UnicodeEncodeError):  # a file's name: streams write such letters out
+            return f"The system's encoding, {link.encoding}, has no letter for {link.object[link.start]!a}: set PYTHONUTF8=1; {_KEPT}"
+    if str(error).startswith('Could not detect "srun"'):
+        return "hydra/launcher=submitit_slurm needs SLURM, and there is no srun here: start it where SLURM is, or use hydra/launcher=submitit_local."
     if _raised_in(error, "hydra._internal.defaults_list"):  # plain ValueErrors and TypeErrors from Hydra
         return "A group of settings was given no name: write model=<name>, data=<name> and so on; see toast list for the names."
     ours = type(error).__name__ == "InstantiationException" and not re.search(
@@ -86,6 +90,8 @@ def _settings_sentence(error: Exception) -> str:
         line for line in lines if line and not line.startswith(("full_key", "object_type", "See https", "Set the env"))
     ]
     text = re.sub(r"Config search path:.*|,? set env var HYDRA_FULL_ERROR.*", "", " ".join(lines)).strip().rstrip(".")
+    if unknown := re.match(r"Could not override '(\S+?)'.*\+\1(=.*|$)", text):
+        return _unknown_setting(*unknown.groups())
     if ambiguous := re.match(r"Ambiguous value for argument '(\S+?)=(\S+)'", text):
         key, values = ambiguous.groups()
         return f"{key}={values} has several values: write {key}=[{values}] for a list, or toast run -m for a run with each."
@@ -105,3 +111,12 @@ def _settings_sentence(error: Exception) -> str:
         offered = sorted(options(group, [CONF]))
         return f"{group}={name} does not exist{did_you_mean(name, offered)}: use one of {', '.join(offered)}, or --config-dir <dir> with your own."
     return f"{text}. See toast run --help for the settings and toast list for the options."
+
+
+def _unknown_setting(key: str, value: str) -> str:
+    known = settings()
+    if key not in known:
+        return f"{key} is not a setting{did_you_mean(key, known)}: toast run --help lists them, and +{key}{value} would add one."
+    if value.startswith("={"):
+        return f"{key}{value} has a key that {key} does not have yet: write +{key}{value} to add it."
+    return f"{key} is a setting of other verbs, not of this one: leave it out, or see toast <verb> --help."

@@ -30,8 +30,7 @@ SENTENCES = {
         "list for the options."
     ),
     "bench data=digits": (
-        "Could not override 'data'. No match in the defaults list. To append to your default list use "
-        "+data=digits. See toast run --help for the settings and toast list for the options."
+        "data is a setting of other verbs, not of this one: leave it out, or see toast <verb> --help."
     ),
     "export": "toast export needs the folder of a finished run: toast export outputs/run/<run> plan=9-11.",
     "predict": "the following arguments are required: export, images: see toast predict --help.",

@@ -10,7 +10,7 @@ SENTENCES = {
         "cifar100_coarse, digits, digits_inverted, fashion_mnist, folder, imagenet1k, mnist, or --config-dir "
         "<dir> with your own."
     ),
-    "run data.label=[a]": "data.label=['a'] is not a name: choose data=<name>, see toast list, or give text as a name for yours.",
+    "run data.label=": "data.label= is not a name: choose data=<name>, see toast list, or give text as a name for yours.",
     "run ~data": "data.label=None is not a name: choose data=<name>, see toast list, or give text as a name for yours.",
     "run data.config=nope": "data.config=nope is not known for the digits: use null, or inverted for dark on light.",
     "run data.fit_images=nan": (
@@ -42,12 +42,10 @@ SENTENCES = {
         "data=folder has no data.path: give data.path=<dir> with an image folder, parquet files or a saved data set."
     ),
     "run data=folder data.fit_images=2 data.path=@hollow": (
-        'data.path=hollow has an empty split (Instruction "train" corresponds to no data!): it must hold at least '
-        "one image."
+        "hollow/train holds no images in class folders (it is empty): put them into train/<class>/."
     ),
     "run data=folder data.fit_images=2 data.path=@one_class": (
-        "The data set's columns are image (Image), of which 0 are marked as label: name one with "
-        "data.label_column; image folders need two classes or more in every split."
+        "one_class/train holds images of one class only, kind0: put those of another into train/<class>/."
     ),
     "run data=folder data.fit_images=2 data.path=@no_test": (
         "data.path=no_test has no split 'test': toast looks for test.parquet, a folder test/<class>/ of images or "
@@ -57,8 +55,8 @@ SENTENCES = {
         "data.train_images=13 is not available: give a whole number from 1 to 4, the images of that split."
     ),
     "run data=folder data.fit_images=2 data.path=@floats data.label_column=label": (
-        "data.label_column=label holds Value('float64'), not classes: name a column of class labels, integers or "
-        "strings."
+        "data.label_column=label holds Value('float64'), not classes: name a column of class labels, whole "
+        "numbers, strings or booleans."
     ),
     "run data=folder data.fit_images=2 data.path=@gaps data.label_column=label": (
         "data.label_column=label is empty in 1 of 4 rows: give these rows a label or leave them out."

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.bad_input.conftest import Check, Toast
 from tests.conftest import save_image_folder
 from tests.pictures import png
-from toast_cli.data.images import to_rgb
+from toast_cli.data.decoding import to_rgb
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row
 

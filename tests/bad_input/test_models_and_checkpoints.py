@@ -11,8 +11,8 @@ SENTENCES = {
         "your own."
     ),
     "run model.nmae=x": (
-        "Could not override 'model.nmae'. To append to your config use +model.nmae=x. See toast run --help for "
-        "the settings and toast list for the options."
+        "model.nmae is not a setting (did you mean model.name, model.label, model.image_size?): toast run --help lists them, and "
+        "+model.nmae=x would add one."
     ),
     "run +model.wings=2": (
         "Error in call to target 'toast_cli.models.factory.load': TypeError(\"load() got an unexpected keyword argument "

@@ -18,8 +18,7 @@ SENTENCES = {
         "paper/crosscheck_deit_s, paper/crosscheck_deit_s_cifar100, paper/crosscheck_dinov2_b_cifar100, paper/crosscheck_vit_l, …"
     ),
     "run modle=vit_s": (
-        "Could not override 'modle'. To append to your config use +modle=vit_s. See toast run --help for the "
-        "settings and toast list for the options."
+        "modle is not a setting (did you mean model?): toast run --help lists them, and +modle=vit_s would add one."
     ),
     "run ~probe": "probe is missing: do not remove it; toast run --help shows its default.",
     "run translator._target_=3": "translator._target_=3 is not a name: choose translator=<name>, see toast list, or give text as a name for yours.",

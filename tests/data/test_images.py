@@ -17,7 +17,8 @@ from PIL import Image
 from tests.conftest import save_image_folder
 from tests.data.conftest import all_pixels, digits, folder, transform
 from tests.pictures import icon, png
-from toast_cli.data.images import MAX_PIXELS, UNDECODABLE, PixelCache, Split, read_rgb, to_rgb
+from toast_cli.data.decoding import MAX_PIXELS, UNDECODABLE, read_rgb, to_rgb
+from toast_cli.data.images import PixelCache, Split
 from toast_cli.errors import ToastError
 
 
@@ -142,7 +143,7 @@ def test_a_large_photo_is_held_once(tmp_path):
     """Pillow takes four bytes for a pixel in RGB."""
     Image.new("RGB", (9000, 9000), (1, 2, 3)).save(tmp_path / "it.png")
     script = (
-        "import resource, sys; from pathlib import Path; from toast_cli.data.images import read_rgb\n"
+        "import resource, sys; from pathlib import Path; from toast_cli.data.decoding import read_rgb\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "assert read_rgb(Path(sys.argv[1]), 10**8, '').size == (9000, 9000)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"

@@ -1,13 +1,16 @@
 """Several processes of one run."""
 
+import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import SMALL
+from toast_cli.machine import team
 from toast_cli.machine.team import Team
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row
@@ -59,10 +62,47 @@ class TestWhatOneProcessDoes:
         status, _, err = toast("search")
         assert (status, err) == (
             1,
-            "toast: 4 processes were started, but only toast run can share its work between them: start one.\n",
+            "toast: 4 processes were started, but only toast run can share its work between them: start one, or unset WORLD_SIZE.\n",
         )
 
     def test_a_multirun_refuses_several_processes(self, toast):
         status, _, err = toast("run", "-m", "seeds=[0],[1]")
         assert status == 1
         assert "Several processes can share one run, but not a multirun" in err
+
+    def test_processes_that_no_one_has_started_are_named(self, toast):
+        told = (
+            "toast: WORLD_SIZE=4 and RANK are set, as for one of 4 processes, but MASTER_ADDR is not: unset both, or start the processes "
+            "with torchrun.\n"
+        )
+        assert toast("run") == (1, "", told)
+
+    @pytest.mark.parametrize("rank", ["4", "-1", "x", ""])
+    def test_a_rank_that_there_is_not_is_named(self, rank: str, toast, monkeypatch: pytest.MonkeyPatch):
+        for name, value in (("RANK", rank), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")):
+            monkeypatch.setenv(name, value)
+        assert f"for one of 4 processes, but RANK={rank} is none of them: unset both" in toast("run")[2]
+
+    def test_processes_that_do_not_come_are_not_waited_for_ever(self, toast, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(team, "_ASSEMBLY", timedelta(seconds=2))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        status, out, err = toast("run")
+        assert (status, out) == (1, "")
+        assert err.splitlines()[0] == "waiting for 3 other processes, since WORLD_SIZE=4 is set"
+        assert "did not come within 2 s: unset WORLD_SIZE and RANK for a run alone, or start" in err
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"WORLD_SIZE": "8"}, {"RANK": "0", "WORLD_SIZE": "1"}, {"RANK": "3"},
+     {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}],
+)  # fmt: skip
+def test_what_a_scheduler_has_left_behind_does_not_matter(environment: dict, toast, monkeypatch: pytest.MonkeyPatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    status, out, err = toast("run", *SMALL)
+    assert (status, out.splitlines()[-1].endswith("results.csv")) == (0, True), err

@@ -1,14 +1,18 @@
 """Pixels as a model was trained to see them, or as the paper prepared them."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from timm.data import create_transform
 
 from toast_cli.errors import ToastError
 from toast_cli.models import factory as models
+from toast_cli.models.preprocessing import to_pixels
 
 
 def test_preprocessing_is_the_models_own_at_the_size_it_runs_at():
@@ -49,3 +53,34 @@ def test_the_papers_preprocessing_of_dinov2(tmp_path):
     assert (ours.transform(image) != papers.transform(image)).any()
     with pytest.raises(ToastError, match="model.preprocessing=papr is not known"):
         dinov2(tmp_path, preprocessing="papr")
+
+
+SETTINGS = {"input_size": (3, 32, 32), "interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "center"}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_very_long_image_is_cropped_before_it_is_resized(turned: bool):
+    """Its middle is seen, and as much memory is taken as for one of twenty squares."""
+    line = np.zeros((60_000, 60, 3), np.uint8)
+    line[29_970:30_030] = (10, 200, 30)
+    line = np.ascontiguousarray(line.transpose(1, 0, 2)) if turned else line
+    resized: list[tuple[int, int]] = []
+    original = Image.Image.resize
+
+    def spy(image: Image.Image, *args: object, **options: object) -> Image.Image:
+        resized.append(image.size)
+        return original(image, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "resize", spy)
+        seen = to_pixels(SETTINGS)(Image.fromarray(line))
+    assert {max(size) for size in resized} == {1200}
+    assert seen.float().mean((1, 2)).round().tolist() == [10, 200, 30]
+
+
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+def test_an_image_of_usual_shape_is_seen_as_timm_sees_it(mode: str):
+    settings = {**SETTINGS, "crop_mode": mode}
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 800, 3), dtype=np.uint8))
+    assert torch.equal(to_pixels(settings)(image), create_transform(**settings, normalize=False)(image))
+    assert pickle.loads(pickle.dumps(to_pixels(settings)))(image).shape == (3, 32, 32)

@@ -73,3 +73,31 @@ def test_no_head_is_said_before_anything_is_encoded():
 def test_settings_are_checked(make, text: str):
     with pytest.raises(ToastError, match=text):
         make()
+
+
+def test_a_pretrained_head_is_matched_by_names_where_it_has_any():
+    head = torch.nn.Linear(4, 3)
+    probe = PretrainedHead().on(torch.device("cpu"), head)
+    features = np.random.default_rng(0).normal(size=(30, 1, 4)).astype(np.float32)
+    as_it_is = probe.predict(features)[0]
+    matched = probe.matched(("owl", "cat", "dog"), {"label_names": ["cat", "dog", "owl"]})
+    names = np.array(["cat", "dog", "owl"])[as_it_is]
+    assert np.array(["owl", "cat", "dog"])[matched.predict(features)[0]].tolist() == names.tolist()
+    assert torch.equal(matched.to_module(0)(torch.ones(4)), head(torch.ones(4))[[2, 0, 1]])
+    assert matched.notes == ("probe=pretrained_head: classes are matched by the names that the model has for them",)
+    with pytest.raises(ToastError, match=r"the model has no class Owl \(did you mean owl\?\): use the data set it was"):
+        probe.matched(("Owl", "cat", "dog"), {"label_names": ["cat", "dog", "owl"]})
+
+
+@pytest.mark.parametrize(
+    "config", [None, {}, {"label_names": None}, {"label_names": ["a", "b"]}, {"label_names": "abc"}]
+)
+def test_without_names_their_order_counts_and_is_said(config: object):
+    probe = PretrainedHead().on(torch.device("cpu"), torch.nn.Linear(4, 3))
+    matched = probe.matched(("2", "9", "10"), config)
+    assert matched.head is probe.head
+    assert matched.notes[0].endswith("so the data's are numbered in their order: 2 is 0, 9 is 1, 10 is 2")
+    with pytest.raises(
+        ToastError, match="the model's classifier has 3 classes and the data set has 2: use the data set"
+    ):
+        probe.matched(("a", "b"), config)

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from toast_cli.data.images import MAX_PIXELS
+from toast_cli.data.decoding import MAX_PIXELS
 from toast_cli.registry import CONF
 from toast_cli.runs.naming import folder_name, scientific
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.pictures import png
 from tests.verbs.conftest import digits_tested_on, picture
 from toast_cli import cli
-from toast_cli.data.images import MAX_PIXELS
+from toast_cli.data.decoding import MAX_PIXELS
 from toast_cli.files import sealed
 from toast_cli.runs import predictions
 from toast_cli.surgery.recipe import checksum
@@ -77,6 +77,28 @@ def test_a_large_picture_is_left_out(exported, toast, tmp_path):
     )
     assert "large.png" not in out
     assert f"(default: {MAX_PIXELS})" in " ".join(toast("predict", "--help")[1].split())
+
+
+def test_a_folder_is_read_as_a_data_set_is(exported, toast, tmp_path):
+    """Links are followed, every ending that Pillow opens counts, and clutter is said."""
+    album = tmp_path / "al[b]um"
+    (album / "2023" / "May").mkdir(parents=True)
+    with Image.open(tmp_path / "pictures" / "0.png") as image:
+        image.save(album / "2023" / "May" / "[bold]0.AVIF")
+        image.save(album / "2023" / "x[.qoi")
+    (album / "linked").symlink_to(tmp_path / "pictures")
+    for clutter in ("._0.png", "0.png.json", ".cache/0.png", "@eaDir/0.png", "2023/0.heic"):
+        (album / clutter).parent.mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "pictures" / "0.png", album / clutter)
+    status, out, err = toast("predict", "it", "al[b]um")
+    assert status == 0
+    assert [line.split("│")[1].strip() for line in out.splitlines() if "al[b]um" in line] == [
+        "al[b]um/2023/May/[bold]0.AVIF", "al[b]um/2023/x[.qoi", *(f"al[b]um/linked/{i}.png" for i in range(5))
+    ]  # fmt: skip
+    assert "al[b]um: 3 files are left out, since toast does not read them as images (1 ._*, 1 .heic, 1 .json)" in err
+    assert "al[b]um: 1 images in hidden folders are left out, .cache/0.png among them" in err
+    (album / "2023" / "back").symlink_to(album)
+    assert "2023/back is a link back to al[b]um, so that the folder has no end" in toast("predict", "it", "al[b]um")[2]
 
 
 def test_pictures_that_make_pillow_stumble_are_left_out(exported, toast, tmp_path, monkeypatch):

@@ -78,3 +78,32 @@ def test_the_untouched_model_is_tuned_alike_whatever_the_maps_would_be(toast, tm
     assert sum("| none |" in line for line in lines) == 1
     assert next(line for line in lines if "| none |" in line).endswith("| 1 |"), "the same model is one seed"
     assert sum("| 6-11 |" in line for line in lines) == 2
+
+
+def test_runs_that_cannot_be_in_one_table_get_a_report_each(runs, toast, tmp_path):
+    for name in ("linear0", "identity0", "linear1"):
+        shutil.copytree(runs / name, tmp_path / "runs" / name)
+    note(tmp_path / "runs" / "identity0", weights="other")
+    status, out, err = toast("report", "runs", "--out", "here")
+    assert status == 0, err
+    pages = [tmp_path / page for page in out.splitlines()]
+    assert [page.parent.name[:-9] for page in pages] == ["identity0", "linear0-and-1-more"]
+    told = f"identity0 and {tmp_path}/runs/linear0 cannot be in one table: the weights of model digits_vit differ (other and"
+    assert err.count(f"note: the runs get 2 reports, since not all can be in one table. {tmp_path}/runs/{told}") == 1
+    translators = [{f.translator for f in read_csv(page.parent / "results.csv", Finding)} for page in pages]
+    assert translators == [{"", "identity"}, {"", "linear"}]
+    assert all("Other runs are in a report of their own." in page.read_text() for page in pages)
+    before = {file: file.read_bytes() for page in pages for file in page.parent.glob("*.csv")}
+    shutil.copytree(runs / "identity1", tmp_path / "runs" / "identity1")
+    others = toast("report", "runs", "--out", "here")[1].splitlines()
+    assert [file for file in before if file.read_bytes() != before[file]] == []
+    assert len({*out.splitlines(), *others}) == 3, "the report of other runs is in another folder"
+
+
+def test_damage_is_no_reason_for_a_report_of_ones_own(runs, toast, tmp_path):
+    for name in ("linear0", "identity0"):
+        shutil.copytree(runs / name, tmp_path / "runs" / name)
+    (tmp_path / "runs" / "linear0" / "predictions.safetensors").write_bytes(b"no predictions")
+    status, out, err = toast("report", "runs", "--out", "here")
+    assert (status, out, (tmp_path / "here").exists()) == (1, "", False)
+    assert "predictions.safetensors" in err

@@ -9,11 +9,13 @@ from typing import Any
 import datasets
 import numpy as np
 
+from toast_cli.data.class_names import composed, in_order
+from toast_cli.data.decoding import MAX_PIXELS, require_pixels
 from toast_cli.data.draws import divide, draw, draw_fit
-from toast_cli.data.images import MAX_PIXELS, Images, Split, require_pixels
+from toast_cli.data.images import Images, Split
 from toast_cli.data.sources import columns_of, read
-from toast_cli.data.streamed import Rows, StreamedRows
-from toast_cli.errors import ToastError, require_flag
+from toast_cli.data.streamed import Rows
+from toast_cli.errors import ToastError, did_you_mean, require_flag
 
 _SAMPLED = 1000
 
@@ -119,7 +121,7 @@ def _labelled(
 
 def _encoded(rows: Rows, image: str) -> Rows:
     """The rows with their images left encoded."""
-    if isinstance(rows, StreamedRows):
+    if not isinstance(rows, datasets.Dataset):
         return rows
     return rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
 
@@ -128,19 +130,20 @@ def _labels(splits: tuple[str, str], rows: list[Rows], columns: list[str]) -> tu
     """The class names, taken from the first split, and the labels of each split as class numbers (N,)."""
     values = [_values(split, column) for split, column in zip(rows, columns, strict=True)]
     feature = rows[0].features[columns[0]]
-    names = feature.names if isinstance(feature, datasets.ClassLabel) else np.unique(values[0]).tolist()
+    names = composed(feature.names) if isinstance(feature, datasets.ClassLabel) else _kinds(values[0])
     number = {name: i for i, name in enumerate(names)}
     numbers = []
     for split, stored, column, value in zip(splits, rows, columns, values, strict=True):
         feature = stored.features[column]
-        kinds = feature.names if isinstance(feature, datasets.ClassLabel) else np.unique(value).tolist()
+        kinds = composed(feature.names) if isinstance(feature, datasets.ClassLabel) else np.unique(value).tolist()
         lookup = np.array([number.get(kind, -1) for kind in kinds] + [-1])  # the last entry is for −1, no label
         place = value if isinstance(feature, datasets.ClassLabel) else np.searchsorted(kinds, value)
         numbers.append(lookup[place])
         foreign = np.flatnonzero(numbers[-1] < 0)
         if len(foreign):
+            label = ([*kinds, -1])[place[foreign[0]]]
             raise ToastError(
-                f"Split '{split}' has the label {([*kinds, -1])[place[foreign[0]]]} for {len(foreign)} of its {len(value)} images, outside "
+                f"Split '{split}' has the label {label}{did_you_mean(label, map(str, names))} for {len(foreign)} of its {len(value)} images, outside "
                 f"the {len(names)} classes of split '{splits[0]}': choose a labelled split with data.train_split or data.test_split."
             )
     return tuple(map(str, names)), numbers
@@ -149,19 +152,29 @@ def _labels(splits: tuple[str, str], rows: list[Rows], columns: list[str]) -> tu
 def _values(rows: Rows, column: str) -> np.ndarray:
     """The labels (N,) as stored. Raises ToastError if they are not classes."""
     feature = rows.features[column]
-    stored: Any = []
-    if isinstance(feature, datasets.ClassLabel | datasets.Value):
-        stored = rows.column(column) if isinstance(rows, StreamedRows) else rows[column][:]
-    empty = sum(value is None for value in stored)
-    if empty and not isinstance(feature, datasets.ClassLabel):
+    if not isinstance(feature, datasets.ClassLabel | datasets.Value):
+        raise ToastError(_no_classes(column, feature))
+    stored: Any = rows[column][:] if isinstance(rows, datasets.Dataset) else rows.column(column)
+    if isinstance(feature, datasets.ClassLabel):
+        return np.asarray([-1 if value is None else value for value in stored])
+    empty = sum(value is None or value != value for value in stored)  # nan is not equal to itself
+    if empty:
         raise ToastError(
             f"data.label_column={column} is empty in {empty} of {len(stored)} rows: give these rows a label or leave them out."
         )
-    values = np.asarray(
-        [-1 if value is None else value for value in stored] if isinstance(feature, datasets.ClassLabel) else stored
-    )
-    if values.dtype.kind not in "iuU":
-        raise ToastError(
-            f"data.label_column={column} holds {feature}, not classes: name a column of class labels, integers or strings."
-        )
+    values = np.asarray(composed(stored) if isinstance(next(iter(stored), None), str) else stored)
+    if values.dtype.kind == "f" and (values == np.rint(values)).all():
+        values = values.astype(np.int64)  # pandas makes floats of whole numbers next to an empty row
+    if values.dtype.kind not in "biuU":
+        raise ToastError(_no_classes(column, feature))
     return values
+
+
+def _kinds(values: np.ndarray) -> list[Any]:
+    """The different ``values`` (N,) in the order in which classes are numbered."""
+    found = np.unique(values).tolist()
+    return in_order(found) if values.dtype.kind == "U" else found
+
+
+def _no_classes(column: str, feature: object) -> str:
+    return f"data.label_column={column} holds {feature}, not classes: name a column of class labels, whole numbers, strings or booleans."

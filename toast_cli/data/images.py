@@ -2,35 +2,23 @@
 
 import hashlib
 import io
-import re
-import struct
-import warnings
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+import datasets
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from toast_cli.data.decoding import MAX_PIXELS, UNDECODABLE, read_rgb, reason
 from toast_cli.data.streamed import Rows, StreamedRows
 from toast_cli.errors import ToastError
 
 Transform = Callable[[Image.Image], Tensor]
-MAX_PIXELS = 100_000_000
-_LONGEST = 1000  # times the shorter side; resized to a model's input, a thin line of pixels would become huge
-_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-_ONE_IMAGE = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # opened, they read their header only
-# What Pillow raises for a file that is not an image: its readers stumble over whatever a crafted file makes them read.
-UNDECODABLE = (
-    OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError,
-    SyntaxError, struct.error, zlib.error, *_TOO_LARGE,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,9 +49,9 @@ class Split:
         return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
 
     def _stored(self, index: int) -> Any:
-        if isinstance(self.rows, StreamedRows):
-            return self.rows.value(index, self.image_column)
-        return self.rows[index][self.image_column]
+        if isinstance(self.rows, datasets.Dataset):
+            return self.rows[index][self.image_column]
+        return self.rows.value(index, self.image_column)
 
     def signature(self, index: int) -> bytes:
         """What identifies image ``index``: a hash of its file, or its place if it is streamed."""
@@ -104,81 +92,6 @@ class PixelCache:
     def clear(self) -> None:
         """Forget all pixels."""
         self._kept.clear()
-
-
-def reason(error: Exception) -> str:
-    """The error in one line, without the name of our own buffer."""
-    told = " ".join(str(error).split()) if any(error.args) else type(error).__name__
-    return re.sub(r" <_io\.BytesIO object at \w+>", "", told)
-
-
-def require_pixels(value: object, key: str) -> int:
-    """``value``. Raises ToastError unless it is a number of pixels; ``key`` is what a person sets it with."""
-    if type(value) is not int or value < 1:
-        raise ToastError(f"{key}{value} is not a number of pixels: give a whole number from 1.")
-    return value
-
-
-def read_rgb(file: Path | IO[bytes], max_pixels: int, key: str) -> Image.Image:
-    """The image in ``file`` as ``to_rgb`` gives it, or the first frame of several.
-
-    Nothing with more than ``max_pixels``, which ``key`` sets, is decoded, not even an image inside another (icons hold
-    PNGs): a small file can unpack to gigabytes. Raises one of UNDECODABLE for a larger image or none.
-    """
-    if isinstance(file, Path) and not file.is_file():
-        raise OSError("it is not a file")  # reading from a pipe would not end
-    try:
-        with _pillows_limit(max_pixels), Image.open(file) as image:
-            if image.format == "EPS":
-                raise ValueError("it is PostScript, a program, which toast does not execute")
-            short, long = sorted(image.size)
-            if long > _LONGEST * short:
-                raise ValueError(f"it has {_sides(image)} pixels, and one side is more than {_LONGEST} times the other")
-            image.load()
-            return to_rgb(image)
-    except _TOO_LARGE as e:
-        raise ValueError(f"it has {_sides_in(file)} pixels, more than {key}{max_pixels}") from e
-
-
-@contextmanager
-def _pillows_limit(pixels: int | None) -> Iterator[None]:
-    """Let Pillow raise one of _TOO_LARGE for an image of more ``pixels``, as soon as it knows its sides."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = pixels
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
-
-
-def _sides_in(file: Path | IO[bytes]) -> str:
-    """``4000 × 3000``, from the header of a file in a format that has one image, or ``too many``."""
-    try:
-        with _pillows_limit(None), Image.open(file, formats=_ONE_IMAGE) as image:
-            return _sides(image)
-    except UNDECODABLE:
-        return "too many"
-
-
-def _sides(image: Image.Image) -> str:
-    return f"{image.width} × {image.height}"
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The image upright, with three channels of 8 bits; 16-bit grey is scaled.
-
-    Raises ValueError for pixels without a fixed range.
-    """
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"its pixels have mode {image.mode}, which has no fixed range")
-    if "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns if a palette is converted to RGB directly
-    return image if image.mode == "RGB" else image.convert("RGB")  # a large image is not copied for nothing
 
 
 @dataclass(frozen=True)

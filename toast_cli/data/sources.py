@@ -1,10 +1,8 @@
 """Where images come from: hub data sets, parquet files, image folders, saved data sets and scikit-learn's digits."""
 
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -12,14 +10,14 @@ from PIL import Image
 
 from toast_cli.data.draws import stratified
 from toast_cli.data.from_hub import read_hub
-from toast_cli.data.streamed import Rows, StreamedRows
-from toast_cli.errors import ToastError, did_you_mean, reraise_disk
+from toast_cli.data.on_disk import read_path
+from toast_cli.data.streamed import Rows
+from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.folders import typed_path
 
 DIGITS = "scikit-learn"  # the `source` of the digits that ship with scikit-learn
 # The embedded model was trained with these images held out: never change them without retraining it.
 _DIGITS_TEST, _DIGITS_SEED = 360, 0
-# What other programs leave beside images, or with copies of them inside.
-_CLUTTER = {".git", ".ipynb_checkpoints", ".thumbnails", ".Trashes", ".AppleDouble", "__MACOSX", "__pycache__"}
 
 
 def read(
@@ -34,14 +32,15 @@ def read(
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     if path is not None:
-        splits = _read_path(Path(str(path)).expanduser(), names, streaming)
+        splits = read_path(typed_path(path), names, streaming)
     elif source == DIGITS:
         splits = _read_digits(config)
     elif source is not None:
         splits = read_hub(source, config, names, streaming)
     else:
+        called_null = ", or data.path=./null for the folder of that name" if typed_path("null").is_dir() else ""
         raise ToastError(
-            "data=folder has no data.path: give data.path=<dir> with an image folder, parquet files or a saved data set."
+            f"data=folder has no data.path: give data.path=<dir> with an image folder, parquet files or a saved data set{called_null}."
         )
     for name in names:
         if name not in splits:
@@ -51,89 +50,6 @@ def read(
         if len(splits[name]) == 0:
             raise ToastError(f"Split '{name}' of {path or source} is empty: it must hold at least one image.")
     return [splits[name] for name in names]
-
-
-def _read_path(path: Path, names: Sequence[str], streaming: bool) -> Mapping[str, Rows]:
-    if not path.is_dir():
-        raise ToastError(
-            f"data.path={path} is not a folder: give one with an image folder, parquet files or a saved data set."
-        )
-    try:
-        saved = {state.parent.name: state.parent for state in sorted(path.glob("*/state.json"))}
-        if saved:
-            for name in names:
-                if name not in saved:
-                    raise ToastError(
-                        f"data.path={path} has no split '{name}' (it has {', '.join(saved)}): set data.train_split or data.test_split."
-                    )
-            return {name: datasets.load_from_disk(str(saved[name])) for name in names}
-        kind, files = _find_files(path, names)
-        if streaming and kind == "parquet":
-            return {name: StreamedRows(files[name]) for name in names}
-        return {name: datasets.load_dataset(kind, data_files={name: files[name]}, split=name) for name in names}
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as e:
-        reraise_disk(e)
-        if "corresponds to no data" in str(e):
-            raise ToastError(f"data.path={path} has an empty split ({e}): it must hold at least one image.") from e
-        raise ToastError(
-            f"data.path={path} cannot be read as a data set: {' '.join(str(e.__cause__ or e).split())[:300]}"
-        ) from e
-
-
-def _find_files(path: Path, names: Sequence[str]) -> tuple[str, dict[str, list[str]]]:
-    """The ``datasets`` builder for the files in ``path``, and the files of each split."""
-    parquet = _find_parquet(path, names)
-    if any(parquet.values()):
-        kind, files = "parquet", parquet
-    else:
-        kind, files = "imagefolder", {name: [str(path / name / "**")] * (path / name).is_dir() for name in names}
-    for name in names:
-        if not files[name]:
-            raise ToastError(
-                f"data.path={path} has no split '{name}': toast looks for {name}.parquet, a folder {name}/<class>/ of images or a saved "
-                "data set; set data.train_split or data.test_split if yours has another name."
-            )
-        if kind == "imagefolder":
-            _check_names(path / name)
-    return kind, files
-
-
-def _check_names(split: Path) -> None:
-    """Raises ToastError for a folder of images that ``datasets`` would leave out without a word, or take for another."""
-    endings = Image.registered_extensions()
-    for place, folders, files in os.walk(split):
-        folders[:] = sorted(folder for folder in folders if folder not in _CLUTTER)
-        images = [file for file in files if Path(file).suffix.lower() in endings and not file.startswith(".")]
-        inside = Path(place).relative_to(split)
-        if images and any(part.startswith((".", "__")) for part in inside.parts):
-            raise ToastError(
-                f"{place} holds images, but a folder whose name begins with a dot or two underscores is not read: rename it, or move it elsewhere."
-            )
-        misread = [
-            name for name in (inside / image for image in images) if any(sign in str(name) for sign in ("\\", "::"))
-        ]
-        if misread:
-            raise ToastError(
-                f"{split / misread[0]} has a backslash or :: in its name, which is not read as such: rename it."
-            )
-
-
-def _find_parquet(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
-    """``train.parquet`` or the hub's ``train-00000-of-00001.parquet``, in ``path`` or in the only subfolder that has any."""
-    found = []
-    for folder in (path, *sorted(child for child in path.iterdir() if child.is_dir())):
-        files = {
-            name: [
-                str(file) for file in sorted([*folder.glob(f"{name}.parquet"), *folder.glob(f"{name}-*-of-*.parquet")])
-            ]
-            for name in names
-        }
-        found += [(folder.name, files)] if any(files.values()) else []
-    if len(found) > 1:
-        raise ToastError(
-            f"data.path={path} has parquet files in {', '.join(name for name, _ in found)}: name one of these with data.path."
-        )
-    return found[0][1] if found else {name: [] for name in names}
 
 
 @cache  # read once for several runs in one process
@@ -174,9 +90,8 @@ def columns_of(rows: Rows, image: str | None, label: str | None) -> tuple[str, s
 
 def _column(rows: Rows, kind: str, name: str | None, fitting: list[str]) -> str:
     if name is None and len(fitting) != 1:
-        folders = "; image folders need two classes or more in every split" if kind == "label" and not fitting else ""
         raise ToastError(
-            f"The data set's columns are {_schema(rows)}, of which {len(fitting)} are marked as {kind}: name one with data.{kind}_column{folders}."
+            f"The data set's columns are {_schema(rows)}, of which {len(fitting)} are marked as {kind}: name one with data.{kind}_column."
         )
     if name is not None and name not in rows.features:
         raise ToastError(

@@ -18,6 +18,7 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 
+from toast_cli.data.class_folders import FolderRows
 from toast_cli.errors import ToastError
 from toast_cli.hub.fetching import quiet
 from toast_cli.hub.listening import watched
@@ -142,4 +143,4 @@ class StreamedRows:
             raise refusal(e, self._asked) from e
 
 
-Rows: TypeAlias = datasets.Dataset | StreamedRows
+Rows: TypeAlias = datasets.Dataset | StreamedRows | FolderRows

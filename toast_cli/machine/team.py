@@ -16,10 +16,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from toast_cli.errors import ToastError
-from toast_cli.machine.console import silenced
+from toast_cli.machine.console import duration, say, silenced
 
 _T = TypeVar("_T")
 _Number = TypeVar("_Number", int, float)
+_ASSEMBLY = timedelta(minutes=5)  # until all processes are there
 _PATIENCE = timedelta(days=7)  # the others wait while the first trains maps; torchrun ends processes that are left over
 
 
@@ -121,13 +122,30 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0")) if expected() > 1 else 0
 
 
+def _assemble() -> None:
+    """Wait for the other processes. Raises ToastError if they do not come, as where the environment is left over."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun itself waits, and ends all if one is missing
+        say(f"waiting for {expected() - 1} other processes, since WORLD_SIZE={expected()} is set")
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=_ASSEMBLY))
+    except (RuntimeError, ValueError) as e:
+        raise ToastError(
+            f"WORLD_SIZE={expected()} is set, but the other processes did not come within {duration(_ASSEMBLY.total_seconds())}: unset WORLD_SIZE "
+            "and RANK for a run alone, or start the processes with torchrun."
+        ) from e
+    store.set_timeout(_PATIENCE)
+    dist.init_process_group(
+        "gloo", store=dist.PrefixStore("toast", store), rank=rank, world_size=size, timeout=_PATIENCE
+    )
+
+
 @contextmanager
 def join() -> Iterator[Team]:
     """The team that this process was started in. Data is exchanged on CPUs by gloo, whatever device computes it."""
     if expected() == 1:
         yield ALONE
         return
-    dist.init_process_group("gloo", timeout=_PATIENCE)
+    _assemble()
     team = Team(dist.get_rank(), dist.get_world_size())
     try:
         with silenced(not team.leads):

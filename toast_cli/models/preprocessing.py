@@ -14,6 +14,8 @@ CHANNELS = (1, 3)  # of an image's pixels: grey, or RGB
 _GEOMETRY = ("input_size", "interpolation", "crop_pct", "crop_mode")
 _SETTINGS = (*_GEOMETRY, "mean", "std")
 
+_LONGEST = 20  # times the shorter side: far more than any crop keeps
+
 Transform = Callable[[Image.Image], Tensor]
 
 
@@ -35,7 +37,7 @@ def settings_of(vit: Vit, image_size: int, resize: int | None = None) -> dict[st
 
 def to_pixels(settings: Mapping[str, Any]) -> Transform:
     """A transform by ``settings``, PIL image in RGB -> uint8 (C, H, W): RGB, or grey for a model of one channel."""
-    return _of_channels(settings, create_transform(**{key: settings[key] for key in _GEOMETRY}, normalize=False))
+    return _prepared(settings, create_transform(**{key: settings[key] for key in _GEOMETRY}, normalize=False))
 
 
 def to_input(settings: Mapping[str, Any]) -> Transform:
@@ -43,8 +45,21 @@ def to_input(settings: Mapping[str, Any]) -> Transform:
 
     Raises KeyError, TypeError, ValueError or AttributeError for invalid settings.
     """
-    return _of_channels(settings, create_transform(**{key: settings[key] for key in _SETTINGS}))
+    return _prepared(settings, create_transform(**{key: settings[key] for key in _SETTINGS}))
 
 
-def _of_channels(settings: Mapping[str, Any], transform: Transform) -> Transform:
-    return Compose([Grayscale(), transform]) if settings["input_size"][0] == 1 else transform
+def _prepared(settings: Mapping[str, Any], transform: Transform) -> Transform:
+    """``transform`` of a grey image, for a model of one channel, and of the middle of a very long one, if it crops there."""
+    first = [_middle] if settings["crop_mode"] == "center" else []
+    first += [Grayscale()] if settings["input_size"][0] == 1 else []
+    return Compose([*first, transform]) if first else transform
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """The middle of a very long image; a panorama of 1 000 times its height would be resized to hundreds of megabytes."""
+    width, height = image.size
+    longest = _LONGEST * min(width, height)
+    if max(width, height) <= longest:
+        return image
+    left, top = max(width - longest, 0) // 2, max(height - longest, 0) // 2
+    return image.crop((left, top, width - left, height - top))

@@ -4,7 +4,7 @@ Shapes: N images, P plans, F features, C classes.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import numpy as np
@@ -29,6 +29,7 @@ class Probe:
     takes_head = False
     device = torch.device("cpu")
     head: nn.Linear | None = None
+    notes: tuple[str, ...] = ()  # what the reader of a run should know
 
     def on(self, device: torch.device, head: nn.Linear | None) -> Self:
         """A copy of this probe that computes on ``device``, for a model with this ``head``, (N, F) -> (N, C)."""
@@ -38,6 +39,13 @@ class Probe:
 
     def check(self, model: str) -> None:
         """Raises ToastError if this probe cannot be used with the model of that name; called before encoding."""
+
+    def matched(self, classes: Sequence[str], config: object) -> Self:
+        """This probe for data with these C ``classes``; ``config`` is timm's of the model, which may name the model's own.
+
+        Raises ToastError if those are others; called before encoding.
+        """
+        return self
 
     def fit(
         self, features: Features, labels: np.ndarray, classes: int, seed: int, advance: Advance = lambda images: None

@@ -3,7 +3,9 @@
 Shapes: N images, P plans, F features, C classes.
 """
 
+import copy
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -16,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from toast_cli.data.draws import stratified
-from toast_cli.errors import ToastError, is_number, require_strengths
+from toast_cli.errors import ToastError, did_you_mean, is_number, require_strengths
 from toast_cli.layers import dense
 from toast_cli.probes.base import Advance, Probe
 from toast_cli.runs.features import Features
@@ -126,7 +128,10 @@ class KnnProbe(_PerPlan):
 
 
 class PretrainedHead(Probe):
-    """The classifier that the model came with, not trained here: for data with its classes, in its order."""
+    """The classifier that the model came with, not trained here: for data with its classes.
+
+    If the model names its classes, the names say which is which; else their order does.
+    """
 
     name = "pretrained_head"
     takes_head = True
@@ -138,16 +143,44 @@ class PretrainedHead(Probe):
                 "readout=model, or another probe."
             )
 
+    def matched(self, classes: Sequence[str], config: object) -> Self:
+        self._require(len(classes))
+        if self.head is None:
+            return self
+        matched = copy.copy(self)
+        stored = config.get("label_names") if isinstance(config, Mapping) else None
+        names = [str(name) for name in stored] if isinstance(stored, list | tuple) else []
+        if len(set(names)) != len(classes):
+            numbered = [f"{name} is {i}" for i, name in enumerate(classes)]
+            told = ", ".join(numbered if len(numbered) < 5 else [*numbered[:3], "…", numbered[-1]])
+            matched.notes = (
+                f"probe=pretrained_head: the model does not name its classes, so the data's are numbered in their order: {told}",
+            )
+            return matched
+        missing = [name for name in classes if name not in names]
+        if missing:
+            raise ToastError(
+                f"probe=pretrained_head: the model has no class {missing[0]}{did_you_mean(missing[0], names)}: use the data set it was trained "
+                "for, give the classes the model's names, or use probe=linear."
+            )
+        matched.head = _reordered(self.head, [names.index(name) for name in classes])
+        matched.notes = ("probe=pretrained_head: classes are matched by the names that the model has for them",)
+        return matched
+
     def fit(
         self, features: Features, labels: np.ndarray, classes: int, seed: int, advance: Advance = lambda images: None
     ) -> Self:
+        self._require(classes)
+        advance(len(features))
+        return self
+
+    def _require(self, classes: int) -> None:
+        """Raises ToastError unless the model's classifier has that many classes."""
         if self.head is not None and self.head.out_features != classes:
             raise ToastError(
                 f"probe=pretrained_head: the model's classifier has {self.head.out_features} classes and the data set has {classes}: use "
                 "the data set it was trained for, or probe=linear."
             )
-        advance(len(features))
-        return self
 
     def to_module(self, plan: int) -> nn.Module:
         if self.head is None:
@@ -164,3 +197,13 @@ class PretrainedHead(Probe):
         if self.head is None:
             raise TypeError("check() says that there is no head")
         return self.head(torch.from_numpy(features).to(self.device)).argmax(-1).cpu().numpy().T
+
+
+def _reordered(head: nn.Linear, order: list[int]) -> nn.Linear:
+    """The classifier whose class k is class ``order[k]`` of ``head``."""
+    bias = None if head.bias is None else head.bias[order].detach()
+    moved = nn.Linear(
+        head.in_features, len(order), bias is not None, device=head.weight.device, dtype=head.weight.dtype
+    )
+    moved.load_state_dict({"weight": head.weight[order].detach(), **({} if bias is None else {"bias": bias})})
+    return moved.eval().requires_grad_(False)

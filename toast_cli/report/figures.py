@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 from toast_cli.files import write_atomically
 from toast_cli.machine.console import visible
 from toast_cli.plans import STEM, Plan, point_text
+from toast_cli.report.fonts import families
 
 # Okabe & Ito (2008), without the yellow that vanishes on paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
@@ -50,7 +51,8 @@ def encoded(figure: Figure, kind: str = "png") -> bytes:
     buffer = io.BytesIO()
     dates = {"CreationDate": None} if kind == "pdf" else {"Software": None}
     for text in figure.findobj(Text):
-        text.set(text=_drawn(text.get_text()), parse_math=False)  # a $ in a label begins no formula
+        drawn = _drawn(text.get_text())
+        text.set(text=drawn, parse_math=False, fontfamily=families(drawn))  # a $ in a label begins no formula
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # such a letter is drawn as a box
         figure.savefig(buffer, format=kind, dpi=150, metadata=dates)

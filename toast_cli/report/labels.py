@@ -1,11 +1,14 @@
 """Name the figures and files of a report after what they show, with the settings that differ within it."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any, TypeVar
 
+from toast_cli.folders import as_utf8
 from toast_cli.report.findings import Finding
 
 _T = TypeVar("_T")
@@ -19,6 +22,14 @@ def name_of(*words: object) -> str:
         return name
     kept = name.encode()[:_LONGEST].decode(errors="ignore")
     return f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def folder_of(runs: Sequence[Path]) -> str:
+    """A folder's name for some runs: that of the first one, how many more, and a hash of where all of them are."""
+    places = sorted(str(run.resolve()) for run in runs)
+    more = [f"and-{len(runs) - 1}-more"] if len(runs) > 1 else []
+    digest = hashlib.sha256(os.fsencode("\n".join(places))).hexdigest()[:8]
+    return f"{name_of(as_utf8(runs[0].resolve().name), *more)}-{digest}"
 
 
 def grouped(findings: Iterable[_T], *names: str) -> list[tuple[tuple, list[_T]]]:

@@ -70,6 +70,40 @@ def grouped(runs: list[CompleteRun]) -> list[tuple[dict[str, Any], list[Sample]]
     return [(dict(zip(SHARED, key, strict=False)), _distinct(found)) for key, found in _originals_first(samples)]
 
 
+def apart(runs: list[CompleteRun]) -> tuple[list[list[CompleteRun]], list[str]]:
+    """The runs in as few groups as a first fit gives, each of which can be one table, and why they are not one.
+
+    Raises ToastError for a run that cannot be read.
+    """
+    if _conflict(runs) is None:
+        return [runs], []
+    groups: list[list[CompleteRun]] = []
+    reasons: list[str] = []
+    for run in runs:
+        conflicts = []
+        for group in groups:
+            if (conflict := _conflict([*group, run])) is None:
+                group.append(run)
+                break
+            conflicts.append(conflict)
+        else:
+            if (damage := _conflict([run])) is not None:
+                raise ToastError(damage)
+            groups.append([run])
+            reasons += conflicts[:1]
+    return groups, reasons
+
+
+def _conflict(runs: list[CompleteRun]) -> str | None:
+    """Why the runs cannot be one table; None if they can."""
+    try:
+        for _, samples in grouped(runs):
+            expected_of(samples)
+    except ToastError as e:
+        return str(e)
+    return None
+
+
 def check_comparable(runs: list[CompleteRun]) -> None:
     """Raises ToastError unless the same labels mean the same weights, test images, number of train images and probe."""
     for what, label, value in (

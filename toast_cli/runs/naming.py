@@ -4,8 +4,10 @@ The same settings always name the same folder, across versions too: classes that
 their first names, and a setting that was added later is left out while it has its default.
 """
 
+import glob
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.errors import ToastError
+from toast_cli.folders import as_utf8, child, files_below, typed_path
 
 # How a run is carried out, not what it computes; what others report; and the name of an experiment, since its settings are
 # there already.
@@ -75,10 +78,10 @@ def scientific(cfg: DictConfig) -> dict[str, Any]:
     for group, key in _PATHS:
         path = str(settings.get(group, {}).get(key) or "")
         if path and not path.startswith("pkg://"):
-            settings[group][key] = str(Path(path).expanduser().resolve())
+            settings[group][key] = str(typed_path(path).resolve())
     name = str(settings.get("model", {}).get("name") or "")
     if name.startswith(_FOLDER):
-        settings["model"]["name"] = f"{_FOLDER}{Path(name.removeprefix(_FOLDER)).expanduser().resolve()}"
+        settings["model"]["name"] = f"{_FOLDER}{typed_path(name.removeprefix(_FOLDER)).resolve()}"
     return settings
 
 
@@ -108,18 +111,16 @@ def inputs(settings: dict[str, Any]) -> str:
     """Hash of the names, sizes and times of the local files that a run reads: a cheap sign that one has changed."""
     digest = hashlib.sha256()
     for file in _input_files(settings):
-        digest.update(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}".encode())
+        digest.update(os.fsencode(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}"))
     return digest.hexdigest()[:16]
 
 
 def _input_files(settings: dict[str, Any]) -> list[Path]:
     """The files of weights, the parquet files of a data folder, and all files in the subfolders named after its splits."""
     stored = _weights(settings["model"])
-    for data in (settings["data"], settings["fit_data"]):
-        patterns = ("*.parquet", "*/*.parquet", *(f"{data.get(key)}/**/*" for key in ("train_split", "test_split")))
-        stored += (
-            [file for pattern in patterns for file in Path(data["path"]).glob(pattern)] if data.get("path") else []
-        )
+    stored += [
+        file for data in (settings["data"], settings["fit_data"]) if data.get("path") for file in _data_files(data)
+    ]
     return sorted(file for file in stored if file.is_file())
 
 
@@ -130,6 +131,15 @@ def _weights(model: dict[str, Any]) -> list[Path]:
     given += [str(model["checkpoint"])] if model.get("checkpoint") else []
     folders = [path.parent if path.name.endswith(".index.json") else path for path in map(Path, given)]
     return [file for path in folders for file in (path.iterdir() if path.is_dir() else [path])]
+
+
+def _data_files(data: dict[str, Any]) -> Iterator[Path]:
+    path = Path(data["path"])
+    yield from (file for pattern in ("*.parquet", "*/*.parquet") for file in path.glob(pattern))
+    for name in (str(data.get(key)) for key in ("train_split", "test_split")):
+        yield from path.glob(f"*/{glob.escape(name)}/*.parquet")
+        split = child(path, name)
+        yield from (split / file for file in (files_below(split) if split.is_dir() else ()))
 
 
 def differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
@@ -144,4 +154,9 @@ def differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
 def register_resolvers() -> None:
     """Register what ``conf/`` may interpolate: ``${toast_folder:}``, a run's folder name, and ``${toast_basename:path}``."""
     OmegaConf.register_new_resolver("toast_folder", lambda *, _root_: folder_name(_root_), replace=True)
-    OmegaConf.register_new_resolver("toast_basename", lambda path: Path(str(path or "")).name or "folder", replace=True)
+    OmegaConf.register_new_resolver("toast_basename", _last_name, replace=True)
+
+
+def _last_name(path: object) -> str:
+    """What a data set is called after the folder that it lies in."""
+    return as_utf8(Path(str(path or "")).name) or "folder"

@@ -51,7 +51,7 @@ def begin(
         device=job.compute.device.type,
         precision=job.compute.precision,
     )
-    warnings = warnings_of(job.data)
+    warnings = [*warnings_of(job.data), *job.probe.notes]
     for warning in warnings:
         say(f"note: {warning}")
     folder.note(depth=job.backbone.depth, oddities=[*job.backbone.notes, *warnings], classes=list(job.data.classes))
@@ -110,6 +110,7 @@ def load(
     probe = probe.on(compute.device, backbone.head if backbone.pooler is None else None)
     probe.check(backbone.label)
     data = load_data(cfg, make)
+    probe = probe.matched(data.classes, backbone.vit.pretrained_cfg)
     return Job(
         folder=folder,
         backbone=backbone,

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.files import beside
+from toast_cli.folders import typed_path
 from toast_cli.plans import Fit, Map, Plan, Variant
 from toast_cli.report.changed import read_table
 from toast_cli.runs import contents
@@ -152,7 +153,7 @@ def take_features(cfg: DictConfig, folder: Folder) -> None:
 
     Raises ToastError if that run has no features, is not complete, or differs in more than its probe and seeds.
     """
-    other = Path(str(cfg.features_from)).expanduser()
+    other = typed_path(cfg.features_from)
     if not (other / RECORD).is_file() or not all((other / name).is_file() for name in _REUSED):
         raise ToastError(
             f"features_from={other} holds no features: give the folder of a run that was made with keep_features=true."

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from toast_cli import __version__
 from toast_cli.errors import ToastError, did_you_mean, require_flag
+from toast_cli.folders import typed_path
 from toast_cli.launch import Help, launch, own_folders
 from toast_cli.runs import contents
 
@@ -67,10 +68,10 @@ def _source(given: Path | None, cfg: "DictConfig") -> Path:
             raise ToastError(
                 "toast export needs the folder of a finished run: toast export outputs/run/<run> plan=9-11."
             )
-        return given.expanduser()
+        return typed_path(given)
     if given is not None:
         raise ToastError(f"toast export was given two runs, {given} and run={cfg.run}: give one of them.")
-    return Path(str(cfg.run)).expanduser()
+    return typed_path(cfg.run)
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,11 @@ def export(cfg: "DictConfig", source: Path) -> Path:
     from toast_cli.surgery.recipe import RECIPE
 
     settings, fresh = _Settings.check(cfg), require_flag(cfg.fresh, "fresh")
-    parent = Path(str(cfg.out)).expanduser().parent if cfg.out else Path("outputs/export")
+    parent = typed_path(cfg.out).parent if cfg.out else Path("outputs/export")
     parent.mkdir(parents=True, exist_ok=True)
     with _scratch(parent) as scratch:
         run = reopen(source, settings.plan, settings.seed, cfg, scratch / "run", own_folders())
-        out = Path(str(cfg.out)).expanduser() if cfg.out else parent / _name(run, settings)
+        out = typed_path(cfg.out) if cfg.out else parent / _name(run, settings)
         made_of = _made_of(run, settings)
         if not fresh and _is_there(out, made_of):
             say(f"{out} is there already, and its files are as they were written")

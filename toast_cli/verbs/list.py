@@ -46,7 +46,7 @@ def _list_group(title: str, group: str, roots: list[Path]) -> None:
     for name, path in files.items():
         comments = [
             line.lstrip("# ")
-            for line in path.read_text().splitlines()
+            for line in path.read_text(encoding="utf-8").splitlines()
             if line.startswith("#") and "@package" not in line
         ]
         print(visible(f"  {name:{width}}  {comments[0] if comments else ''}".rstrip()))

@@ -47,7 +47,7 @@ def predict(export: Path, paths: Iterable[Path], top: int, max_pixels: int) -> N
     """
     from rich.table import Table
 
-    from toast_cli.data.images import require_pixels
+    from toast_cli.data.decoding import require_pixels
     from toast_cli.machine.console import say
     from toast_cli.report.screen import wide_console
     from toast_cli.surgery.recipe import read_recipe
@@ -60,8 +60,8 @@ def predict(export: Path, paths: Iterable[Path], top: int, max_pixels: int) -> N
     form, transform = _format(recipe, export), _transform(config, export)
     runs = form.read(export)
     table = Table("image", *(f"{place}." for place in range(1, min(top, len(names)) + 1)))
-    bad: list[str] = []
-    for files, images in _batches(_files(paths), transform, max_pixels, bad):
+    named, bad = _files(paths)
+    for files, images in _batches(named, transform, max_pixels, bad):
         outputs = runs(images)
         if outputs.shape != (len(files), len(names)) or not outputs.isfinite().all():
             raise ToastError(
@@ -74,7 +74,7 @@ def predict(export: Path, paths: Iterable[Path], top: int, max_pixels: int) -> N
     for told in bad:
         say(told)
     if not table.row_count:
-        raise ToastError(f"None of the {len(bad)} files is an image that can be decoded.")
+        raise ToastError(f"None of the {len(named)} files is an image that can be decoded.")
     wide_console().print(table, crop=False)
 
 
@@ -117,18 +117,29 @@ def _transform(config: Mapping[str, Any], export: Path) -> "Transform":
         ) from e
 
 
-def _files(paths: Iterable[Path]) -> list[Path]:
-    from PIL import Image
+def _files(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
+    """The image files that are named or lie in a folder that is named, and a sentence for each folder with other files."""
+    from toast_cli.data.class_folders import find_images, told
 
-    found: list[Path] = []
+    files: list[Path] = []
+    notes: list[str] = []
     for path in paths:
         if not path.exists():
             raise ToastError(f"{path} does not exist: give image files or folders of images.")
-        endings = Image.registered_extensions()
-        found += sorted(file for file in path.rglob("*") if file.suffix.lower() in endings) if path.is_dir() else [path]
-    if not found:
-        raise ToastError(f"{', '.join(map(str, paths))} holds no image files: give others.")
-    return found
+        if path.is_dir():
+            found = find_images(path)
+            files += [path / file for file in found.files]
+            notes += told(path, found)
+            if found.hidden:
+                notes.append(
+                    f"{path}: {len(found.hidden)} images in hidden folders are left out, {found.hidden[0]} among them"
+                )
+        else:
+            files.append(path)
+    if not files:
+        others = f" ({'; '.join(notes)})" if notes else ""
+        raise ToastError(f"{', '.join(map(str, paths))} holds no image files{others}: give others.")
+    return files, notes
 
 
 def _batches(
@@ -137,7 +148,7 @@ def _batches(
     """Files with their normalised images (N, 3, H, W); ``bad`` collects what is wrong with the others."""
     import torch
 
-    from toast_cli.data.images import UNDECODABLE, read_rgb, reason
+    from toast_cli.data.decoding import UNDECODABLE, read_rgb, reason
 
     for start in range(0, len(files), _BATCH):
         good, images = [], []

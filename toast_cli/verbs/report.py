@@ -34,15 +34,20 @@ def main(argv: list[str]) -> None:
         "--out", type=Path, default=Path("outputs/report"), help="where the report is written (default: %(default)s)"
     )
     args = parser.parse_args(argv)
-    print(report(args.folders, args.out))
+    for page in report(args.folders, args.out):
+        print(page)
 
 
-def report(places: list[Path], out: Path) -> Path:
-    """Write everything into ``out``; returns the page. Raises ToastError for what cannot be read or compared."""
-    from toast_cli.files import write_atomically
-    from toast_cli.report import classes, page, side_tables, tables
-    from toast_cli.report.findings import findings_of
-    from toast_cli.runs.archive import find
+def report(places: list[Path], out: Path) -> list[Path]:
+    """Write everything into ``out``; returns the pages.
+
+    Runs that cannot be in one table get a report for each group that can, in a folder of ``out`` that is named after them.
+
+    Raises ToastError for what cannot be read.
+    """
+    from toast_cli.machine.console import say
+    from toast_cli.report.labels import folder_of
+    from toast_cli.report.samples import apart
 
     for place in places:
         if not place.is_dir():
@@ -50,12 +55,45 @@ def report(places: list[Path], out: Path) -> Path:
                 f"{place} is not a folder: give folders of runs, or one that holds them, such as outputs/run."
             )
     runs, similarities, tunings = _read(places)
-    read = [path / name for name in (RESULTS, SIMILARITY, FINETUNE) for path in find(places, name)[0]]
+    read = _tables_in(places)
     notes = _notes(read)
     if not runs and not similarities and not tunings:
         raise ToastError(
             f"There is no complete run in {', '.join(map(str, places))}: give folders that toast run, similarity or finetune wrote."
         )
+    groups, reasons = apart(runs)
+    if len(groups) == 1:
+        return [_write(out, runs, similarities, tunings, read, notes)]
+    say(f"note: the runs get {len(groups)} reports, since not all can be in one table. {' '.join(reasons)}")
+    pages = []
+    for group in groups:
+        own = [run.path / RESULTS for run in group]
+        told = [*notes, f"Other runs are in a report of their own. {' '.join(reasons)}"]
+        pages.append(_write(out / folder_of([run.path for run in group]), group, [], [], own, told))
+    others = [file for file in read if file.name != RESULTS]
+    return [*pages, *([_write(out, [], similarities, tunings, others, notes)] if others else [])]
+
+
+def _tables_in(places: list[Path]) -> list[Path]:
+    """The tables of all complete runs in ``places``."""
+    from toast_cli.runs.archive import find
+
+    return [path / name for name in (RESULTS, SIMILARITY, FINETUNE) for path in find(places, name)[0]]
+
+
+def _write(
+    out: Path,
+    runs: "list[CompleteRun]",
+    similarities: "list[Similarity]",
+    tunings: "Tunings",
+    read: list[Path],
+    notes: list[str],
+) -> Path:
+    """Write one report, of what was ``read`` from these files, into ``out``; returns its page."""
+    from toast_cli.files import write_atomically
+    from toast_cli.report import classes, page, side_tables, tables
+    from toast_cli.report.findings import findings_of
+
     findings = findings_of(runs)
     out.mkdir(parents=True, exist_ok=True)
     others = side_tables.against_expected(findings) + tables.of_tuned(tunings)
