@@ -29,7 +29,15 @@ COMMANDS = {
     "run-logistic": ["run", *SIZES, "spans=[0-10]", "translator=affine", "probe=logistic", "seeds=[0,1]"],
     "run-mlp": ["run", *SIZES, "spans=[0-10]", "translator=mlp", "translator.steps=3"],
     "finetune": ["finetune", *SIZES, "spans=[0-10]", "tune.epochs=1"],
-    "search": ["search", *SIZES, "search.blocks=1", "search.images=40", "search.rounds=1", "search.beam=1", "search.halves=false"],
+    "search": [
+        "search",
+        *SIZES,
+        "search.blocks=1",
+        "search.images=40",
+        "search.rounds=1",
+        "search.beam=1",
+        "search.halves=false",
+    ],
     "similarity": ["similarity", *SIZES, "spans=none"],
 }
 WORK = ("toast_cli.verbs.run.run", "toast_cli.verbs.search.search", "toast_cli.verbs.similarity.similarity",
