@@ -115,7 +115,7 @@ def test_completion_knows_the_verb(toast, monkeypatch):
 
 
 def test_our_own_bugs_are_not_put_on_the_person(monkeypatch):
-    monkeypatch.setattr(models, "_load_weights", lambda *_: None.shape)
+    monkeypatch.setattr(models, "_check_finite", lambda *_: None.shape)
     with pytest.raises(hydra.errors.InstantiationException, match="'NoneType' object has no attribute 'shape'"):
         cli.main(["run"])
 

@@ -62,7 +62,6 @@ def test_what_it_was_before_is_the_default():
     assert OmegaConf.load(CONF / "base.yaml").fit.held_out_r2 is True
     assert OmegaConf.load(CONF / "base.yaml").data.max_pixels == MAX_PIXELS
     assert OmegaConf.load(CONF / "search.yaml").search.baselines == ["last", "influence"]
-    assert OmegaConf.load(CONF / "search.yaml").search.halves is False
 
 
 def test_it_is_not_stored_either():

@@ -283,7 +283,14 @@ def test_blocks_of_a_stranger_do_not_pass(toast):
 
 def test_a_search_keeps_the_plan_and_the_fit_with_the_least_held_out_loss(toast):
     words = ["data.fit_images=40", "data.train_images=200", "data.test_images=48", "device=cpu", "precision=fp32"]
-    words += ["search.blocks=3", "search.beam=2", "search.rounds=1", "search.baselines=[]", "fit.heal=true"]
+    words += [
+        "search.blocks=3",
+        "search.beam=2",
+        "search.rounds=1",
+        "search.baselines=[]",
+        "fit.heal=true",
+        "search.halves=false",
+    ]
     status, out, _ = toast("search", *words, "search.refits=3", "hydra.run.dir=found")
     assert status == 0
     found, rows = (read_csv(Path("found", name), kind) for name, kind in (("front.csv", Found), ("results.csv", Row)))

@@ -20,10 +20,10 @@ def test_memory_that_runs_out_halves_the_batch(toast, tmp_path, monkeypatch):
     walk, look = encode.Encoder.__call__, encode.latents
 
     def limited(function):
-        def call(self, x):
+        def call(self, x, *rest):
             if len(x) > 20:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return function(self, x)
+            return function(self, x, *rest)
 
         return call
 
