@@ -320,6 +320,16 @@ def test_a_search_keeps_the_plan_and_the_fit_with_the_least_held_out_loss(toast)
     assert {path: path.read_bytes() for path in Path("found").glob("*.csv")} == before
 
 
+def test_a_search_has_no_room_to_heal(toast, monkeypatch: pytest.MonkeyPatch):
+    """Its maps are fitted before anything is healed, and the room for that is looked at then."""
+    words = ["data.fit_images=40", "data.train_images=200", "data.test_images=48", "device=cpu", "precision=fp32"]
+    words += ["search.blocks=2", "search.beam=1", "search.rounds=1", "search.halves=false", "search.baselines=[]"]
+    monkeypatch.setattr(Originals, "bytes", lambda *_: 10**18)
+    status, _, err = toast("search", *words, "fit.heal=true", "hydra.run.dir=found")
+    assert (status, "The latents of fit.heal=true need" in err, "make room" in err) == (1, True, True), err
+    assert Path("found/search.csv").is_file(), "what was measured is kept"
+
+
 def test_a_dry_run_counts_latents_and_healed_blocks(toast):
     def disk(*words: str) -> float:
         said = re.search(r"disk (\S+) (\S+) of", toast("run", "dry=true", *WORDS[:-1], "spans=[2-6]", *words)[1])

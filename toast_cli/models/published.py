@@ -11,10 +11,8 @@ from toast_cli.hub.fetching import cached, fetch, reach
 from toast_cli.hub.refusals import refusal
 from toast_cli.hub.repository import weights_of
 
-_USUAL, _SAFE = (
-    "pytorch_model.bin",
-    "model.safetensors",
-)  # what timm asks for where nothing else is named, and what it prefers to it
+# What timm asks for where nothing else is named, and what it prefers to it.
+_USUAL, _SAFE = "pytorch_model.bin", "model.safetensors"
 
 
 def published(name: str) -> dict[str, Any] | None:

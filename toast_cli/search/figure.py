@@ -8,9 +8,8 @@ from matplotlib.figure import Figure
 from toast_cli.report.figures import COLOURS, MARKERS, scatter
 from toast_cli.runs.rows import Baseline, Candidate, Found
 
-Point = tuple[
-    float, float, float | None
-]  # blocks removed, a mean over seeds and its standard deviation if there is one
+# Blocks removed, a mean over seeds and its standard deviation if there is one.
+Point = tuple[float, float, float | None]
 
 
 def picture(measured: Sequence[Candidate], found: Sequence[Found], baselines: Sequence[Baseline]) -> Figure:

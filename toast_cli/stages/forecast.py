@@ -23,7 +23,7 @@ from toast_cli.probes.batched import BatchedProbe
 from toast_cli.room import in_words
 from toast_cli.runs import contents
 from toast_cli.runs.features import Features
-from toast_cli.stages.heal import originals_of
+from toast_cli.stages.heal import is_healed, originals_of
 from toast_cli.stages.job import Job
 from toast_cli.stages.probe import missing_seeds
 from toast_cli.stages.solve import empty_sums
@@ -76,7 +76,7 @@ def forecast(job: Job) -> Forecast:
     files = [job.feature_file(name) for name in ("train", "test")]
     disk = sum(file.bytes_missing for file in files) if missing_seeds(job) else 0
     free, memory = shutil.disk_usage(place).free, resident() + _peak(job)
-    healed, latents = (_healed(job)[0], _latents(job)) if _unfitted(job) else (0, 0)
+    healed, latents = (0, 0) if is_healed(job) else (_healed(job)[0], _latents(job))
     return Forecast(sum(file.bytes for file in files), disk, free, memory, healed, latents)
 
 

@@ -100,6 +100,11 @@ def load_healed(job: Job, folder: Folder) -> Healed:
     return found
 
 
+def is_healed(job: Job) -> bool:
+    """Whether the job's folder has a file for all of its healed blocks, as far as they are."""
+    return all((job.folder / _file(key)).is_file() for key in job.healed)
+
+
 def remove_others(job: Job) -> None:
     """Remove the healed blocks in the job's folder that none of its plans has."""
     own = {_file(key) for key in job.healed}
