@@ -91,12 +91,12 @@ def test_ones_own_groups_stand_beside_the_others(toast, tmp_path):
 
 
 def test_ones_own_translator_is_found_and_used(toast, tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "own_identity.py").write_text(
         "from toast_cli.translators import Identity\n\nclass Halved(Identity):\n    name = 'halved'\n\n"
         "    def __init__(self, by):\n        self.by = by\n"
     )
     (tmp_path / "conf" / "translator").mkdir(parents=True)
-    (tmp_path / "conf" / "translator" / "halved.yaml").write_text("_target_: mine.Halved\nby: 2\n")
+    (tmp_path / "conf" / "translator" / "halved.yaml").write_text("_target_: own_identity.Halved\nby: 2\n")
     monkeypatch.syspath_prepend(tmp_path)
     status, out, err = toast("run", "--config-dir", str(tmp_path / "conf"), *SMALL, "translator=halved")
     assert status == 0, err

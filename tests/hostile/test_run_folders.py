@@ -206,12 +206,12 @@ def test_records_that_toast_never_writes(toast, stranger, verb, entries):
 
 def test_an_own_translator_needs_the_users_word(toast, stranger, tmp_path, monkeypatch):
     (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "mine.py").write_text(
+    (tmp_path / "code" / "own_linear.py").write_text(
         "from toast_cli.translators import Linear\nclass Halved(Linear):\n    name = 'halved'\n"
     )
     monkeypatch.syspath_prepend(tmp_path / "code")
     (tmp_path / "conf" / "translator").mkdir(parents=True)
-    (tmp_path / "conf" / "translator" / "halved.yaml").write_text("_target_: mine.Halved\ntokens: shared\n")
+    (tmp_path / "conf" / "translator" / "halved.yaml").write_text("_target_: own_linear.Halved\ntokens: shared\n")
     own = ["--config-dir", "conf"]
     assert toast("run", *WORDS, *own, "translator=halved", "hydra.run.dir=own")[0] == 0
     status, _, err = toast("export", "own", "plan=9-11", "images=8")

@@ -187,7 +187,7 @@ def test_halves_are_tuned_timed_and_compared(toast):
     assert (status, "largest difference 0.0e+00" in err) == (0, True), err
     assert toast("bench", "spans=[8-9a,9a-9]", "seconds=0.1", "hydra.run.dir=bench")[0] == 0
     assert toast("similarity", *words, "spans=[2-3a,2-3]", "hydra.run.dir=alike")[0] == 0
-    assert toast(*WORDS, "spans=[2-3a]", "translator=mlp", "hydra.run.dir=trained")[0] == 0
+    assert toast(*WORDS, "spans=[2-3a]", "translator=mlp", "translator.steps=3", "hydra.run.dir=trained")[0] == 0
     assert toast(*WORDS, "spans=halves", "hydra.run.dir=all")[0] == 0
     rows = read_csv(Path("all/results.csv"), Row)
     assert len(rows) == 301

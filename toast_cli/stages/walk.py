@@ -133,11 +133,7 @@ def latents(backbone: Backbone, pixels: Tensor, middles: Container[int] = ()) ->
 
     For a block i in ``middles``, X^(i−½) is what lies between its two branches.
     """
-    return latents_of(backbone, *backbone.stem(pixels), middles)
-
-
-def latents_of(backbone: Backbone, stem: Tensor, extras: Extras, middles: Container[int] = ()) -> dict[Layer, Tensor]:
-    """X^(−1) (N, T, D) and the blocks' other inputs -> X^(i) (N, T, D) for i = −1 … L−1, and X^(i−½) for ``middles``."""
+    stem, extras = backbone.stem(pixels)
     result: dict[Layer, Tensor] = {STEM: stem}
     for i in range(backbone.depth):
         if i in middles:
