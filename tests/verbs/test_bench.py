@@ -35,6 +35,18 @@ def test_bench_writes_what_it_measured(toast, tmp_path: Path, monkeypatch: pytes
         assert float(row["peak_memory_mb"]) > 0
 
 
+def test_healed_models_have_the_same_layers(toast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(timing, "_LARGEST_BATCH", 2)
+    status, _, err = toast("bench", "spans=[2-3a]", "fit.heal=true", *FAST)
+    assert status == 0, err
+    original, healed = csv.DictReader((tmp_path / "here" / "bench.csv").open())
+    assert (original["healed"], healed["healed"]) == ("False", "True")
+    assert toast("bench", "spans=[2-3a]", *FAST)[0] == 0
+    plain = list(csv.DictReader((tmp_path / "here" / "bench.csv").open()))[1]
+    assert plain["healed"] == "False"
+    assert (healed["params"], healed["gflops"]) == (plain["params"], plain["gflops"])
+
+
 @pytest.mark.parametrize("value", ["0", "soon", "true"])
 def test_seconds_are_checked(toast, value: str):
     status, _, err = toast("bench", f"seconds={value}", "device=cpu", "hydra.run.dir=here")

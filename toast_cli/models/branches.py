@@ -108,6 +108,15 @@ def _branch(block: Any, part: str, last: str, number: int) -> Branch:
     )
 
 
+def example_tensors(block: nn.Module) -> dict[str, Tensor]:
+    """What the branches of ``block`` would be refitted to if nothing were missing, by name: LayerScale multiplied in, no more."""
+    found: dict[str, Tensor] = {}
+    for branch in branches_of(block):
+        out, inside = branch.last.weight.shape
+        found |= branch.refitted(torch.zeros(inside, out, dtype=torch.float64), torch.zeros(out, dtype=torch.float64))
+    return found
+
+
 def are_refitted(block: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
     """Whether ``tensors`` can be what the branches of ``block`` have been refitted to: all of them, of the same kind, finite."""
     own = dict(block.named_parameters())

@@ -303,3 +303,4 @@ class Timing:
     precision: str
     device: str
     threads: int
+    healed: bool = False

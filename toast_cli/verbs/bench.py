@@ -3,11 +3,11 @@
 Config in, bench.csv out. Nothing is fitted: how long a map takes does not depend on the numbers in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toast_cli.errors import ToastError, is_number
+from toast_cli.errors import ToastError, is_number, require_flag
 from toast_cli.launch import Help, launch
 from toast_cli.runs import contents
 
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from toast_cli.machine.device import Compute
+    from toast_cli.models.backbone import Backbone
+    from toast_cli.plans import Step, Variant
 
 USAGE = "bench [key=value ...]"
 SUMMARY = "latency, throughput, peak memory of shortened models"
+_NO_IMAGES = 0  # nothing is fitted
 HELP = Help(
     "latency (one image), throughput (at the original's best batch size) and peak memory of a model and its shortened versions.",
     """\
@@ -39,8 +42,9 @@ def bench(cfg: "DictConfig", path: Path) -> None:
     """Measure, print the table and write ``bench.csv`` into ``path``. Raises ToastError for invalid settings."""
     from toast_cli.machine.console import say
     from toast_cli.machine.device import Compute
+    from toast_cli.models.branches import require_branches
     from toast_cli.models.halves import require_halves
-    from toast_cli.plans import parse_plans
+    from toast_cli.plans import Variant, parse_plans
     from toast_cli.report.screen import print_timings
     from toast_cli.runs.results import write_csv
     from toast_cli.runs.rows import Timing
@@ -49,31 +53,57 @@ def bench(cfg: "DictConfig", path: Path) -> None:
     from toast_cli.surgery.shortened import shorten
     from toast_cli.translators.by_token import example
 
-    seconds = cfg.seconds
+    seconds, heal = cfg.seconds, require_flag(cfg.fit.heal, "fit.heal")
     if not is_number(seconds) or seconds <= 0:
         raise ToastError(f"seconds={seconds} is not a time to measure for: use a number above 0, such as seconds=5.")
     backbone, translator = make(cfg, "model"), make_translator(cfg)
     plans = parse_plans(plain(cfg.spans), backbone.depth)
     require_halves(plans, backbone.blocks)
+    if heal:
+        require_branches(backbone.blocks)
     compute = Compute.pick(cfg.device, cfg.precision, backbone.width)
     examples = {
         name: example(each, backbone.width, backbone.prefix_tokens, backbone.tokens)
         for name, each in ({"": translator} | of_spans(plans, translator)).items()
     }
-    maps = {span: examples[span.translator] for plan in plans for span in plan.spans}
-    models = [shorten(backbone, plan, maps).to(compute.device, compute.dtype) for plan in plans]
+    variants = [Variant(plan, _NO_IMAGES, healed=heal and bool(plan.spans)) for plan in plans]
+    modules = _modules(backbone, variants, examples)
+    models = [shorten(backbone, variant, modules).to(compute.device, compute.dtype) for variant in variants]
     say(f"{backbone.label}: {len(plans)} models, {compute.precision} on {compute.device}")
     measured = _measure(models, backbone.image_shape, compute, seconds)
-    costs = Costs(backbone, maps)
+    costs = Costs(backbone, modules)
     same = {"model": backbone.label, "translator": translator.name, **_where(compute)}
     rows = [
-        Timing(**same, plan=str(plan), blocks_removed=plan.blocks_removed, **costs.columns(plan), **columns)
-        for plan, columns in zip(plans, measured, strict=True)
+        Timing(
+            **same,
+            plan=str(variant),
+            blocks_removed=variant.plan.blocks_removed,
+            healed=variant.healed,
+            **costs.columns(variant),
+            **columns,
+        )
+        for variant, columns in zip(variants, measured, strict=True)
     ]
     path.mkdir(parents=True, exist_ok=True)
     write_csv(path / contents.BENCH, rows, Timing)
     print_timings(rows)
     print(path / contents.BENCH)
+
+
+def _modules(
+    backbone: "Backbone", variants: "Sequence[Variant]", examples: "Mapping[str, nn.Module]"
+) -> "dict[Step, nn.Module]":
+    """What stands for the maps and the healed blocks of the variants; ``examples`` holds a map by the name of its translator."""
+    from toast_cli.models.branches import example_tensors
+    from toast_cli.plans import HealedBlock, Map
+
+    found: dict[Step, nn.Module] = {}
+    for step in {step for variant in variants for step in variant.operations(backbone.depth)}:
+        if isinstance(step, Map):
+            found[step] = examples[step.span.translator]
+        elif isinstance(step, HealedBlock):
+            found[step] = backbone.healed(step.block, example_tensors(backbone.part(step.block)))
+    return found
 
 
 def _where(compute: "Compute") -> dict[str, Any]:
