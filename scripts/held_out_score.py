@@ -35,7 +35,7 @@ def report(folder: Path) -> None:
         judge = LeaveOneOut(labels, len(job.data.classes), strength).fit(features.of_plan(0))
         scores = []
         for number in range(len(plans)):
-            off = judge._predict(features.of_plan(number)) - judge.target
+            off = judge._predict(features.of_plan(number), strength) - judge.target
             score = judge.score(features.of_plan(number))
             scores.append((score.loss, np.square(off).mean(), 1 - score.accuracy))
         agree = [-spearmanr(column, tested)[0] for column in zip(*scores, strict=True)]

@@ -99,13 +99,15 @@ SENTENCES = {
         "and identity."
     ),
     "search search.beam=true": "search.beam=True cannot be used: give a whole number from 1.",
+    "search search.penalty=0": "search.penalty=0 cannot be used: give a number above 0, or null for the one that suits the original best.",
+    "search search.penalty=nan": "search.penalty=nan cannot be used: give a number above 0, or null for the one that suits the original best.",
     "search search=3": (
         "search=3 replaces a group of settings: set search.beside, search.blocks, search.images, search.beam, "
-        "search.rounds, search.baselines, search.refits, search.halves."
+        "search.rounds, search.baselines, search.refits, search.halves, search.penalty."
     ),
     "search +search.wings=1": (
         "search.wings is not a setting: use one of search.beside, search.blocks, search.images, search.beam, "
-        "search.rounds, search.baselines, search.refits, search.halves."
+        "search.rounds, search.baselines, search.refits, search.halves, search.penalty."
     ),
     "finetune tune.epochs=0": "tune.epochs=0 cannot be used: give a whole number from 1.",
     "finetune tune.learning_rate=inf": "tune.learning_rate=inf cannot be used: give a number above 0.",

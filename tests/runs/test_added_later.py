@@ -48,6 +48,11 @@ def test_so_does_a_search_over_whole_blocks():
     assert len({named(search={"beam": 12, "halves": value}) for value in (False, True, "false", None, 0)}) == 5
 
 
+def test_so_does_the_penalty_that_searches_had():
+    assert named(search={"beam": 12, "penalty": 1}) == named(search={"beam": 12})
+    assert len({named(search={"beam": 12, "penalty": value}) for value in (None, 1, 0.3)}) == 3
+
+
 def test_the_score_of_maps_on_held_out_images():
     with_fit = {**SETTINGS, "fit": {"sequential": False}}
     names = [

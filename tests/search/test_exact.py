@@ -247,9 +247,8 @@ def test_the_front_and_its_chosen_plan(costs: Costs, seed: int, monkeypatch: pyt
     final = variants(plans, [5], 12, (INDEPENDENT, SEQUENTIAL))
     scores = {each: (draw.choice([0.25, 0.375, 0.5]), draw.randint(27, 33)) for each in final}
     scores[final[0]] = 0.25, 33
-    monkeypatch.setattr(
-        front, "held_out_scores", lambda *_: [Score(loss, n / IMAGES, IMAGES) for loss, n in scores.values()]
-    )
+    judged = {each: Score(loss, n / IMAGES, IMAGES) for each, (loss, n) in scores.items()}
+    monkeypatch.setattr(survey, "scores", lambda _: judged)
     rows = [
         Row(**{**vars(result(str(each), 0, 0.9)), **columns(costs, each.plan), "sequential": each.sequential})
         for each in final

@@ -46,6 +46,7 @@ _ADDED_LATER: dict[tuple[str, str], Any] = {
     ("search", "baselines"): ["last", "influence"],
     ("search", "refits"): None,
     ("search", "halves"): False,
+    ("search", "penalty"): 1,
 }
 _FIRST_NAMES = {
     "toast_cli.probes.KnnProbe": "toast_cli.classifiers.KnnProbe",

@@ -15,7 +15,7 @@ from toast_cli.runs.results import spread_of
 from toast_cli.runs.rows import Baseline, Row
 from toast_cli.search.held_out import Score
 from toast_cli.search.influence import block_influence
-from toast_cli.search.measured import Survey, held_out_scores
+from toast_cli.search.measured import Survey
 from toast_cli.stages.job import Job
 
 NAMES = ("last", "influence", "random")
@@ -82,7 +82,7 @@ def without(blocks: Iterable[int], translator: str) -> Plan:
 
 def rows_of(final: Job, plans: Plans, survey: Survey) -> list[Baseline]:
     """The rows of the baselines, from the features and the probes of the ``final`` job, which has their plans."""
-    scores = dict(zip(final.variants, held_out_scores(final, survey.positions), strict=True))
+    scores = survey.scores(final)
     rows: dict[str, list[Row]] = {}
     for row in final.folder.rows(RESULTS, Row):
         if not (row.sequential or row.healed):

@@ -9,7 +9,7 @@ from toast_cli.runs.contents import SUMMARY
 from toast_cli.runs.rows import Candidate, Found, Summary
 from toast_cli.search.budget import tie_break
 from toast_cli.search.held_out import Score
-from toast_cli.search.measured import Survey, held_out_scores
+from toast_cli.search.measured import Survey
 from toast_cli.search.paths import possible
 from toast_cli.search.sizes import Sizes
 from toast_cli.stages.job import Job
@@ -100,7 +100,7 @@ class _Judged:
 
 
 def _judged(final: Job, best: list[Plan], survey: Survey) -> _Judged:
-    scores = dict(zip(final.variants, held_out_scores(final, survey.positions), strict=True))
+    scores = survey.scores(final)
     better: dict[Plan, Variant] = {}
     for variant in (variant for variant in final.variants if variant.plan in best):
         before = better.setdefault(variant.plan, variant)

@@ -25,12 +25,12 @@ class Survey:
     """The plans measured so far, and the fitted maps of all single spans, which are the plans of ``job``.
 
     ``measured`` holds a Candidate for each plan as the maps of single spans make it, ``refitted`` one for each that was also fitted
-    in another way; ``positions`` are the train images that plans are measured on. Raises ToastError if too few train
-    images are left for that.
+    in another way; ``positions`` are the train images that plans are measured on, ``penalty`` is the strength of the ridge
+    classifier that judges them. Raises ToastError if too few train images are left for that.
     """
 
-    def __init__(self, job: Job, images: int) -> None:
-        self.job = job
+    def __init__(self, job: Job, images: int, penalty: float | None) -> None:
+        self.job, self.penalty = job, penalty
         self.positions = unseen(job.data, images)
         self.fitted = fit(job)
         self.costs = Costs(job.backbone, job.modules(self.fitted))
@@ -83,7 +83,7 @@ class Survey:
         plans, number = list(plans), self.rounds
         say(f"round {number}: {len(plans)} plans on {len(self.positions)} train images")
         job = self._round([Plan(), *plans], (INDEPENDENT,), number)
-        scores = self._scores(job, Fitted({key: self.fitted.maps[key] for key in job.maps}, {}))
+        scores = self._measured(job, Fitted({key: self.fitted.maps[key] for key in job.maps}, {}))
         for variant in job.variants[1:]:
             row = self._candidate(
                 variant, number, predicted.get(variant.plan), scores[variant], scores[job.variants[0]]
@@ -103,7 +103,7 @@ class Survey:
             return
         say(f"round {number}: {len(wanted)} plans fitted again, on {len(self.positions)} train images")
         announce(job, memory=False)
-        scores = self._scores(job, fit(job))
+        scores = self._measured(job, fit(job))
         for variant in wanted:
             row = self._candidate(variant, number, None, scores[variant], scores[job.variants[0]])
             self.refitted[variant] = row
@@ -114,9 +114,17 @@ class Survey:
         data = replace(self.job.data, train=self.job.data.train.only(self.positions))
         return replace(self.job, plans=plans, data=data, fits=tuple(fits), feature_prefix=contents.round_prefix(number))
 
-    def _scores(self, job: Job, fitted: Fitted) -> dict[Variant, Score]:
+    def _measured(self, job: Job, fitted: Fitted) -> dict[Variant, Score]:
         encode(job, job.modules(fitted), ["train"])
-        return dict(zip(job.variants, held_out_scores(job), strict=True))
+        return self.scores(job)
+
+    def scores(self, job: Job) -> dict[Variant, Score]:
+        """The held-out score of each variant of ``job``, whose train features are on disk."""
+        features = job.feature_file("train").read()
+        features = features.at(np.flatnonzero(np.isin(features.positions, self.positions)))
+        judge = LeaveOneOut(job.data.train.labels[features.positions], len(job.data.classes), self.penalty)
+        judge.fit(features.of_plan(0))
+        return {variant: judge.score(features.of_plan(number)) for number, variant in enumerate(job.variants)}
 
     def _write(self, job: Job) -> None:
         """Write all rows, and remove the features of ``job``, which nothing needs any more."""
@@ -160,13 +168,3 @@ def unseen(data: Data, images: int) -> np.ndarray:
             f"for {len(data.classes)} classes: use fewer data.fit_images, more data.train_images, or more search.images."
         )
     return np.sort(found[:images])
-
-
-def held_out_scores(job: Job, positions: np.ndarray | None = None) -> list[Score]:
-    """The held-out score of each of the job's variants on its train images, or on those at ``positions`` (N,)."""
-    features = job.feature_file("train").read()
-    if positions is not None:
-        features = features.at(np.flatnonzero(np.isin(features.positions, positions)))
-    judge = LeaveOneOut(job.data.train.labels[features.positions], len(job.data.classes))
-    judge.fit(features.of_plan(0))
-    return [judge.score(features.of_plan(number)) for number in range(len(job.variants))]

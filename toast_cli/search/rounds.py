@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from toast_cli.errors import ToastError, require_flag, require_group
+from toast_cli.errors import ToastError, is_number, require_flag, require_group
 from toast_cli.plans import Plan, every_half_span, every_span
 from toast_cli.search.baselines import check_names
 from toast_cli.search.budget import Budget
@@ -24,6 +24,7 @@ class Settings:
     baselines: tuple[str, ...]
     refits: int | None
     halves: bool
+    penalty: float | None
 
     @classmethod
     def check(cls, given: Any) -> "Settings":
@@ -39,6 +40,11 @@ class Settings:
                 f"search.beside={beside} is not a list of translators: write search.beside=[identity], or [] for none."
             )
         require_flag(given["halves"], "search.halves")
+        penalty = given["penalty"]
+        if penalty is not None and not (is_number(penalty) and penalty > 0):
+            raise ToastError(
+                f"search.penalty={penalty} cannot be used: give a number above 0, or null for the one that suits the original best."
+            )
         baselines = check_names(given["baselines"])
         return cls(**{**given, "beside": tuple(dict.fromkeys(beside)), "baselines": baselines})
 

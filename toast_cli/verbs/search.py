@@ -86,7 +86,7 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
         budget = _budget(cfg, settings, job.backbone.depth)
         kinds = _kinds(cfg, job)
     with folder.stage("fit"):
-        survey = Survey(job, settings.images)
+        survey = Survey(job, settings.images, settings.penalty)
         if settings.halves and survey.parts == 1:
             say(
                 "note: The model's blocks have no latent between attention and MLP: the search takes whole blocks only."
