@@ -19,7 +19,7 @@ _GOES_ON = "what is finished is kept, and the same command goes on from there."
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the verb that ``argv`` names. A ToastError becomes one sentence on stderr and exit status 1."""
+    """Run the verb that ``argv`` names. A ToastError becomes one sentence on stderr, and its exit status."""
     argv = sys.argv[1:] if argv is None else argv
     _write_any_text()
     debug = os.environ.get("TOAST_DEBUG", "") not in ("", "0")
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
         told = sentence(e)
         if debug or told is None:
             raise
-        sys.exit(_complain(told))
+        sys.exit(_complain(told, status=getattr(e, "status", 1)))
 
 
 def _write_any_text() -> None:

@@ -15,8 +15,10 @@ class ToastError(Exception):
     """An error that the user can correct, in one sentence: what was given, what is allowed, what to do.
 
     It is raised where the value is used and chained with ``from``. The command line prints only its text
-    (``TOAST_DEBUG=1`` shows the traceback) and exits with status 1.
+    (``TOAST_DEBUG=1`` shows the traceback) and exits with ``status``.
     """
+
+    status = 1
 
 
 class SingleImageError(ToastError):

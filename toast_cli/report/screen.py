@@ -1,12 +1,15 @@
 """Print results on stdout, as tables."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.table import Table
 
 from toast_cli.machine.console import Screen
 from toast_cli.runs.rows import Baseline, Found, Summary, Timing, Tuned
+
+if TYPE_CHECKING:
+    from toast_cli.report.regression import Change
 
 _WIDEST = 1000  # columns: a table takes what it needs, since a plan's name must not be cut; a terminal wraps its lines
 _Line = TypeVar("_Line")
@@ -142,6 +145,35 @@ def print_timings(rows: list[Timing]) -> None:
         f"ms for one image; images/s and peak memory with {head.batch_size} at a time: medians, ratios to the original; "
         "bench.csv has the quartiles"
     )
+
+
+def print_changes(changes: "list[Change]") -> None:
+    """Print how each plan of a baseline has changed, and how many are worse."""
+    several = len({change.line.data for change in changes}) > 1 or len({change.line.model for change in changes}) > 1
+    _print(
+        f"{changes[0].line.model} on {changes[0].line.data}" if not several else "",
+        changes,
+        [
+            ("model", lambda change: change.line.model * several),
+            ("data", lambda change: change.line.data * several),
+            ("plan", lambda change: str(change.line)),
+            ("baseline", lambda change: f"{change.before:.4f}"),
+            ("now", lambda change: f"{change.after:.4f}"),
+            ("change", lambda change: f"{change.after - change.before:+.4f}"),
+            (
+                "interval",
+                lambda change: (
+                    f"{_number(change.low, '{:+.4f}')} to {_number(change.high, '{:+.4f}')}"
+                    if change.low is not None
+                    else ""
+                ),
+            ),
+            ("", lambda change: "worse" * change.worse),
+        ],
+        lambda change: change.worse,
+    )
+    worse = sum(change.worse for change in changes)
+    _say(f"{worse or 'none'} of {len(changes)} plans {'are' if worse > 1 else 'is'} worse than in the baseline")
 
 
 def _print(

@@ -10,7 +10,7 @@ _DRAWS = 2000
 
 
 def bootstrap_interval(
-    change: np.ndarray, times: np.ndarray, level: float = 0.95, seed: int = 0
+    change: np.ndarray, times: np.ndarray, level: float = 0.95, seed: int = 0, draws: int = _DRAWS
 ) -> tuple[float, float]:
     """Percentile interval of Σ ``change`` / Σ ``times``, (M,) each, over images drawn with replacement.
 
@@ -20,9 +20,7 @@ def bootstrap_interval(
     draw and takes no time.
     """
     kinds, counts = np.unique(np.stack([change, times], axis=1), axis=0, return_counts=True)
-    drawn = (
-        np.random.default_rng(seed).multinomial(len(change), counts / len(change), size=_DRAWS) @ kinds
-    )  # (draws, 2)
+    drawn = np.random.default_rng(seed).multinomial(len(change), counts / len(change), size=draws) @ kinds  # (draws, 2)
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

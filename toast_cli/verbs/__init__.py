@@ -6,7 +6,7 @@ used.
 
 from typing import Protocol
 
-from toast_cli.verbs import bench, doctor, export, finetune, predict, report, run, search, similarity, status
+from toast_cli.verbs import bench, check, doctor, export, finetune, predict, report, run, search, similarity, status
 from toast_cli.verbs import list as list_verb
 
 
@@ -29,6 +29,7 @@ VERBS: dict[str, Verb] = {
     "predict": predict,
     "bench": bench,
     "report": report,
+    "check": check,
     "status": status,
     "doctor": doctor,
     "list": list_verb,
