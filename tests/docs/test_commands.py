@@ -40,6 +40,11 @@ _HUB = {
 }
 
 
+def _without_the_hub(name: str, **options: object) -> torch.nn.Module:
+    """timm's model with random weights, unless they lie in a folder."""
+    return _CREATE(name, **options if name.startswith("local-dir:") else {**options, "pretrained": False})
+
+
 class FirstImageReachedError(Exception):
     """All settings are right, the model and the data are loaded, and the work begins."""
 
@@ -92,7 +97,7 @@ def stand_ins(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "cifar10").mkdir()
     for split, rows in (("train", 4000), ("test", 2000)):
         _blank(rows, "img", {"label": 10}).to_parquet(tmp_path / "cifar10" / f"{split}.parquet")
-    monkeypatch.setattr(factory.timm, "create_model", lambda *a, **k: _CREATE(*a, **{**k, "pretrained": False}))
+    monkeypatch.setattr(factory.timm, "create_model", _without_the_hub)
     monkeypatch.setattr("toast_cli.machine.memory.peak_memory", lambda *_: 1.0)  # measured in tests/machine
     monkeypatch.setattr(factory, "published", lambda name: {})
     monkeypatch.setattr("toast_cli.data.sources.read_hub", _read_hub)

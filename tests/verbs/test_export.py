@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
@@ -58,9 +59,16 @@ def test_an_export_says_what_the_run_said(finished, toast, tmp_path, run: str, w
 
 
 def test_a_shift_is_gone_from_the_file(finished, toast, tmp_path):
-    assert toast("export", str(finished("mlp")), "out=it")[0] == 0
+    status, _, err = toast("export", str(finished("mlp")), "out=it")
+    assert status == 0
     recipe = json.loads((tmp_path / "it" / "recipe.json").read_text())
     assert recipe["blocks"] == [*range(5), *range(7, 12)]
+    assert (tmp_path / "it" / "modeling.py").is_file(), "the probe is no head that timm has"
+    status, _, err = toast("export", str(finished("mlp")), "head=none", "out=features")
+    assert 'timm.create_model("local-dir:features", pretrained=True)' in err
+    images = torch.randn(2, 3, 8, 8)
+    by_timm = timm.create_model("local-dir:features", pretrained=True).eval()
+    assert torch.equal(by_timm(images), load("features")(images))
 
 
 def test_what_a_killed_export_left_is_removed(finished, toast, tmp_path):
@@ -104,6 +112,8 @@ def test_every_form_reads_back(finished, toast, tmp_path, words: list[str]):
     status, out, err = toast("export", str(finished("plain")), "plan=4-6", *words)
     assert status == 0, err
     assert "read back: largest difference" in err
+    assert ("modeling.py in it loads it without toast" in err) == (tmp_path / out.strip() / "modeling.py").is_file()
+    assert ("modeling.py in it" in err) == ("safetensors" in out)
     recipe = json.loads((tmp_path / out.strip() / "recipe.json").read_text())
     assert recipe["weights"] == checksum(tmp_path / out.strip() / recipe["file"])
     if "head=none" in words:

@@ -5,11 +5,12 @@ import reprlib
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from io import StringIO
+from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, did_you_mean, require_flag, reraise_disk
 from toast_cli.models import checkpoints
@@ -129,6 +130,11 @@ def blank(name: object, arguments: Mapping[str, Any]) -> Vit:
     if not isinstance(vit, FAMILIES):
         raise ToastError(f"{name} is not a vision transformer: the recipe was not written by toast.")
     return vit.to("meta")  # older versions of timm compute some tables on the CPU
+
+
+def by_timm(folder: Path) -> nn.Module:
+    """What timm makes of a ``folder`` with config.json and model.safetensors, without toast. Raises what timm raises."""
+    return timm.create_model(f"local-dir:{folder}", pretrained=True)
 
 
 def fill(vit: Vit, name: str, arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:

@@ -137,9 +137,12 @@ def export(cfg: "DictConfig", source: Path) -> Path:
         recipe = _recipe(model, parts, run, folder / FORMATS[settings.format].file) | made_of
         write_atomically(folder / RECIPE, json.dumps(sealed(recipe), indent=2) + "\n")
         say(_compare(model, run.job, settings, folder))
+        alone = _add_standalone(folder, model, recipe, run.job, settings)
         if out.exists():
             shutil.rmtree(out)
         folder.rename(out)
+    if alone:
+        say(alone.format(out=out))
     size = (out / FORMATS[settings.format].file).stat().st_size
     say(f"{out / FORMATS[settings.format].file}: {size / 1e6:.1f} MB")
     return out
@@ -203,6 +206,22 @@ def _made_of(run: "Reopened", settings: _Settings) -> dict[str, Any]:
         "source": {"weights": job.backbone.fingerprint(), "data": job.data.fingerprint(), "model": job.backbone.label},
         "row": run.row,
     }
+
+
+def _add_standalone(folder: Path, model: "Vit", recipe: dict[str, Any], job: "Job", settings: _Settings) -> str:
+    """Add what loads an export in safetensors without toast; returns a sentence about it, with ``{out}`` for the folder."""
+    from toast_cli.surgery import standalone
+    from toast_cli.surgery.formats import FORMATS
+
+    if settings.format != "safetensors":
+        return ""
+    images = next(_images(job, settings.images))
+    name = standalone.add(folder, model, recipe, images, FORMATS[settings.format].read(folder)(images))
+    return {
+        standalone.CONFIG: 'timm loads it without toast: timm.create_model("local-dir:{out}", pretrained=True)',
+        standalone.MODELING: "modeling.py in it loads it without toast, with torch and timm alone",
+        None: "note: it cannot be loaded without toast: use toast_cli.load",
+    }[name]
 
 
 def _is_there(out: Path, made_of: dict[str, Any]) -> bool:
