@@ -11,23 +11,18 @@ that fit into half an hour, and what is extrapolated from them says so. Prints i
 import argparse
 import dataclasses
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
-from datasets import ClassLabel, Dataset, Features, Image
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from toast_cli.data.dataset import Data
@@ -89,8 +84,6 @@ def main() -> None:
     show("decode", decode(backbone, data, sweeps, batch))
     if not args.quick:
         show("probes", [probes(sweeps)])
-        show("growth", growth())
-        show("large", [large()])
 
 
 def paper_spans(depth: int) -> list[Span]:
@@ -397,55 +390,6 @@ def probes(sweeps: list[dict], images: int = 4096, plans: int = 67, width: int =
     encoding = 50_000 * min(row["ms_an_image"] for row in sweeps[1:]) / 1e3
     return {"images": images, "plans": plans, "width": width, "one_seed_s": took, "three_seeds_at_50000_s": whole,
             "encoding_50000_s": encoding, "share": whole / (whole + encoding)}  # fmt: skip
-
-
-def growth() -> list[dict]:
-    """Seconds and peak memory of `toast run spans=single` on the embedded model, for growing numbers of digits."""
-    rows = []
-    for count in (1000, 4000, 16000):
-        with tempfile.TemporaryDirectory() as place:
-            write_digits(Path(place), count)
-            took, peak = process(["spans=single", "data=folder", f"data.path={place}", f"hydra.run.dir={place}/run"])
-        rows.append({"images": count, "seconds": took, "peak_mb": peak})
-    return rows
-
-
-def write_digits(place: Path, count: int) -> None:
-    digits = load_digits()
-    for name, size in (("train", 4 * count // 5), ("test", count // 5)):
-        which = np.arange(size) % len(digits.target)
-        pictures = [(digits.images[i] * 255 / 16).astype(np.uint8) for i in which]
-        features = Features({"image": Image(), "label": ClassLabel(num_classes=10)})
-        Dataset.from_dict({"image": pictures, "label": digits.target[which].tolist()}, features).to_parquet(
-            place / f"{name}.parquet"
-        )
-
-
-def large() -> dict:
-    """Every span that keeps block 0 of a 24-block ViT-L with random weights, on a few images of four patches."""
-    spans = ",".join(map(str, paper_spans(24)))
-    words = ["model=timm", "model.name=vit_large_patch16_224", "model.pretrained=false", "model.image_size=32"]
-    with tempfile.TemporaryDirectory() as place:
-        counts = ["data.fit_images=300", "data.train_images=10", "data.test_images=10"]
-        took, peak = process([*words, *counts, f"spans=[{spans}]", f"hydra.run.dir={place}"])
-    pairs = len(paper_spans(24))
-    return {"model": "vit_large_patch16_224", "spans": pairs, "seconds": took, "peak_mb": peak,
-            "moments_mb": (pairs + 24) * 1024**2 * 8 / 1e6}  # fmt: skip
-
-
-def process(words: list[str]) -> tuple[float, float | None]:
-    """Wall seconds and, on Linux, peak resident set (1e6 bytes) of `toast run`."""
-    begun, peak = time.perf_counter(), None
-    child = subprocess.Popen([sys.executable, "-m", "toast_cli", "run", *words], stdout=subprocess.DEVNULL)
-    status = Path(f"/proc/{child.pid}/status")
-    while child.poll() is None:  # wait4's figure would start from what this process holds when it forks
-        time.sleep(0.1)
-        with suppress(OSError):
-            peaks = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-            peak = 1024 * int(peaks[0]) / 1e6 if peaks else peak
-    if child.returncode:
-        raise SystemExit(f"toast run {' '.join(words)[:200]} failed")
-    return time.perf_counter() - begun, peak
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 ``compress`` shortens a model in memory, ``load`` reads what ``toast export`` wrote; ``Plan`` and ``Span`` say which blocks leave.
 """
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,20 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Plan", "Span", "__version__", "compress", "load"]
-_HOMES = {"compress": "in_memory", "load": "surgery.saved", "Plan": "plans", "Span": "plans"}
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: ``toast --version`` should not wait for torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'toast_cli' has no attribute {name!r}")
-    return getattr(import_module(f"toast_cli.{_HOMES[name]}"), name)
+def when_used(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """A ``__getattr__`` for ``package`` that imports a public name from its home when it is first used.
+
+    So ``toast --version`` does not wait for torch, nor what reads image files for the library that fetches data sets.
+    """
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{homes[name]}"), name)
+
+    return find
+
+
+__getattr__ = when_used(__name__, {"compress": "in_memory", "load": "surgery.saved", "Plan": "plans", "Span": "plans"})

@@ -5,12 +5,12 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from safetensors.numpy import save
+from typing import TYPE_CHECKING, Any
 
 from toast_cli.errors import ToastError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _SEAL = "checksum"  # the entry of a record that says what its other entries are
 
@@ -35,8 +35,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         beside(path).unlink(missing_ok=True)  # if the write was interrupted or the disk is full
 
 
-def encode_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+def encode_arrays(arrays: Mapping[str, "np.ndarray"]) -> bytes:
     """Arrays as a safetensors file; safetensors itself would scramble those that are not laid out row by row."""
+    import numpy as np
+    from safetensors.numpy import save
+
     return save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
 
 

@@ -114,6 +114,14 @@ def child(folder: Path, name: str) -> Path:
     return next((path for path in folder.iterdir() if as_text(path.name) == as_text(name)), exact)
 
 
+def require_data_folder(path: Path) -> None:
+    """Raises ToastError unless there is a folder at ``path``, which was given as ``data.path``."""
+    if not path.is_dir():
+        raise ToastError(
+            f"data.path={path} is not a folder: give one with an image folder, parquet files or a saved data set."
+        )
+
+
 def typed_path(text: object) -> Path:
     """The path that a person has typed: ``~`` is the home folder, and ``~x`` that of user x or, without one, a name."""
     return Path(os.path.expanduser(str(text)))  # noqa: PTH111  # Path.expanduser refuses a user that there is not

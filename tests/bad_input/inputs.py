@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import save_image_folder, tiny
 from tests.exports import damage, saved
-from toast_cli.models.checkpoints import checkpoint_path
+from toast_cli.models.weight_files import checkpoint_path
 from toast_cli.runs.rows import Row
 from toast_cli.surgery.saved import RECIPE, WEIGHTS
 

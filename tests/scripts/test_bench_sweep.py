@@ -4,7 +4,6 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-import pandas as pd
 import pytest
 import torch
 
@@ -66,9 +65,3 @@ def test_efficiency_counts_what_the_walk_computes(script: ModuleType, monkeypatc
     expected = costs.ends.gflops + sum(costs.operations[key].gflops for key in (0, 1, 2, Span(0, 1)))
     assert row["walk_tflops"] == pytest.approx(expected / (1e-3 / 2) / 1e3)
     assert row["efficiency"] == pytest.approx(row["walk_tflops"] / 2)
-
-
-def test_growth_has_as_many_digits_as_asked_for(script: ModuleType, tmp_path: Path):
-    script.write_digits(tmp_path, 2500)
-    assert [len(pd.read_parquet(tmp_path / f"{name}.parquet")) for name in ("train", "test")] == [2000, 500]
-    assert data.load("d", None, path=str(tmp_path)).classes == tuple(map(str, range(10)))

@@ -6,7 +6,8 @@ import torch
 from tests.conftest import pixels, tiny
 from toast_cli.plans import Map, Plan, Span, Variant
 from toast_cli.stages import tune as tuning
-from toast_cli.stages.tune import Settings, Student
+from toast_cli.stages.tune import Student
+from toast_cli.stages.tuning import Settings
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])

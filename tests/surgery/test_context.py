@@ -70,7 +70,7 @@ def test_every_format(kind: str, dtype: str, family: str, tmp_path: Path):
     images = backbone.normalise(pixels(3))
     with torch.inference_mode():
         expected = vit(images)
-    FORMATS[kind].write(tmp_path, copy.deepcopy(vit), DTYPES[dtype])
+    FORMATS[kind].write(tmp_path, copy.deepcopy(vit), dtype)
     damage(tmp_path, lambda recipe: recipe.update(weights=checksum(tmp_path / FORMATS[kind].file)))
     found = FORMATS[kind].read(tmp_path)(images)
     assert ((found - expected).abs().max() / expected.abs().max()).item() < _TOLERANCES[dtype]

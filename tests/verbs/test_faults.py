@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import SMALL, save_image_folder
-from toast_cli.models.checkpoints import checkpoint_path
+from toast_cli.models.weight_files import checkpoint_path
 from toast_cli.probes import batched as probes
 from toast_cli.runs import features
 from toast_cli.runs.results import read_csv

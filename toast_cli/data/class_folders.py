@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 from PIL import Image
@@ -25,6 +24,8 @@ class FolderRows:
 
     def __init__(self, files: list[str], labels: np.ndarray, classes: list[str], left_out: list[str]) -> None:
         """``files``, N paths, and their class numbers ``labels`` (N,)."""
+        import datasets
+
         self.features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=classes))
         self.left_out = left_out
         # Arrow's bytes: a million Python strings would be copied into every process that decodes, and a name may be no text.

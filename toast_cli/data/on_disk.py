@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from toast_cli.data.class_folders import read_class_folders
 from toast_cli.data.streamed import Rows, StreamedRows
 from toast_cli.errors import ToastError, did_you_mean, reraise_disk
-from toast_cli.folders import child
+from toast_cli.folders import child, require_data_folder
 
 _DESCRIBED = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # the hub's own tables of images, with file names
 
@@ -21,10 +21,7 @@ def read_path(path: Path, names: Sequence[str], streaming: bool) -> Mapping[str,
 
     Raises ToastError for a folder that does not hold them or cannot be read.
     """
-    if not path.is_dir():
-        raise ToastError(
-            f"data.path={path} is not a folder: give one with an image folder, parquet files or a saved data set."
-        )
+    require_data_folder(path)
     try:
         saved = {state.parent.name: state.parent for state in sorted(path.glob("*/state.json"))}
         if saved:

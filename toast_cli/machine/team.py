@@ -1,6 +1,7 @@
 """Several processes of one run, as ``torchrun`` starts them: each takes its share of every batch, and the first keeps the folder.
 
-All processes call the functions that exchange data at the same points and in the same order.
+All processes call the functions that exchange data at the same points and in the same order. torch is imported where data
+is exchanged: a process alone can look at a run's folder without it.
 """
 
 import os
@@ -8,15 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from typing import Any, TypeVar
-
-import numpy as np
-import torch
-import torch.distributed as dist
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from toast_cli.errors import ToastError
 from toast_cli.machine.console import duration, say, silenced
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _T = TypeVar("_T")
 _Number = TypeVar("_Number", int, float)
@@ -52,6 +51,8 @@ class Team:
         """The first process's ``value``."""
         if self.size == 1:
             return value
+        import torch.distributed as dist
+
         box = [value]
         with _together():
             dist.broadcast_object_list(box, src=0)
@@ -61,6 +62,8 @@ class Team:
         """The entries of all processes."""
         if self.size == 1:
             return dict(entries)
+        import torch.distributed as dist
+
         boxes: list[Any] = [None] * self.size
         with _together():
             dist.all_gather_object(boxes, dict(entries))
@@ -74,6 +77,9 @@ class Team:
         """The dataclass ``sums`` with its ``count`` and each of its tensors summed over all processes."""
         if self.size == 1:
             return sums
+        import torch.distributed as dist
+        from torch import Tensor
+
         totals: dict[str, Any] = {"count": self.sum(sums.count)}  # type: ignore[attr-defined]
         for field in fields(sums):  # type: ignore[arg-type]
             value = getattr(sums, field.name)
@@ -83,10 +89,13 @@ class Team:
                     dist.all_reduce(totals[field.name])
         return replace(sums, **totals)  # type: ignore[type-var]
 
-    def gather(self, rows: np.ndarray, most: int) -> list[np.ndarray]:
+    def gather(self, rows: "np.ndarray", most: int) -> "list[np.ndarray]":
         """The float32 ``rows`` (B, …) of every process, B at most ``most``, in order; an empty list except in the first."""
         if self.size == 1:
             return [rows]
+        import torch
+        import torch.distributed as dist
+
         lengths = self.unite({self.rank: len(rows)})
         own = torch.zeros(most, *rows.shape[1:])
         own[: len(rows)] = torch.from_numpy(rows)
@@ -102,6 +111,8 @@ ALONE = Team()
 @contextmanager
 def _together() -> Iterator[None]:
     """If another process is gone, end this one too: with a sentence if it is the first, else silently."""
+    import torch.distributed as dist
+
     try:
         yield
     except RuntimeError as e:
@@ -124,6 +135,8 @@ def local_rank() -> int:
 
 def _assemble() -> None:
     """Wait for the other processes. Raises ToastError if they do not come, as where the environment is left over."""
+    import torch.distributed as dist
+
     if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun itself waits, and ends all if one is missing
         say(f"waiting for {expected() - 1} other processes, since WORLD_SIZE={expected()} is set")
     try:
@@ -145,6 +158,8 @@ def join() -> Iterator[Team]:
     if expected() == 1:
         yield ALONE
         return
+    import torch.distributed as dist
+
     _assemble()
     team = Team(dist.get_rank(), dist.get_world_size())
     try:

@@ -1,7 +1,6 @@
 """Files of weights, as people have them: one file, several with an index, or a folder; read as plain tensors by name."""
 
 import argparse
-import importlib.util
 import json
 import pickle
 import re
@@ -17,16 +16,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from toast_cli.errors import ToastError
+from toast_cli.models.weight_files import INDEX
 
 Weights = dict[str, Tensor]
 
-_PACKAGE = "pkg://"
-INDEX = ".index.json"
-# What a folder may hold, the best first.
-IN_A_FOLDER = tuple(
-    f"{stem}{end}" for stem, end in (("model", ".safetensors"), ("open_clip_model", ".safetensors"), ("pytorch_model", ".bin"))
-    for end in (end, end + INDEX)
-)  # fmt: skip
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
 _DEEPEST = 8  # dictionaries inside dictionaries; a pickled one may even hold itself
 _MOST_BYTES = 2**26  # of an index or a config
@@ -52,17 +45,6 @@ def read(path: Path, given: str) -> Weights:
     return dict(_tensors(_loaded(path, given)))
 
 
-def file_of(checkpoint: str, given: str) -> Path:
-    """The file that is read for a path, which may be a folder with weights. Raises ToastError if there is none."""
-    path = checkpoint_path(checkpoint)
-    if path.is_dir():
-        path = next((path / name for name in IN_A_FOLDER if (path / name).is_file()), path)
-    if not path.is_file():
-        told = f"is a folder without {IN_A_FOLDER[0]}" if path.is_dir() else "is not a file"
-        raise ToastError(f"{given} {told}: give the path of a safetensors or torch weights file.")
-    return path
-
-
 def config_beside(path: Path) -> dict[str, Any]:
     """The ``config.json`` in the folder of the file ``path``; empty if there is none that can be read."""
     try:
@@ -70,28 +52,6 @@ def config_beside(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
-
-
-def checkpoint_path(checkpoint: str) -> Path:
-    """The file that ``model.checkpoint`` names; ``pkg://toast_cli/…`` is inside the installed package.
-
-    Raises ToastError for a package that is not installed.
-    """
-    if checkpoint.startswith(_PACKAGE):
-        package, _, inside = checkpoint.removeprefix(_PACKAGE).partition("/")
-        folders = _folders_of(package)
-        if not folders:
-            raise ToastError(
-                f"model.checkpoint={checkpoint} does not name an installed package: write pkg://<package>/<file>."
-            )
-        return Path(folders[0]) / inside
-    return Path(checkpoint).expanduser()
-
-
-def _folders_of(package: str) -> list[str]:
-    """Where a package lies, found without importing it: its code may be a stranger's. Empty for anything else."""
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    return list((spec.submodule_search_locations if spec else None) or [])
 
 
 def _loaded(path: Path, given: str) -> Any:

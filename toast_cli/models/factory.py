@@ -20,6 +20,7 @@ from toast_cli.models.dry import check_dry
 from toast_cli.models.published import published
 from toast_cli.models.sources import Source, source_of
 from toast_cli.models.timm_parts import FAMILIES, Vit
+from toast_cli.models.weight_files import file_of
 from toast_cli.models.weights import Wanted, classifier, take
 
 PREPROCESSING = ("timm", "paper")
@@ -88,7 +89,7 @@ def _loaded(
             if source.folder is not None and checkpoint == str(source.folder)
             else f"model.checkpoint={checkpoint}"
         )
-        file = checkpoints.file_of(str(checkpoint), given)
+        file = file_of(str(checkpoint), given)
         head, notes = take(wanted, checkpoints.read(file, given), given, file)
     elif fetched and resize is not None:
         weights = _create(source, True, arguments).state_dict()  # with the position embeddings as published

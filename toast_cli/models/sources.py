@@ -14,7 +14,8 @@ from toast_cli.errors import ToastError, did_you_mean, is_number
 from toast_cli.hub.refusals import refusal
 from toast_cli.hub.repository import weights_of
 from toast_cli.models.arguments import check_arguments
-from toast_cli.models.checkpoints import IN_A_FOLDER, INDEX, config_beside
+from toast_cli.models.checkpoints import config_beside
+from toast_cli.models.weight_files import IN_A_FOLDER, INDEX
 
 _FOLDER, _HUB = "local-dir", ("hf-hub", "hf_hub")
 _CONFIG = "config.json"

@@ -9,6 +9,7 @@ from toast_cli.plans.spans import (
     pairs_of_blocks,
     parse_plans,
     single_blocks,
+    written_plans,
 )
 from toast_cli.plans.variants import (
     HEALED,
@@ -57,4 +58,5 @@ __all__ = [
     "point_text",
     "single_blocks",
     "variants",
+    "written_plans",
 ]

@@ -151,17 +151,30 @@ def parse_plans(spans: str | Iterable[str], depth: int) -> list[Plan]:
     ``spans`` is ``all``, ``halves``, ``single``, ``pairs``, several of these (``all+pairs``), one plan's text or a list of such
     texts; ``depth`` is the model's number of blocks. Raises ToastError for anything else.
     """
-    words = spans.split("+") if isinstance(spans, str) else [""]
-    if all(word in _NAMED for word in words):
-        plans = [plan for word in words for plan in _NAMED[word](depth)]
-    else:
-        texts = [spans] if isinstance(spans, str) or not isinstance(spans, Iterable) else list(spans)
-        if not texts:
-            raise ToastError("spans is empty: use all, single or a list of plans such as [9-11,2-3+9-11].")
-        plans = [_parse(text) for text in texts]
+    names = _names(spans)
+    plans = [plan for name in names for plan in _NAMED[name](depth)] if names else written_plans(spans)
     for plan in plans:
         plan.operations(depth)
     return list(dict.fromkeys([Plan(), *plans]))
+
+
+def written_plans(spans: str | Iterable[str]) -> list[Plan]:
+    """The plans that ``spans`` writes out; none if it names a set of them, such as ``all``, which depends on a model's depth.
+
+    Raises ToastError for what is no plan of any model.
+    """
+    if _names(spans):
+        return []
+    texts = [spans] if isinstance(spans, str) or not isinstance(spans, Iterable) else list(spans)
+    if not texts:
+        raise ToastError("spans is empty: use all, single or a list of plans such as [9-11,2-3+9-11].")
+    return [_parse(text) for text in texts]
+
+
+def _names(spans: object) -> list[str]:
+    """The sets of plans that ``spans`` names; none if it is anything else."""
+    names = spans.split("+") if isinstance(spans, str) else []
+    return names if all(name in _NAMED for name in names) else []
 
 
 def _parse(text: object) -> Plan:

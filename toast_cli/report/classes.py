@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from toast_cli.machine.console import visible
 from toast_cli.report.samples import Line, Sample, grouped
@@ -57,6 +56,8 @@ class Tally:
         original, changes = self.right_original / self.judged, self.changes
         if len(original) < 3 or np.ptp(original) == 0 or np.ptp(changes) == 0:
             return None
+        from scipy.stats import spearmanr
+
         return float(spearmanr(original, changes).statistic)
 
 

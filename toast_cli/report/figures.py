@@ -13,7 +13,6 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import ArrayLike
-from scipy.stats import spearmanr
 
 from toast_cli.files import write_atomically
 from toast_cli.machine.console import visible
@@ -227,6 +226,8 @@ def scatter(axes: Axes, x: ArrayLike, y: ArrayLike, number: int, label: str) -> 
 
 def guide(series: dict[str, list[tuple[float, float]]], measure: str, title: str) -> Figure:
     """Accuracy change of spans against the similarity of their ends. ``series``: translator -> (similarity, change)."""
+    from scipy.stats import spearmanr
+
     figure = Figure(figsize=(6.0, 4.4), layout="constrained")
     axes = figure.add_subplot()
     for number, (name, points) in enumerate(series.items()):

@@ -4,11 +4,9 @@ from collections.abc import Iterable, Mapping
 from itertools import combinations
 from math import comb
 from statistics import mean
-from typing import Any
 
 import numpy as np
 
-from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.plans import Plan, Span
 from toast_cli.runs.contents import RESULTS
 from toast_cli.runs.results import spread_of
@@ -18,24 +16,9 @@ from toast_cli.search.influence import block_influence
 from toast_cli.search.measured import Survey
 from toast_cli.stages.job import Job
 
-NAMES = ("last", "influence", "random")
 DRAWS = 20  # of random blocks, for each number of them
 
 Plans = dict[tuple[str, int], list[Plan]]  # by the name of the baseline and the number of blocks removed
-
-
-def check_names(given: Any) -> tuple[str, ...]:
-    """The baselines of ``search.baselines``, each once. Raises ToastError for anything but a list of known names."""
-    if not isinstance(given, list):
-        raise ToastError(
-            f"search.baselines={given} is not a list of baselines: write search.baselines=[last,influence], or [] for none."
-        )
-    for name in given:
-        if name not in NAMES:
-            raise ToastError(
-                f"search.baselines=[{name}] is not known{did_you_mean(name, NAMES)}: use {', '.join(NAMES)}, or [] for none."
-            )
-    return tuple(dict.fromkeys(given))
 
 
 def plans_of(job: Job, names: Iterable[str], sizes: Iterable[float]) -> Plans:

@@ -18,7 +18,8 @@ from toast_cli.runs.folder import RunFolder
 from toast_cli.runs.rows import Tuned
 from toast_cli.stages.encode import encode
 from toast_cli.stages.job import Fitted, Job, Modules
-from toast_cli.stages.tune import Settings, Student, Training, accuracy, forget
+from toast_cli.stages.tune import Student, Training, accuracy, forget
+from toast_cli.stages.tuning import Settings
 from toast_cli.surgery.costs import Costs
 
 

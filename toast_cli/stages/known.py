@@ -12,7 +12,8 @@ from toast_cli.hub.listening import listening
 from toast_cli.machine.console import say
 from toast_cli.registry import CONF, targets
 from toast_cli.runs.naming import today
-from toast_cli.stages.load import Make, plain
+from toast_cli.stages.load import Make
+from toast_cli.stages.settings import plain
 
 _GROUP = {"fit_data": "data"}  # the group whose options another group has
 

@@ -16,7 +16,7 @@ from toast_cli import __version__
 from toast_cli.data.dataset import Data
 from toast_cli.data.image_warnings import warnings_of
 from toast_cli.data.images import PixelCache
-from toast_cli.errors import ToastError, require_flag, require_group
+from toast_cli.errors import ToastError
 from toast_cli.hub.listening import listening
 from toast_cli.machine.console import say
 from toast_cli.machine.device import Compute
@@ -24,12 +24,13 @@ from toast_cli.machine.team import ALONE, Team
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.branches import require_branches
 from toast_cli.models.halves import require_halves
-from toast_cli.plans import HEALED, INDEPENDENT, Fit, Plan, parse_plans
+from toast_cli.plans import INDEPENDENT, Fit, Plan, parse_plans
 from toast_cli.probes.base import Probe
 from toast_cli.registry import CONF, options
 from toast_cli.runs.folder import Folder, RunFolder
 from toast_cli.runs.naming import today
 from toast_cli.stages.job import Job
+from toast_cli.stages.settings import fit_of, plain, require_workers, seeds_of
 from toast_cli.translators.base import BaseTranslator, ClosedForm, ImageTranslator
 from toast_cli.translators.named import by_name
 from toast_cli.translators.trained import TrainedTranslator
@@ -85,8 +86,8 @@ def load(
 
     ``make`` makes its parts. Raises ToastError for invalid settings.
     """
-    seeds, translator, probe = _seeds(cfg.seeds), make_translator(cfg, make), make_probe(cfg, make)
-    of_settings, held_out_r2 = _fit(cfg)
+    seeds, translator, probe = seeds_of(cfg.seeds), make_translator(cfg, make), make_probe(cfg, make)
+    of_settings, held_out_r2 = fit_of(cfg)
     asked = of_settings if fit is None else fit
     backbone: Backbone = make(cfg, "model")
     for note in backbone.notes:
@@ -128,18 +129,6 @@ def load(
         team=team,
         held_out_r2=held_out_r2,
     )
-
-
-def _fit(cfg: DictConfig) -> tuple[Fit, bool]:
-    """The kind of fit that the settings ask for, and ``fit.held_out_r2``. Raises ToastError for values that are not flags."""
-    given = plain(cfg.fit)
-    # Runs of earlier versions have neither of these two, and none has one that is as it was before.
-    given = {"heal": False, "held_out_r2": True, **given} if isinstance(given, dict) else given
-    fit = require_group(given, "fit", ["sequential", "heal", "held_out_r2"])
-    sequential, heal, held_out_r2 = (
-        require_flag(fit[key], f"fit.{key}") for key in ("sequential", "heal", "held_out_r2")
-    )
-    return HEALED if heal else Fit(sequential), held_out_r2
 
 
 def make_translator(cfg: DictConfig, make: Make = make) -> BaseTranslator:
@@ -215,29 +204,12 @@ def _note_versions(folder: RunFolder) -> None:
     folder.note(versions=[*before, now] if now not in before else before)
 
 
-def _seeds(seeds: Any) -> list[int]:
-    values = plain(seeds) if OmegaConf.is_config(seeds) else [seeds]
-    if (
-        not isinstance(values, list)
-        or not values
-        or not all(type(seed) is int and 0 <= seed < 2**63 for seed in values)
-    ):
-        raise ToastError(f"seeds={values} is not a list of seeds: use whole numbers from 0, such as seeds=[0,1,2].")
-    return list(dict.fromkeys(values))
-
-
-def plain(value: Any) -> Any:
-    """A config node as Python's own lists and dicts."""
-    return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
-
-
 def _workers(workers: Any, compute: Compute) -> int:
     """How many processes decode images; ``auto`` is none on a CPU, where they would only get in the model's way."""
     if workers == "auto":
         return 0 if compute.device.type == "cpu" else min(8, (os.cpu_count() or 1) - 1)
-    if type(workers) is not int or workers < 0:
-        raise ToastError(f"workers={workers} is not a number of processes: use auto or a whole number from 0.")
-    return workers
+    require_workers(workers)
+    return int(workers)
 
 
 def _versions() -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""Train a shortened model: its settings, the model with its head, the epochs.
+"""Train a shortened model: the model with its head, the epochs.
 
 The kept blocks, the final norm and the head are trained, the stem is not; the maps are trained if ``train_maps``. After
 every epoch all state is on disk, and a run resumes from its last epoch with the same result.
@@ -6,7 +6,6 @@ every epoch all state is on disk, and a run resumes from its last epoch with the
 
 import io
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toast_cli.data.images import Images
-from toast_cli.errors import ToastError, is_number, require_flag, require_group
+from toast_cli.errors import ToastError
 from toast_cli.machine.console import progress, say
 from toast_cli.machine.memory import Halving
 from toast_cli.models.backbone import Backbone
@@ -24,53 +23,8 @@ from toast_cli.plans import Variant, block_of
 from toast_cli.runs import contents
 from toast_cli.runs.folder import Folder
 from toast_cli.stages.job import Job, Modules
+from toast_cli.stages.tuning import Settings
 from toast_cli.surgery.shortened import shorten
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The group ``tune`` of ``conf/finetune.yaml``."""
-
-    epochs: int
-    learning_rate: float
-    encoder_learning_rate: float | None
-    weight_decay: float
-    warmup_epochs: float
-    label_smoothing: float
-    clip_norm: float
-    batch_size: int
-    held_out: float
-    train_maps: bool
-    flip: bool
-
-    @property
-    def encoder_rate(self) -> float:
-        """The learning rate of everything but the head."""
-        return self.learning_rate if self.encoder_learning_rate is None else self.encoder_learning_rate
-
-    @classmethod
-    def check(cls, given: Any) -> "Settings":
-        """The settings, checked. Raises ToastError for a value that cannot be used."""
-        given = require_group(given, "tune", cls.__dataclass_fields__)
-        rules = {
-            "epochs": (int, lambda v: v >= 1, "a whole number from 1"),
-            "learning_rate": (float, lambda v: v > 0, "a number above 0"),
-            "weight_decay": (float, lambda v: v >= 0, "a number from 0"),
-            "warmup_epochs": (float, lambda v: v >= 0, "a number from 0"),
-            "label_smoothing": (float, lambda v: 0 <= v < 1, "a share from 0 to below 1"),
-            "clip_norm": (float, lambda v: v > 0, "a number above 0"),
-            "batch_size": (int, lambda v: v >= 1, "a whole number from 1"),
-            "held_out": (float, lambda v: 0 < v < 1, "a share between 0 and 1"),
-        }
-        rate = given.get("encoder_learning_rate")
-        rules |= {"encoder_learning_rate": rules["learning_rate"]} if rate is not None else {}
-        for key, (kind, holds, allowed) in rules.items():
-            value = given[key]
-            if not is_number(value) or not isinstance(value, kind | int) or not holds(value):
-                raise ToastError(f"tune.{key}={value} cannot be used: give {allowed}.")
-        for key in ("train_maps", "flip"):
-            require_flag(given[key], f"tune.{key}")
-        return cls(**given)
 
 
 class Student:

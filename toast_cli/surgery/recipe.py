@@ -15,6 +15,7 @@ from toast_cli.errors import ToastError, is_number
 from toast_cli.files import unsealed
 
 RECIPE = "recipe.json"
+WEIGHTS = "model.safetensors"  # the model file that such a folder usually has
 FORMAT = "toast-export-1"
 # Far more than any export has: with a map for each token a recipe takes a few megabytes.
 _MOST_BYTES, _DEEPEST = 2**24, 40

@@ -21,10 +21,9 @@ from toast_cli.models.halves import kept_block
 from toast_cli.models.timm_parts import Vit, attach_head, with_blocks
 from toast_cli.plans import STEM, Half, Kept, ends_of
 from toast_cli.surgery.parts import BlockPart, Part, StemPart
-from toast_cli.surgery.recipe import FORMAT, RECIPE, check_config, intact, layers_in, read_recipe
+from toast_cli.surgery.recipe import FORMAT, RECIPE, WEIGHTS, check_config, intact, layers_in, read_recipe
 from toast_cli.surgery.words import build, describe
 
-WEIGHTS = "model.safetensors"
 _FLOATS = ("F32", "F16", "BF16")  # what write_weights writes, as safetensors calls it
 _MOST_PLAIN = 20_000  # layers without weights; a map for each token may have so many
 

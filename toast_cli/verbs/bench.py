@@ -40,6 +40,13 @@ def main(argv: list[str]) -> None:
 
 def bench(cfg: "DictConfig", path: Path) -> None:
     """Measure, print the table and write ``bench.csv`` into ``path``. Raises ToastError for invalid settings."""
+    from toast_cli.stages.settings import check_model, plain
+
+    seconds, heal = cfg.seconds, require_flag(cfg.fit.heal, "fit.heal")
+    if not is_number(seconds) or seconds <= 0:
+        raise ToastError(f"seconds={seconds} is not a time to measure for: use a number above 0, such as seconds=5.")
+    check_model(cfg)
+
     from toast_cli.machine.console import say
     from toast_cli.machine.device import Compute
     from toast_cli.models.branches import require_branches
@@ -48,14 +55,11 @@ def bench(cfg: "DictConfig", path: Path) -> None:
     from toast_cli.report.screen import print_timings
     from toast_cli.runs.results import write_csv
     from toast_cli.runs.rows import Timing
-    from toast_cli.stages.load import make, make_translator, of_spans, plain
+    from toast_cli.stages.load import make, make_translator, of_spans
     from toast_cli.surgery.costs import Costs
     from toast_cli.surgery.shortened import shorten
     from toast_cli.translators.by_token import example
 
-    seconds, heal = cfg.seconds, require_flag(cfg.fit.heal, "fit.heal")
-    if not is_number(seconds) or seconds <= 0:
-        raise ToastError(f"seconds={seconds} is not a time to measure for: use a number above 0, such as seconds=5.")
     backbone, translator = make(cfg, "model"), make_translator(cfg)
     plans = parse_plans(plain(cfg.spans), backbone.depth)
     require_halves(plans, backbone.blocks)

@@ -89,7 +89,7 @@ class _Settings:
         from toast_cli.surgery.formats import DTYPES, FORMATS
 
         given = {key: str(cfg[key]).lower() for key in ("format", "dtype", "head")}
-        for key, allowed in (("format", tuple(FORMATS)), ("dtype", tuple(DTYPES)), ("head", ("probe", "none"))):
+        for key, allowed in (("format", tuple(FORMATS)), ("dtype", DTYPES), ("head", ("probe", "none"))):
             if given[key] not in allowed:
                 raise ToastError(
                     f"{key}={cfg[key]} is not known{did_you_mean(given[key], allowed)}: use {', '.join(allowed)}."
@@ -111,18 +111,22 @@ def export(cfg: "DictConfig", source: Path) -> Path:
     If it is there already, as a killed process may leave it behind, nothing is written. Raises ToastError for invalid
     settings and a mismatch, and if another export or anything else is there.
     """
+    from toast_cli.stages.choice import row_of
+
+    settings, fresh = _Settings.check(cfg), require_flag(cfg.fresh, "fresh")
+    row = row_of(source, settings.plan, settings.seed)
+
     from toast_cli.files import sealed, write_atomically
     from toast_cli.machine.console import say
     from toast_cli.stages.deploy import deployed
     from toast_cli.stages.reopen import reopen
-    from toast_cli.surgery.formats import DTYPES, FORMATS
+    from toast_cli.surgery.formats import FORMATS
     from toast_cli.surgery.recipe import RECIPE
 
-    settings, fresh = _Settings.check(cfg), require_flag(cfg.fresh, "fresh")
     parent = typed_path(cfg.out).parent if cfg.out else Path("outputs/export")
     parent.mkdir(parents=True, exist_ok=True)
     with _scratch(parent) as scratch:
-        run = reopen(source, settings.plan, settings.seed, cfg, scratch / "run", own_folders())
+        run = reopen(source, row, settings.seed, cfg, scratch / "run", own_folders())
         out = typed_path(cfg.out) if cfg.out else parent / _name(run, settings)
         made_of = _made_of(run, settings)
         if not fresh and _is_there(out, made_of):
@@ -133,7 +137,7 @@ def export(cfg: "DictConfig", source: Path) -> Path:
         model, parts = deployed(run, settings.head == "probe", settings.seed)
         folder = scratch / "export"
         folder.mkdir()
-        FORMATS[settings.format].write(folder, copy.deepcopy(model), DTYPES[settings.dtype])
+        FORMATS[settings.format].write(folder, copy.deepcopy(model), settings.dtype)
         recipe = _recipe(model, parts, run, folder / FORMATS[settings.format].file) | made_of
         write_atomically(folder / RECIPE, json.dumps(sealed(recipe), indent=2) + "\n")
         say(_compare(model, run.job, settings, folder))

@@ -43,15 +43,19 @@ def _show(path: Path) -> None:
 
 def finetune(cfg: "DictConfig", folder: "RunFolder") -> None:
     """Fit, train, choose, test. Raises ToastError for invalid settings."""
+    from toast_cli.stages.settings import check, plain
+    from toast_cli.stages.tuning import Settings
+
+    settings = Settings.check(plain(cfg.tune))
+    check(cfg)
+
     from toast_cli.plans import Plan
     from toast_cli.runs.rows import Tuned
     from toast_cli.stages.finetune import one_plan, split_off, tune_seeds
     from toast_cli.stages.fit import fit
     from toast_cli.stages.forecast import announce
-    from toast_cli.stages.load import begin, make_probe, plain
-    from toast_cli.stages.tune import Settings, forget
-
-    settings = Settings.check(plain(cfg.tune))
+    from toast_cli.stages.load import begin, make_probe
+    from toast_cli.stages.tune import forget
 
     def plans_of(backbone: "Backbone") -> list[Plan]:  # checked before the folder records that a run has begun
         return one_plan(plain(cfg.spans), plain(cfg.data.fit_images), make_probe(cfg), backbone.depth)

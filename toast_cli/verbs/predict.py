@@ -57,10 +57,11 @@ def predict(export: Path, paths: Iterable[Path], top: int, max_pixels: int) -> N
     if top < 1:
         raise ToastError(f"--top {top} cannot be used: give a whole number from 1.")
     require_pixels(max_pixels, f"{_MAX_PIXELS} ")
-    form, transform = _format(recipe, export), _transform(config, export)
+    form = _format(recipe, export)
+    named, bad = _files(paths)
+    transform = _transform(config, export)
     runs = form.read(export)
     table = Table("image", *(f"{place}." for place in range(1, min(top, len(names)) + 1)))
-    named, bad = _files(paths)
     for files, images in _batches(named, transform, max_pixels, bad):
         outputs = runs(images)
         if outputs.shape != (len(files), len(names)) or not outputs.isfinite().all():

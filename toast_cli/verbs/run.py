@@ -80,6 +80,14 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
 
     This is what the first of several processes does; the others ``assist``. Raises ToastError for invalid settings.
     """
+    from toast_cli.stages.settings import check
+    from toast_cli.stages.taken import take_features
+
+    keep_features = require_flag(cfg.keep_features, "keep_features")
+    check(cfg)
+    if cfg.features_from is not None:
+        take_features(cfg, folder)
+
     from toast_cli.runs.results import summarise
     from toast_cli.runs.rows import Row, Summary
     from toast_cli.stages.encode import encode
@@ -87,11 +95,7 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
     from toast_cli.stages.forecast import announce
     from toast_cli.stages.load import begin
     from toast_cli.stages.probe import missing_seeds, score
-    from toast_cli.stages.reopen import take_features
 
-    keep_features = require_flag(cfg.keep_features, "keep_features")
-    if cfg.features_from is not None:
-        take_features(cfg, folder)
     with folder.stage("load"):
         job = begin(cfg, folder, team=team)
         folder.note(feature_bytes=announce(job).features)
@@ -128,6 +132,10 @@ def assist(cfg: "DictConfig", path: Path, team: "Team") -> None:
 
 def dry_run(cfg: "DictConfig", path: Path) -> None:
     """Say what the run would do and take, and do and fetch nothing (``dry=true``). Raises ToastError as the run would."""
+    from toast_cli.stages.settings import check
+
+    check(cfg)
+
     from toast_cli.hub.listening import asking_only
     from toast_cli.runs.folder import Folder
     from toast_cli.stages.forecast import tell

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from toast_cli.runs.folder import RunFolder
     from toast_cli.search.budget import Budget
     from toast_cli.search.measured import Survey
-    from toast_cli.search.rounds import Settings
+    from toast_cli.search.settings import Settings
     from toast_cli.search.sizes import Sizes
     from toast_cli.stages.job import Job
     from toast_cli.translators.base import BaseTranslator
@@ -60,6 +60,13 @@ def _show(path: Path) -> None:
 
 def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     """Fit, measure, choose, test. Raises ToastError for invalid settings, and for a budget that no plan meets."""
+    from toast_cli.search.settings import Settings
+    from toast_cli.stages.settings import check, plain
+
+    settings = Settings.check(plain(cfg.search))
+    _refuse_what_is_for_runs(cfg)
+    check(cfg)
+
     from toast_cli.machine.console import say
     from toast_cli.models.halves import can_be_halved
     from toast_cli.plans import HEALED, INDEPENDENT, Plan
@@ -68,11 +75,10 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     from toast_cli.search.figure import picture
     from toast_cli.search.front import leading
     from toast_cli.search.measured import Survey
-    from toast_cli.search.rounds import Settings, measure_rounds, single_spans
-    from toast_cli.stages.load import begin, make_translator, plain
+    from toast_cli.search.rounds import measure_rounds, single_spans
+    from toast_cli.stages.load import begin, make_translator
 
-    settings, own = Settings.check(plain(cfg.search)), make_translator(cfg)
-    _refuse_what_is_for_runs(cfg)
+    own = make_translator(cfg)
     names = ("", *(name for name in settings.beside if name != own.name))
     fitted = _fitted(names, own, settings)
 
@@ -215,7 +221,7 @@ def _fitted(names: tuple[str, ...], own: "BaseTranslator", settings: "Settings")
 def _budget(cfg: "DictConfig", settings: "Settings", depth: int) -> "Budget":
     """What the settings ask of a model of ``depth`` blocks. Raises ToastError for what is not possible."""
     from toast_cli.search.budget import Budget
-    from toast_cli.stages.load import plain
+    from toast_cli.stages.settings import plain
 
     budget = Budget.check(plain(cfg.budget), plain(cfg.target), depth)
     if settings.blocks is not None and not (budget.blocks or 1) <= settings.blocks < depth:

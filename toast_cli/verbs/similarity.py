@@ -36,6 +36,10 @@ def _show(path: Path) -> None:
 
 def similarity(cfg: "DictConfig", folder: "RunFolder") -> None:
     """Similarities of all blocks and of all plans over the fit images. Raises ToastError for invalid settings."""
+    from toast_cli.stages.settings import check
+
+    check(cfg)
+
     from toast_cli.report import figures
     from toast_cli.report.similarity import of_similarity
     from toast_cli.runs.rows import Similarity
