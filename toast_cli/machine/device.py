@@ -31,6 +31,8 @@ class Compute:
         if precision not in _PRECISIONS:
             raise ToastError(f"precision={precision} is not a precision: use {', '.join(_PRECISIONS)}.")
         chosen = _pick_device(device)
+        if chosen.type == "cuda" and chosen.index is not None:
+            torch.cuda.set_device(chosen)  # or what names no GPU, NCCL among it, would go to the first
         torch.backends.cudnn.allow_tf32 = False  # otherwise the stem's convolution would use TF32 for fp32
         if precision == "auto":
             precision = "bf16" if width >= _NARROW and _faster_in_bf16(chosen, width) else "fp32"
