@@ -228,7 +228,7 @@ class Backbone(nn.Module):
         parts = layers_of(self.vit.blocks[i])
         if parts is None:
             return {key: self._plain(i, module) for key, module in modules.items()}
-        fused = FusedBlock(parts, self.block_dtype)
+        fused = FusedBlock(parts, self.block_dtype if self.multiplies_in_bf16(i) else torch.float32)
         return {key: fast_block(fused, module, parts) for key, module in modules.items()}
 
     def fused_block(self, i: int) -> FastBlock:
