@@ -16,6 +16,9 @@ class Pair(Team):
 
     answers: deque
 
+    def share(self, value):
+        return value if self.leads else self.answers.popleft()
+
     def unite(self, entries):
         return {**entries, 1 - self.rank: self.answers.popleft()}
 
@@ -36,7 +39,7 @@ def stored() -> np.ndarray:
 
 def test_each_process_writes_its_own_features_where_both_see_the_same_file(tmp_path: Path, stored: np.ndarray):
     files = [FeatureFile(tmp_path / "train.f32", 7, 2, 3) for _ in range(2)]
-    first = _writer(files[0], pair(0, None, True), 2)
+    first = _writer(files[0], pair(0, True), 2)
     second = _writer(files[1], pair(1, files[0]._identity(), True), 2)
     for write, start in ((second, 2), (second, 6), (first, 0), (first, 4)):
         write(start, stored[start : start + 2])
@@ -50,7 +53,7 @@ def test_features_go_to_the_first_process_where_the_other_has_a_disk_of_its_own(
     files = [FeatureFile(tmp_path / name / "train.f32", 7, 2, 3) for name in ("one", "two")]
     if theirs == "another file":
         files[1].begin()
-    first = _writer(files[0], pair(0, None, False, stored[2:4], stored[6:]), 2)
+    first = _writer(files[0], pair(0, False, stored[2:4], stored[6:]), 2)
     second = _writer(files[1], pair(1, files[0]._identity(), True), 2)
     for start in (0, 4):
         second(start + 2, stored[start + 2 : start + 4])

@@ -205,12 +205,12 @@ class Chain:
 
     def _solved(self, block: int, branch: Branch, kept: WeightedSums, held_out: WeightedSums) -> Tensors:
         """The branch's tensors by name, from what all processes have summed."""
-        moments = [self._team.add_up(each.moments()) for each in (kept, held_out)]
-        if not all(torch.isfinite(each.yy.trace()) for each in moments):
+        seen, apart = (self._team.add_up(each.moments()) for each in (kept, held_out))
+        if not all(torch.isfinite(each.yy.trace()) for each in (seen, apart)):
             raise FloatingPointError(f"the latents in front of block {block}")
         if not self._team.leads:
             return self._team.share({})
-        found = refit(*moments, intercept=branch.last.bias is not None)
+        found = refit(seen, apart, intercept=branch.last.bias is not None)
         return self._team.share(branch.refitted(found.weight, found.bias))
 
     def _batches(self) -> Iterator[tuple[int, int]]:

@@ -54,8 +54,8 @@ def _writer(file: FeatureFile, team: Team, most: int) -> Callable[[int, np.ndarr
 
     Each process writes its own where all see the first one's disk; elsewhere the first gathers and writes them.
     """
-    seen = team.unite({team.rank: file.begin() if team.leads else None})[0]
-    if all(team.unite({team.rank: file.is_at(seen)}).values()):
+    identity = team.share(file.begin() if team.leads else (0, 0))
+    if all(team.unite({team.rank: file.is_at(identity)}).values()):
         return file.write
 
     def gather(first: int, features: np.ndarray) -> None:
