@@ -6,6 +6,7 @@ Shapes: N images, T tokens, D width.
 import copy
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,9 @@ def _fitted(
         raise ToastError("compress was given no images: give about 500 training images as the model expects them.")
 
     def solved(sums: Sums, wanted: Wanted) -> nn.Module:
-        fitted = sums.fitted(wanted.translator, sums.of(wanted, backbone.width))
+        with _all_finite():
+            parts = sums.of(wanted, backbone.width)
+        fitted = sums.fitted(wanted.translator, parts)
         return fitted.to_module().to(backbone.mean.device)
 
     def fit_map(key: Map, pairs: Iterator[tuple[np.ndarray, Tensor, Tensor]]) -> nn.Module:
@@ -141,8 +144,14 @@ def _check_healable(backbone: Backbone, images: Tensor, found: Mapping[Layer, Te
 
 
 def _add(sums: Sums, numbers: np.ndarray, found: Mapping[Layer, Tensor]) -> None:
-    try:
+    with _all_finite():
         sums.update(numbers, found)
+
+
+@contextmanager
+def _all_finite() -> Iterator[None]:
+    try:
+        yield
     except FloatingPointError as e:
         raise ToastError(f"{e} are not finite: look for images with such values.".capitalize()) from e
 

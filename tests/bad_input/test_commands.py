@@ -6,12 +6,12 @@ from tests.bad_input.conftest import Check
 
 SENTENCES = {
     "fly": (
-        "'fly' is not a verb: use run, search, similarity, finetune, export, predict, bench, report, status, "
-        "doctor, list, or see toast --help."
+        "'fly' is not a verb: use run, search, similarity, finetune, export, predict, bench, report, check, "
+        "status, doctor, list, or see toast --help."
     ),
     "rn": (
         "'rn' is not a verb (did you mean run?): use run, search, similarity, finetune, export, predict, bench, "
-        "report, status, doctor, list, or see toast --help."
+        "report, check, status, doctor, list, or see toast --help."
     ),
     "--wings": "unrecognized arguments: --wings: see toast --help.",
     "run --fresh": (

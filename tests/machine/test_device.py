@@ -22,3 +22,19 @@ def test_without_the_instructions_nothing_is_measured(monkeypatch: pytest.Monkey
         monkeypatch.setattr(torch.cpu, name, lambda: False)
     monkeypatch.setattr(compute, "matmul_seconds", lambda *_: 1 / 0)
     assert Compute.pick("cpu", "auto", 384).precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("rank", "device", "chosen"), [(0, "auto", 0), (1, "cuda", 1), (3, "auto", 1), (3, "cuda:0", 0)]
+)
+def test_each_process_computes_on_a_gpu_of_its_own(
+    rank: int, device: str, chosen: int, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", 4)):
+        monkeypatch.setenv(name, str(value))
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert Compute.pick(device, "fp32", 64).device == torch.device("cuda", chosen)
+    assert current == [torch.device("cuda", chosen)], "what names no GPU goes there too"

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.conftest import SMALL
 from toast_cli.machine import team
 from toast_cli.machine.team import Team
+from toast_cli.moments.pair import PairMoments
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row
 
@@ -30,6 +33,35 @@ def test_the_shares_are_all_items_in_order_and_equally_many(size: int, start: in
     shares = [Team(rank, size).ranges(start, stop, 4) for rank in range(size)]
     in_turn = [item for together in zip(*shares, strict=True) for share in together for item in share]
     assert in_turn == list(range(start, stop))
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "where"),
+    [("cuda", "GPU-b", "cuda"), ("cuda", "GPU-a", "cpu"), ("cuda", None, "cpu"), ("cpu", "GPU-b", "cpu")],
+)  # fmt: skip
+def test_sums_are_added_up_on_gpus_where_each_process_has_one(
+    mine: str, theirs: str | None, where: str, monkeypatch: pytest.MonkeyPatch
+):
+    """With the other process and the GPU made up: it is torch that adds up."""
+    added: list[str] = []
+    monkeypatch.setattr(
+        team, "_gpu_of", lambda tensors: "GPU-a" if {each.device.type for each in tensors} == {"cuda"} else None
+    )
+    monkeypatch.setattr(Team, "unite", lambda self, entries: {**entries, 1: (5, theirs)})
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: added.append(total.device.type))
+    with FakeTensorMode():
+        sums = PairMoments(2, *(torch.zeros(shape, device=mine) for shape in ((3,), (3,), (3, 3), (3, 3), (3, 3))))
+        total = Team(0, 2).add_up(sums)
+    assert added == [where] * 5
+    assert (total.count, total.xx.device.type) == (7, mine)
+    assert total.xx is not sums.xx
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+def test_nccl_is_there_where_cuda_is(cuda: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
+    assert team._backends() == ("cpu:gloo,cuda:nccl" if cuda else "cpu:gloo")
 
 
 def several(*words: str, processes: int = 2) -> subprocess.CompletedProcess:

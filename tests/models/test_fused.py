@@ -6,6 +6,7 @@ import torch
 from tests.conftest import pixels, tiny
 from toast_cli.models import fused
 from toast_cli.models.fused import Dense, layers_of
+from toast_cli.plans import ATTENTION, MLP, Half
 
 KINDS = {
     "plain": ("vit_tiny_patch16_224", {}),
@@ -42,12 +43,21 @@ def test_block(kind: str, packed: bool, monkeypatch: pytest.MonkeyPatch):
 def test_bf16_keeps_the_residual_stream_in_fp32():
     backbone = tiny()
     latent, extras = backbone.stem(pixels(3))
-    exact = backbone.block(0, latent, extras)
+    exact = backbone.block(2, latent, extras)
     backbone = backbone.on(latent.device, torch.bfloat16)
     for rows in (None, 1):
-        quick = backbone.fused_block(0)(latent, extras, rows)
+        quick = backbone.fused_block(2)(latent, extras, rows)
         assert quick.dtype == torch.float32
         assert 0 < relative(quick, exact[:, :rows]) < 0.01
+
+
+@pytest.mark.parametrize("kept", [0, 1, Half(1, ATTENTION), Half(1, MLP)])
+def test_the_first_blocks_of_a_tail_stay_in_fp32(kept: int | Half):
+    backbone = tiny().on(torch.device("cpu"), torch.bfloat16)
+    latent, extras = backbone.stem(pixels(3))
+    number, part = kept if isinstance(kept, int) else kept.block, backbone.part(kept)
+    quick = backbone.fused_blocks(number, {kept: part})[kept]
+    assert relative(quick(latent, extras, None), part(latent)) < 1e-6
 
 
 def test_blocks_of_another_kind_are_computed_as_they_are():

@@ -99,6 +99,16 @@ def test_latents_that_are_not_finite_are_named():
         Moments([(0, 1)]).update({0: torch.ones(1, 2, 3), 1: torch.full((1, 2, 3), float("nan"))})
 
 
+def test_latents_of_a_later_batch_that_are_not_finite_are_named_when_sums_are_asked_for():
+    moments, good = Moments([(0, 1), (0, 2)]), {i: torch.ones(2, 2, 3) for i in range(3)}
+    moments.update(good)
+    moments.update({**good, 1: torch.tensor([1.0, float("inf"), 1.0]).expand(2, 2, 3)})
+    moments.update(good)
+    with pytest.raises(FloatingPointError, match="after block 1"):
+        moments.pair(0, 1)
+    assert moments.pair(0, 2).count == 12
+
+
 def test_constant_latents_do_no_harm():
     moments = Moments([(0, 1)])
     moments.update({0: torch.zeros(2, 3, 4), 1: torch.ones(2, 3, 4)})

@@ -140,6 +140,30 @@ def test_an_image_counts_once_it_has_its_checksum(features):
     assert file.finished(2) == 0
 
 
+def test_images_may_be_written_in_any_order_and_count_up_to_the_first_that_is_missing(features, tmp_path):
+    one, stored = features
+    file = FeatureFile(tmp_path / "features" / "test.f32", 6, 2, 3)
+    file.begin()
+    assert file.finished(1) == 0
+    for first in (0, 4, 2, 1, 3):
+        file.write(first, stored[first : first + (1 if first < 4 else 2)])
+    assert (file.path.read_bytes(), file.sums.read_bytes()) == (one.path.read_bytes(), one.sums.read_bytes())
+    assert file.finished(4) == 6
+    with file.sums.open("r+b") as opened:  # as another process leaves it that was killed at image 3
+        opened.seek(3 * 8)
+        opened.write(bytes(8))
+    assert (file.finished(2), file.path.stat().st_size) == (2, 2 * 24)
+
+
+def test_a_file_is_told_from_others(features, tmp_path):
+    file, _ = features
+    identity, other = file.begin(), FeatureFile(tmp_path / "other" / "train.f32", 6, 2, 3)
+    assert (file.is_at(identity), other.is_at(identity)) == (True, False)
+    other.begin()
+    assert not other.is_at(identity)
+    assert FeatureFile(file.path, 6, 2, 3).is_at(identity)
+
+
 def test_removing_features_leaves_no_checksums(features):
     file, _ = features
     file.remove()

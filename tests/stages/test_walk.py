@@ -5,7 +5,7 @@ import torch
 
 from tests.conftest import pixels, tiny
 from toast_cli.models import factory as models
-from toast_cli.plans import STEM, parse_plans
+from toast_cli.plans import STEM, Plan, parse_plans, variants
 from toast_cli.stages.walk import Encoder, build_trie
 
 
@@ -39,3 +39,33 @@ def test_the_untouched_model_needs_no_second_copy_of_its_weights():
     assert Encoder(backbone, parse_plans("none", 3), {}).fused == {}
     maps = {parse_plans("0-1", 3)[1].spans[0]: torch.nn.Identity()}
     assert set(Encoder(backbone, parse_plans("0-1", 3), maps).fused) == {2}
+
+
+class Asked(torch.nn.Module):
+    """A map that notes whether a GPU would round the factors of its products."""
+
+    def __init__(self, plan: Plan, notes: dict[str, bool]) -> None:
+        super().__init__()
+        self.plan, self.notes = plan, notes
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        self.notes[str(self.plan)] = torch.backends.cuda.matmul.allow_tf32
+        return latent
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("fitted", [False, True])
+def test_gpus_round_maps_of_latents_that_are_rounded_already_and_nothing_else(dtype: torch.dtype, fitted: bool):
+    plans = parse_plans(["stem-1", "0-1", "0a-1", "1-2", "1a-2", "2-3", "2a-3"], 4)
+    steps = variants(plans, [8], 4) if fitted else plans
+    notes: dict[str, bool] = {}
+    maps = {
+        (each.maps if fitted else each.spans)[0]: Asked(plan, notes)
+        for each, plan in zip(steps, plans, strict=True)
+        if plan.spans
+    }
+    Encoder(tiny(depth=4).on(torch.device("cpu"), dtype), steps, maps)(pixels(2))
+    rounded = {"2-3", "2a-3"} if dtype == torch.bfloat16 else set()
+    assert {plan for plan, asked in notes.items() if asked} == rounded
+    assert len(notes) == 7
+    assert not torch.backends.cuda.matmul.allow_tf32, "the rest of the program is exact"

@@ -49,19 +49,19 @@ def test_memory_that_runs_out_elsewhere_is_named(toast, monkeypatch):
 
 
 def test_a_full_disk_loses_nothing(toast, tmp_path, monkeypatch):
-    append = features.FeatureFile.append
+    write = features.FeatureFile.write
 
-    def full(self, values):
+    def full(self, first, values):
         if self.path.name == "test.f32":
             raise OSError(28, "No space left on device", str(self.path))
-        append(self, values)
+        write(self, first, values)
 
-    monkeypatch.setattr(features.FeatureFile, "append", full)
+    monkeypatch.setattr(features.FeatureFile, "write", full)
     status, _, err = toast("run", *SMALL, "hydra.run.dir=here")
     assert status == 1
     assert f"toast: No space left on device ({tmp_path}/here/features/test.f32; " in err
     assert " are free there): make room, or give another place" in err
-    monkeypatch.setattr(features.FeatureFile, "append", append)
+    monkeypatch.setattr(features.FeatureFile, "write", write)
     status, _, err = toast("run", *SMALL, "hydra.run.dir=here")
     assert status == 0
     assert "encode train" not in err

@@ -22,21 +22,21 @@ OTHER_CALLS = [pytest.param(call, marks=pytest.mark.slow) for call in (1, 2, 4, 
 @pytest.mark.parametrize("call", [3, *OTHER_CALLS])
 def test_killed_at_any_batch_it_ends_with_the_same_rows(toast, tmp_path, monkeypatch, call: int):
     expected = reference(toast, tmp_path, "batch_size=32")
-    append, calls = features.FeatureFile.append, iter(range(1, 99))
+    write, calls = features.FeatureFile.write, iter(range(1, 99))
 
-    def killed(self, values):
+    def killed(self, first, values):
         if next(calls) == call:
-            append(self, values[:5])  # a write that got no further
+            write(self, first, values[:5])  # a write that got no further
             raise KeyboardInterrupt
-        append(self, values)
+        write(self, first, values)
 
-    monkeypatch.setattr(features.FeatureFile, "append", killed)
+    monkeypatch.setattr(features.FeatureFile, "write", killed)
     status, _, err = toast("run", *SMALL, "batch_size=32", "hydra.run.dir=here")
     assert status == (130 if call < 6 else 0)
     interrupted = "toast: Interrupted: what is finished is kept, and the same command goes on from there."
     assert (interrupted in err) == (call < 6)
     encoded: list[int] = []
-    monkeypatch.setattr(features.FeatureFile, "append", append)
+    monkeypatch.setattr(features.FeatureFile, "write", write)
     walk = encode.Encoder.__call__
     monkeypatch.setattr(encode.Encoder, "__call__", lambda self, x: encoded.append(len(x)) or walk(self, x))
     assert toast("run", *SMALL, "batch_size=32", "hydra.run.dir=here")[0] == 0

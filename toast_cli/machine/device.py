@@ -34,6 +34,8 @@ class Compute:
 
         require_precision(precision)
         chosen = pick_device(device)
+        if chosen.type == "cuda" and chosen.index is not None:
+            torch.cuda.set_device(chosen)  # or what names no GPU, NCCL among it, would go to the first
         torch.backends.cudnn.allow_tf32 = False  # otherwise the stem's convolution would use TF32 for fp32
         if precision == "auto":
             precision = "bf16" if width >= _NARROW and _faster_in_bf16(chosen, width) else "fp32"

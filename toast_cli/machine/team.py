@@ -5,7 +5,7 @@ is exchanged: a process alone can look at a run's folder without it.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -16,6 +16,7 @@ from toast_cli.machine.console import duration, say, silenced
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
 _T = TypeVar("_T")
 _Number = TypeVar("_Number", int, float)
@@ -74,19 +75,26 @@ class Team:
         return sum(self.unite({self.rank: number}).values())
 
     def add_up(self, sums: _T) -> _T:
-        """The dataclass ``sums`` with its ``count`` and each of its tensors summed over all processes."""
+        """The dataclass ``sums`` with its ``count`` and each of its tensors summed over all processes.
+
+        Tensors that lie on a GPU of each process's own are added up there, all others on CPUs; they come back where they were.
+        """
         if self.size == 1:
             return sums
         import torch.distributed as dist
         from torch import Tensor
 
-        totals: dict[str, Any] = {"count": self.sum(sums.count)}  # type: ignore[attr-defined]
-        for field in fields(sums):  # type: ignore[arg-type]
-            value = getattr(sums, field.name)
-            if isinstance(value, Tensor):
-                totals[field.name] = value.clone()
-                with _together():
-                    dist.all_reduce(totals[field.name])
+        values = {field.name: getattr(sums, field.name) for field in fields(sums)}  # type: ignore[arg-type]
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        own = (values["count"], _gpu_of(tensors.values()))
+        counts, gpus = zip(*self.unite({self.rank: own}).values(), strict=True)
+        on_gpus = len(set(gpus) - {None}) == self.size  # NCCL refuses two processes on one GPU
+        totals: dict[str, Any] = {"count": sum(counts)}
+        for name, value in tensors.items():
+            total = value.clone() if on_gpus else value.to("cpu", copy=True)
+            with _together():
+                dist.all_reduce(total)
+            totals[name] = total.to(value.device)
         return replace(sums, **totals)  # type: ignore[type-var]
 
     def gather(self, rows: "np.ndarray", most: int) -> "list[np.ndarray]":
@@ -123,6 +131,25 @@ def _together() -> Iterator[None]:
         ) from e
 
 
+def _gpu_of(tensors: "Iterable[Tensor]") -> str | None:
+    """A name that only the GPU has on which all ``tensors`` lie; None if there is none, or if NCCL is missing."""
+    import torch
+    import torch.distributed as dist
+
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) != 1 or (device := devices.pop()).type != "cuda" or not dist.is_nccl_available():
+        return None
+    return str(torch.cuda.get_device_properties(device).uuid)
+
+
+def _backends() -> str:
+    """What data is exchanged by: gloo between CPUs, and NCCL between GPUs if there are any and this torch has it."""
+    import torch
+    import torch.distributed as dist
+
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "cpu:gloo"
+
+
 def expected() -> int:
     """How many processes were started together, including this one."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
@@ -148,13 +175,13 @@ def _assemble() -> None:
         ) from e
     store.set_timeout(_PATIENCE)
     dist.init_process_group(
-        "gloo", store=dist.PrefixStore("toast", store), rank=rank, world_size=size, timeout=_PATIENCE
+        _backends(), store=dist.PrefixStore("toast", store), rank=rank, world_size=size, timeout=_PATIENCE
     )
 
 
 @contextmanager
 def join() -> Iterator[Team]:
-    """The team that this process was started in. Data is exchanged on CPUs by gloo, whatever device computes it."""
+    """The team that this process was started in."""
     if expected() == 1:
         yield ALONE
         return

@@ -6,6 +6,7 @@ Shapes: N images, T tokens, D width, F features (what a probe sees), C classes.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from toast_cli.models.fused import FusedBlock, fast_block, layers_of
 from toast_cli.models.halves import kept_block
 from toast_cli.models.preprocessing import Transform, settings_of, to_pixels
 from toast_cli.models.timm_parts import Vit, channels_of
-from toast_cli.plans import Kept
+from toast_cli.plans import STEM, Kept, Point
 
 _ALWAYS_FP32 = (0, 1)  # blocks
 READOUTS = ("model", "paper")
@@ -35,8 +36,8 @@ class Backbone(nn.Module):
         label: its name in tables.
         blocks: L modules, each (N, T, D) -> (N, T, D).
         depth, width, image_size: L, D and the side of its square input in pixels.
-        block_dtype: what blocks multiply in. The residual stream stays in fp32, as do the stem, the first two blocks of the
-            untouched model, the translators and the readout: they cost little, and in bf16 they would add rounding noise to directions in
+        block_dtype: what blocks multiply in. The residual stream stays in fp32, as do the stem, the first two blocks, the
+            translators and the readout: they cost little, and in bf16 they would add rounding noise to directions in
             which early latents hardly vary, and a least-squares map would then amplify it.
         preprocessing: the settings of timm's data config that decide what the model sees of an image.
         transform: PIL image in RGB -> uint8 (3, H, W), as ``preprocessing`` says.
@@ -218,6 +219,10 @@ class Backbone(nn.Module):
         """Whether block i multiplies in bf16."""
         return self.block_dtype == torch.bfloat16 and i not in self._in_fp32
 
+    def is_rounded(self, point: Point) -> bool:
+        """Whether X^(``point``) comes out of products in bf16, whose rounding is far coarser than that of TF32."""
+        return point > STEM and self.multiplies_in_bf16(math.ceil(point))
+
     def fused_blocks(self, i: int, modules: Mapping[Hashable, nn.Module]) -> dict[Hashable, FastBlock]:
         """``block(i, latent, extras, module)[:, :rows]`` for each of the ``modules``, as a function (N, T, D) -> (N, rows, D)
         under its key: block i itself, healed ones in its place, and halves of these.
@@ -228,7 +233,7 @@ class Backbone(nn.Module):
         parts = layers_of(self.vit.blocks[i])
         if parts is None:
             return {key: self._plain(i, module) for key, module in modules.items()}
-        fused = FusedBlock(parts, self.block_dtype)
+        fused = FusedBlock(parts, self.block_dtype if self.multiplies_in_bf16(i) else torch.float32)
         return {key: fast_block(fused, module, parts) for key, module in modules.items()}
 
     def fused_block(self, i: int) -> FastBlock:

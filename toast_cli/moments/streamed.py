@@ -84,13 +84,16 @@ class Moments:
         Raises FloatingPointError for values that are not finite.
         """
         for layer in self.layers:
-            if not torch.isfinite(latents[layer].sum()):
-                raise FloatingPointError(f"the latents {place_of(layer)}")
             if layer not in self._basis:
+                _require_finite(latents[layer].sum(), layer)
                 self._basis[layer] = _Basis.of(latents[layer].flatten(0, 1))
 
     def update(self, latents: Mapping[Layer, Tensor]) -> None:
-        """Add the latents (N, T, D) of one batch, by layer. Raises FloatingPointError for values that are not finite."""
+        """Add the latents (N, T, D) of one batch, by layer.
+
+        Raises FloatingPointError for values in the first batch that are not finite. Later ones are found in the sums: looking
+        at every batch would make a GPU wait.
+        """
         self.choose_bases(latents)
         rows = {}  # layer -> (n, D)
         for layer in self.layers:
@@ -109,8 +112,9 @@ class Moments:
         sums[key] = sums[key].add_(value) if key in sums else value.double()
 
     def pair(self, source: Layer, target: Layer) -> PairMoments:
-        """The sums for X^(source) as x and X^(target) as y, on the CPU."""
+        """The sums for X^(source) as x and X^(target) as y, on the CPU. Raises FloatingPointError if they are not finite."""
         for layer in (source, target):
+            _require_finite(self._total[layer], layer)
             if layer not in self._square:
                 self._square[layer] = self._moment(layer, layer)
         xx, xy, yy = self._square[source], self._moment(source, target), self._square[target]
@@ -131,6 +135,11 @@ class Moments:
         return (
             product + torch.outer(mean, self._sum(target)) + torch.outer(self._sum(source) - self.count * mean, mean_y)
         )
+
+
+def _require_finite(value: Tensor, layer: Layer) -> None:
+    if not torch.isfinite(value).all():
+        raise FloatingPointError(f"the latents {place_of(layer)}")
 
 
 def _on_cpu(value: Tensor) -> Tensor:

@@ -27,8 +27,8 @@ class WeightedSums:
             value = value.cpu() if value.device.type == "mps" else value  # Apple's GPUs have no float64
             self._sums[name] = self._sums[name].add_(value) if name in self._sums else value.double()
 
-    def moments(self, device: str | None = None) -> PairMoments:
-        """The sums so far, on ``device``, by default where they were taken."""
+    def moments(self) -> PairMoments:
+        """The sums so far, on the device that they were taken on."""
         sums = self._sums or {name: torch.zeros(shape, dtype=torch.float64) for name, shape in self._shapes.items()}
-        count, sum_x, sum_y, xx, xy, yy = (sums[name].to(device) for name in self._shapes)
+        count, sum_x, sum_y, xx, xy, yy = (sums[name] for name in self._shapes)
         return PairMoments(count.item(), sum_x, sum_y, xx, xy, yy)

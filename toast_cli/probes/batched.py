@@ -58,9 +58,10 @@ class BatchedProbe(Probe):
         self.weights_ = [nn.Parameter(value.repeat(plans, 1, 1).to(self.device)) for value in first]
         optimizer = torch.optim.Adam(self.weights_, lr=self.learning_rate, weight_decay=self.weight_decay)
         for _ in range(self.epochs):
-            for batch in torch.randperm(n, generator=generator).split(self.batch_size):
-                logits = self.logits(self._input(features[batch.numpy()]), generator)  # (P, B, C)
-                target = torch.from_numpy(labels[batch.numpy()]).to(self.device).expand(plans, -1)  # (P, B)
+            order = torch.randperm(n, generator=generator).numpy()
+            for batch in (order[start : start + self.batch_size] for start in range(0, n, self.batch_size)):
+                logits = self.logits(self._input(features[batch]), generator)  # (P, B, C)
+                target = torch.from_numpy(labels[batch]).to(self.device).expand(plans, -1)  # (P, B)
                 loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum") / len(batch)
                 optimizer.zero_grad()
                 loss.backward()

@@ -1,9 +1,10 @@
 """Features of every plan for every image of a split, on disk as float32 (N images, P plans, F), batch by batch.
 
 Next to them is a file of checksums, one for each image. An image counts as finished once it has its checksum, and its
-features are compared with it when they are first read.
+features are compared with it when they are first read. Several processes may write different images at the same time.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from toast_cli.runs import contents
 
 
 class FeatureFile:
-    """A file whose length says how many images are finished, so that a killed run resumes where it stopped.
+    """A file whose checksums say how many images are finished, so that a killed run resumes where it stopped.
 
     An image that was left out has NaN as its features.
     """
@@ -36,9 +37,12 @@ class FeatureFile:
         return self.bytes - (self.path.stat().st_size if self.path.is_file() else 0)
 
     def finished(self, batch_size: int) -> int:
-        """How many images are finished, in whole batches; what a kill left after them is cut off."""
+        """How many images are finished without a gap, in whole batches; what a kill left after them is cut off."""
         images, sizes = self.shape[0], {self.path: self._row, self.sums: _SUM}
         rows = min(images, *(file.stat().st_size // size if file.is_file() else 0 for file, size in sizes.items()))
+        if rows:
+            sums = np.fromfile(self.sums, "u8", rows)  # 0 where another process had written beyond this image
+            rows = int(np.argmin(sums != 0)) if not sums.all() else rows
         whole = rows if rows == images else rows // batch_size * batch_size
         for file, size in sizes.items():
             if file.is_file():
@@ -46,13 +50,35 @@ class FeatureFile:
                     opened.truncate(whole * size)
         return whole
 
+    def begin(self) -> tuple[int, int]:
+        """Make sure that there is a file, and return what tells it from any other."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+        return self._identity()
+
+    def is_at(self, identity: tuple[int, int]) -> bool:
+        """Whether it is the file of which ``begin`` has returned the ``identity``, perhaps to a process on another machine."""
+        return self.path.is_file() and self._identity() == identity
+
+    def _identity(self) -> tuple[int, int]:
+        found = self.path.stat()
+        return found.st_ino, found.st_mtime_ns
+
     def append(self, features: np.ndarray) -> None:
-        """Append ``features``, float32 (B, P, F)."""
+        """Write ``features``, float32 (B, P, F), after those that are there."""
+        self.write(self.path.stat().st_size // self._row if self.path.is_file() else 0, features)
+
+    def write(self, first: int, features: np.ndarray) -> None:
+        """Write ``features``, float32 (B, P, F), as those of the images from number ``first`` on."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = np.ascontiguousarray(features, dtype=np.float32)
-        for file, content in ((self.path, rows.tobytes()), (self.sums, b"".join(map(_sum, rows)))):
+        for file, size, content in (
+            (self.path, self._row, rows.data),
+            (self.sums, _SUM, b"".join(map(_sum, rows))),
+        ):
             try:
-                with file.open("ab") as opened:
+                with open(file, "wb", opener=_keeping) as opened:
+                    opened.seek(first * size)
                     opened.write(content)
             except OSError as e:
                 e.filename = e.filename or str(file)  # a write that fails does not say where
@@ -73,6 +99,11 @@ class FeatureFile:
 
 
 _SUM = 8  # bytes of a checksum
+
+
+def _keeping(path: str, flags: int) -> int:
+    """Open a file for writing as it is, or a new one: unlike "r+b" and "ab", and safe from others that do the same."""
+    return os.open(path, flags & ~os.O_TRUNC, 0o666)
 
 
 def _sum(row: np.ndarray) -> bytes:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from toast_cli.machine.team import ALONE, Team
 from toast_cli.models.backbone import Backbone, Extras
 from toast_cli.models.branches import Branch, branches_of
-from toast_cli.moments.pair import PairMoments
 from toast_cli.moments.weighted import WeightedSums
 from toast_cli.plans import Half, HealedBlock, Map, Point, Variant
 from toast_cli.runs.latents import HeldLatents, Latents
@@ -194,22 +193,25 @@ class Chain:
             missing = target.read(start, stop).to(latent) - self._backbone.end(block, branch, latent, rows)
             self._add(sums, numbers, rows.float(), missing)
             self._advance(stop - start)
-        both = [self._team.add_up(each.moments(None if self._team.size == 1 else "cpu")) for each in sums]
-        if not all(torch.isfinite(each.yy.trace()) for each in both):
-            raise FloatingPointError(f"the latents in front of block {block}")
-        return self._team.share(self._solved(branch, both[0], both[1]) if self._team.leads else {})
+        return self._solved(block, branch, *sums)
 
     def _add(self, sums: list[WeightedSums], numbers: np.ndarray, rows: Tensor, missing: Tensor) -> None:
         """Add rows (N, k, F) and targets (N, k, D) of these images to the sums of those kept, or of those held out."""
-        apart = torch.from_numpy(held_apart(numbers, HELD_OUT)).to(rows.device)
-        for each, own in zip(sums, (~apart, apart), strict=True):
-            weights = self._originals.sample.weights.to(rows.device).expand(int(own.sum()), -1)
-            each.update(rows[own].flatten(0, 1), missing[own].flatten(0, 1), weights.flatten())
+        apart = held_apart(numbers, HELD_OUT)
+        weights = self._originals.sample.weights.to(rows.device, non_blocking=True)
+        for each, chosen in zip(sums, (~apart, apart), strict=True):
+            own = torch.from_numpy(np.flatnonzero(chosen)).to(rows.device, non_blocking=True)  # as in Sums, no mask
+            each.update(rows[own].flatten(0, 1), missing[own].flatten(0, 1), weights.expand(len(own), -1).flatten())
 
-    @staticmethod
-    def _solved(branch: Branch, kept: PairMoments, held_out: PairMoments) -> Tensors:
-        found = refit(kept, held_out, intercept=branch.last.bias is not None)
-        return branch.refitted(found.weight, found.bias)
+    def _solved(self, block: int, branch: Branch, kept: WeightedSums, held_out: WeightedSums) -> Tensors:
+        """The branch's tensors by name, from what all processes have summed."""
+        seen, apart = (self._team.add_up(each.moments()) for each in (kept, held_out))
+        if not all(torch.isfinite(each.yy.trace()) for each in (seen, apart)):
+            raise FloatingPointError(f"the latents in front of block {block}")
+        if not self._team.leads:
+            return self._team.share({})
+        found = refit(seen, apart, intercept=branch.last.bias is not None)
+        return self._team.share(branch.refitted(found.weight, found.bias))
 
     def _batches(self) -> Iterator[tuple[int, int]]:
         for start in range(0, self._images, self._batch_size):

@@ -1,12 +1,16 @@
 """The encode stage: write the features of every variant to disk; what is already encoded is not encoded again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
-from toast_cli.data.images import Images
+from toast_cli.data.images import Batch, Images
+from toast_cli.machine.behind import behind, on_its_way
 from toast_cli.machine.console import progress, say
 from toast_cli.machine.memory import Halving
+from toast_cli.machine.team import Team
+from toast_cli.runs.features import FeatureFile
 from toast_cli.stages.job import Job, Modules
 from toast_cli.stages.walk import Encoder
 
@@ -24,18 +28,42 @@ def encode(job: Job, maps: Modules, splits: Sequence[str] = ("train", "test")) -
 
 def _encode_split(job: Job, encoder: Halving, name: str, images: Images) -> None:
     file, team = job.feature_file(name), job.team
-    done = team.share(file.finished(job.batch_size * team.size) if team.leads else 0)
+    together = job.batch_size * team.size
+    done = team.share(file.finished(together) if team.leads else 0)
     if done == len(images):
         return
-    with progress(f"encode {name}", len(images), done) as advance:
-        for batch in job.batches(images, job.batch_size, done):
+    write = _writer(file, team, job.batch_size)
+    with progress(f"encode {name}", len(images), done) as advance, behind() as then:
+
+        def finish(batch: Batch, found: Callable[[], np.ndarray] | None) -> None:
             features = np.full((batch.size, *file.shape[1:]), np.nan, np.float32)  # (B, P, F)
-            if len(batch.positions):
-                features[batch.positions - batch.first] = encoder(batch.pixels).cpu().numpy()
+            if found is not None:
+                features[batch.positions - batch.first] = found()
                 _check_finite(job, features[batch.positions - batch.first])
-            for part in team.gather(features, job.batch_size):
-                file.append(part)
-                advance(len(part))
+            write(batch.first, features)
+            advance(min(together, len(images) - batch.first))
+
+        for batch in job.batches(images, job.batch_size, done):
+            found = on_its_way(encoder(batch.pixels)) if len(batch.positions) else None
+            then(partial(finish, batch, found))
+    team.sum(0)  # waits until the others have written theirs
+
+
+def _writer(file: FeatureFile, team: Team, most: int) -> Callable[[int, np.ndarray], None]:
+    """A function that writes features (B, P, F), B at most ``most``, at the place of the first of their images.
+
+    Each process writes its own where all see the first one's disk; elsewhere the first gathers and writes them.
+    """
+    identity = team.share(file.begin() if team.leads else (0, 0))
+    if all(team.unite({team.rank: file.is_at(identity)}).values()):
+        return file.write
+
+    def gather(first: int, features: np.ndarray) -> None:
+        for part in team.gather(features, most):
+            file.write(first, part)
+            first += len(part)
+
+    return gather
 
 
 def _check_finite(job: Job, features: np.ndarray) -> None:

@@ -128,7 +128,7 @@ def _peak(job: Job) -> int:
     fit = max(
         fit + modules, 3 * modules, modules + refit
     )  # the translators, and twice their size while they are written
-    encode = _converted(job) + job.batch_size * (latent * (backbone.depth + _BLOCK) + 2 * _FP32 * plans * features)
+    encode = _converted(job) + job.batch_size * (latent * (backbone.depth + _BLOCK) + 4 * _FP32 * plans * features)
     drawn = 3 * _FP64 * min(500, len(job.data.test)) * plans * features  # projection.py
     learned = 5 * _FP32 * plans * features * len(job.data.classes) if isinstance(job.probe, BatchedProbe) else 0
     rows = 1024 * plans * features if isinstance(job.probe, BatchedProbe) else 4 * len(job.data.train) * features

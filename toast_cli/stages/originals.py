@@ -54,7 +54,8 @@ class Sample:
         """The sampled tokens (N, k, …) of a latent (N, T, …) of the images with these ``numbers`` (N,)."""
         if self.picked == self._patches:
             return latent
-        tokens = torch.from_numpy(np.stack([self._tokens(int(number)) for number in numbers])).to(latent.device)
+        tokens = torch.from_numpy(np.stack([self._tokens(int(number)) for number in numbers]))
+        tokens = tokens.to(latent.device, non_blocking=True)
         return latent.gather(1, tokens[..., None].expand(-1, -1, latent.shape[2]))
 
     def _tokens(self, number: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """From fit images to maps in closed form: passes over the images, sums of their latents, maps solved from the sums."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -62,9 +63,15 @@ def new_sums(job: Job, sources: Mapping[Map, Layer], batch_size: int, encode: Ca
 
 
 def add(job: Job, sums: Sums, images: np.ndarray, found: Latents) -> None:
-    """Add the latents (N, T, D) of the images with these numbers (N,). Raises ToastError where they are not finite."""
-    try:
+    """Add the latents (N, T, D) of the images with these numbers (N,). Raises ToastError where they are seen not to be finite."""
+    with _all_finite(job):
         sums.update(images, found)
+
+
+@contextmanager
+def _all_finite(job: Job) -> Iterator[None]:
+    try:
+        yield
     except FloatingPointError as e:
         raise job.not_finite(str(e).capitalize()) from e
 
@@ -72,15 +79,14 @@ def add(job: Job, sums: Sums, images: np.ndarray, found: Latents) -> None:
 def solved(job: Job, sums: Sums, sources: Mapping[Map, Layer]) -> Maps:
     """The translator of every map, from the sums so far over its source and the latents after its span.
 
-    The processes add up what each has seen, and divide the maps among them.
+    The processes add up what each has seen, and divide the maps among them. Raises ToastError where latents were not finite.
     """
     team, found = job.team, {}
     for number, (key, source) in enumerate(sources.items()):
         wanted = _wanted(job, key, source)
-        parts = [
-            replace(part, seen=team.add_up(part.seen), held_out=team.add_up(part.held_out))
-            for part in sums.of(wanted, job.backbone.width)
-        ]
+        with _all_finite(job):
+            own = sums.of(wanted, job.backbone.width)
+        parts = [replace(part, seen=team.add_up(part.seen), held_out=team.add_up(part.held_out)) for part in own]
         if number % team.size == team.rank:
             found[key] = sums.fitted(wanted.translator, parts)
     found = team.unite(found)

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toast_cli.layers import leading
+from toast_cli.layers import leading, rounded_on_gpus
 from toast_cli.models.backbone import Backbone, Extras, FastBlock
 from toast_cli.moments.streamed import Layer
-from toast_cli.plans import STEM, Half, HealedBlock, Kept, PlanLike, block_of, kept_of
+from toast_cli.plans import STEM, Half, HealedBlock, Kept, PlanLike, Point, block_of, kept_of
 
 
 @dataclass
@@ -96,7 +96,8 @@ class Encoder:
         for operation, child in node.children.items():
             rows = None if child.children else self.rows
             if block_of(operation) is None:
-                mapped = leading(self.maps[operation], latent, rows)
+                with rounded_on_gpus(self.backbone.is_rounded(_start(operation))):
+                    mapped = leading(self.maps[operation], latent, rows)
                 self._walk(child, mapped, extras, features, shortened=True)
             elif shortened:
                 self._walk(child, self.fused[operation](latent, extras, rows), extras, features, shortened=True)
@@ -116,6 +117,11 @@ class Encoder:
         for block in (key for key in kept if isinstance(key, int) and key not in found):
             found[block] = self.backbone.block(block, latent, extras)
         return found
+
+
+def _start(operation: Any) -> Point:
+    """The point that a map, or the span whose place it takes, begins at."""
+    return getattr(operation, "span", operation).start
 
 
 def by_block(tails: Iterable[Kept | HealedBlock]) -> dict[int, set[Kept | HealedBlock]]:

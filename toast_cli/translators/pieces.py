@@ -82,7 +82,7 @@ class Pieces:
         return sum(len(each.pairs) + 2 * len(each.layers) for each in (*self.moments, self.means))
 
     def update(self, latents: Latents) -> None:
-        """Add the latents (N, T, D) of a batch. Raises FloatingPointError for values that are not finite."""
+        """Add the latents (N, T, D) of a batch. Raises FloatingPointError for values in the first that are not finite."""
         for moments, views in self._views(latents):
             moments.update(views)
 

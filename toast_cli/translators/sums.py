@@ -100,7 +100,7 @@ class Sums:
     def update(self, images: np.ndarray, latents: Latents) -> None:
         """Add the latents (N, T, D) of the images with these numbers (N,).
 
-        Raises FloatingPointError for values that are not finite.
+        Raises FloatingPointError for values that are not finite, those after the first batch only when sums are asked for.
         """
         self._each(images, latents, Pieces.update)
 
@@ -119,11 +119,14 @@ class Sums:
             (apart, self.apart),
         ):  # those held out last: they may need the bases of all
             if which.any():
-                chosen = slice(None) if which.all() else torch.from_numpy(which)
+                chosen = slice(None) if which.all() else _numbers(which, latents)
                 use(sums, {layer: latents[layer][chosen] for layer in sums.layers})
 
     def of(self, wanted: Wanted, width: int) -> list[GroupSums]:
-        """The sums that one map is fitted to, for latents of width D = ``width``: one for each group of tokens."""
+        """The sums that one map is fitted to, for latents of width D = ``width``: one for each group of tokens.
+
+        Raises FloatingPointError if they are not finite.
+        """
         return [
             GroupSums(_sums(self.seen, group, wanted, width), _sums(self.apart, group, wanted, width), self.among)
             for group in self._groups(wanted.translator)
@@ -163,6 +166,13 @@ class Sums:
         found = error()
         variation = reduce(operator.add, (part.held_out for part in parts)).variation
         return None if found is None or math.isnan(score := r2(found, variation)) else score
+
+
+def _numbers(which: np.ndarray, latents: Latents) -> torch.Tensor:
+    """The numbers (K,) of the images that the mask ``which`` (N,) picks, on the device of the ``latents``, sent there without
+    waiting. With the mask itself, a GPU would have to say how many they are, and so finish all its work first."""
+    device = next(iter(latents.values())).device
+    return torch.from_numpy(np.flatnonzero(which)).to(device, non_blocking=True)
 
 
 def _error(fitted: Sequence[Translator], parts: Sequence[GroupSums]) -> float | None:
