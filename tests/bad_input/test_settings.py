@@ -41,7 +41,8 @@ SENTENCES = {
         "fit.sequential=yes is neither true nor false: write fit.sequential=true or fit.sequential=false."
     ),
     "run sweep=fast": "sweep=fast does not exist: use one of full, race, or --config-dir <dir> with your own.",
-    "run sweep=null": "sweep=None is not a way to sweep: use sweep=full or sweep=race.",
+    "run sweep.keep=1": "sweep.keep is a setting of sweep=race: choose that too, or leave it out.",
+    "run probe.strengths=[1]": "probe.strengths is a setting of probe=logistic: choose that too, or leave it out.",
     "run sweep=race sweep.test_images=0": "sweep.test_images=0 cannot be used: give a whole number from 1.",
     "run sweep=race sweep.confidence=1": (
         "sweep.confidence=1 cannot be used: give a share between 0 and 1, such as 0.95."
