@@ -70,7 +70,8 @@ def report(folder: Path, sizes: Sequence[int], keep: float = 0.5) -> None:
     plans = list(dict.fromkeys(row.plan for row in read_csv(folder / "results.csv", Row)))
     job = job_of(folder, [Plan.parse(plan) for plan in plans], AUTO, folder)
     stored = predictions.read(folder / "predictions.safetensors")
-    right = sum((stored.by_seed[seed] == stored.truth).astype(int) for seed in job.seeds)
+    assert stored is not None, "a full run keeps its predictions"
+    right = np.sum([stored.by_seed[seed] == stored.truth for seed in job.seeds], axis=0)
     whole = (len(job.data.train) + len(job.data.test)) * build_trie(job.variants, job.backbone.depth).evaluations()
     print(f"{folder}: {len(job.variants)} plans, {len(job.data.train)} train and {len(job.data.test)} test images")
     for images in sizes:

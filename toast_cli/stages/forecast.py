@@ -23,7 +23,6 @@ from toast_cli.probes.batched import BatchedProbe
 from toast_cli.room import in_words
 from toast_cli.runs import contents
 from toast_cli.runs.features import Features
-from toast_cli.runs.folder import Folder
 from toast_cli.stages.heal import is_healed, originals_of
 from toast_cli.stages.job import Job
 from toast_cli.stages.probe import missing_seeds
@@ -79,7 +78,7 @@ def forecast(job: Job, schedule: Schedule | None = None) -> Forecast:
     disk = sum(file.bytes_missing for file in files) if missing_seeds(job) else 0
     if schedule and disk:
         row = _FP32 * job.backbone.feature_width
-        disk = row * schedule.rows_at_most() - Folder(job.folder.path).feature_bytes
+        disk = max(row * schedule.rows_at_most() - job.folder.feature_bytes, 0)
     free, memory = shutil.disk_usage(place).free, resident() + _peak(job)
     healed, latents = (0, 0) if is_healed(job) else (_healed(job)[0], _latents(job))
     return Forecast(sum(file.bytes for file in files), disk, free, memory, healed, latents)

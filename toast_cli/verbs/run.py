@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from toast_cli.machine.team import Team
     from toast_cli.runs.folder import RunFolder
+    from toast_cli.stages.job import Job
+    from toast_cli.stages.schedule import Schedule
 
 USAGE = "run [key=value ...]"
 SUMMARY = "sweep over spans: results.csv, summary.csv, a table"
@@ -106,19 +108,19 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
     from toast_cli.stages.encode import encode
     from toast_cli.stages.fit import fit
     from toast_cli.stages.forecast import announce
-    from toast_cli.stages.load import begin, plain
+    from toast_cli.stages.load import begin
     from toast_cli.stages.probe import missing_seeds, score
     from toast_cli.stages.race import Race
     from toast_cli.stages.reopen import take_features
-    from toast_cli.stages.schedule import Schedule, Settings
 
-    keep_features, racing = require_flag(cfg.keep_features, "keep_features"), Settings.check(plain(cfg.get("sweep")))
+    keep_features = require_flag(cfg.keep_features, "keep_features")
     if cfg.features_from is not None:
         take_features(cfg, folder)
     with folder.stage("load"):
         job = begin(cfg, folder, team=team)
-        schedule = Schedule.of(racing, job.data, job.variants) if racing else None
-        folder.note(feature_bytes=announce(job, schedule=schedule).features)
+        schedule = _schedule(cfg, job)
+        features = announce(job, schedule=schedule).features
+        folder.note(feature_bytes=0 if schedule else features)  # how many a race writes is known once it is over
     with folder.stage("fit"):
         fitted = fit(job)
     race = Race(job, job.modules(fitted), schedule) if schedule else None
@@ -138,6 +140,15 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
         for split in ("train", "test"):
             job.feature_file(split).remove()
     folder.finish()
+
+
+def _schedule(cfg: "DictConfig", job: "Job") -> "Schedule | None":
+    """The rounds of a race; None for a full sweep."""
+    from toast_cli.stages.load import plain
+    from toast_cli.stages.schedule import Schedule, Settings
+
+    settings = Settings.check(plain(cfg.get("sweep")))
+    return Schedule.of(settings, job.data, job.variants) if settings else None
 
 
 def assist(cfg: "DictConfig", path: Path, team: "Team") -> None:
@@ -161,10 +172,8 @@ def dry_run(cfg: "DictConfig", path: Path) -> None:
     from toast_cli.hub.listening import asking_only
     from toast_cli.runs.folder import Folder
     from toast_cli.stages.forecast import tell
-    from toast_cli.stages.load import load, plain
-    from toast_cli.stages.schedule import Schedule, Settings
+    from toast_cli.stages.load import load
 
-    racing = Settings.check(plain(cfg.get("sweep")))
     with asking_only() as wanted:
         job = load(cfg, Folder(path))
-        tell(job, wanted, Schedule.of(racing, job.data, job.variants) if racing else None)
+        tell(job, wanted, _schedule(cfg, job))
