@@ -23,7 +23,7 @@ from toast_cli.runs.features import stacked
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row
 from toast_cli.stages.job import Job
-from toast_cli.stages.race import right_answers
+from toast_cli.stages.probe import right_answers
 from toast_cli.stages.reopen import job_of
 from toast_cli.stages.rivals import BEATEN, RACING, verdicts
 from toast_cli.stages.schedule import Schedule, Settings, by_size

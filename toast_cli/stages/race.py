@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from toast_cli.errors import ToastError
-from toast_cli.machine.console import progress, say
+from toast_cli.machine.console import say
 from toast_cli.plans import Variant
 from toast_cli.runs import contents
 from toast_cli.runs.features import Features, stacked
 from toast_cli.runs.rows import Raced, Row
 from toast_cli.stages.encode import encode
 from toast_cli.stages.job import Job, Modules
+from toast_cli.stages.probe import right_answers
 from toast_cli.stages.rivals import BEATEN, FINISHED, HALVED, RACING, Verdict, interval, verdicts
 from toast_cli.stages.schedule import Schedule, by_size
 from toast_cli.stages.walk import build_trie
@@ -171,9 +172,7 @@ class Race:
             found = verdicts(answers.right[rows], len(self.job.seeds), chance, places)
             for row, verdict in zip(rows, found, strict=True):
                 lines[answers.variants[row]] = self._line(number, answers, row, verdict, str(own[verdict.best]))
-        before = dict(
-            zip(self.job.variants, self._rows, strict=False)
-        )  # the first round has every plan, and no lines before
+        before = dict(zip(self.job.variants, self._rows, strict=False))  # nothing, in the first round
         for variant in self.job.variants:
             yield lines[variant] if variant in lines else before[variant]
 
@@ -232,22 +231,6 @@ class Race:
             copied = np.full((len(rows), *file.shape[1:]), np.nan, np.float32)
             copied[rows >= 0] = features[rows[rows >= 0]]
             file.append(copied)
-
-
-def right_answers(
-    job: Job, train: Features, labels: np.ndarray, test: Features, truth: np.ndarray, what: str = "probe"
-) -> np.ndarray:
-    """For how many of the job's seeds each test image is classified correctly with each plan, (P, M).
-
-    The job's probe is trained on ``train`` (N, P, F), part of its train images, with ``labels`` (N,). ``truth`` (M,) are those
-    of ``test`` (M, P, F).
-    """
-    probe, right = job.probe.on_share(len(train) / len(job.data.train)), np.zeros((test.shape[1], len(test)), int)
-    for seed in job.seeds:
-        with progress(f"{what} seed {seed}", len(train) * probe.epochs) as advance:
-            probe.fit(train, labels, len(job.data.classes), seed, advance)
-        right += probe.predict(test) == truth
-    return right
 
 
 def _is_finished(job: Job, split: str) -> bool:

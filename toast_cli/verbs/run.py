@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from toast_cli.machine.team import Team
     from toast_cli.runs.folder import RunFolder
-    from toast_cli.stages.job import Job
+    from toast_cli.stages.job import Fitted, Job
+    from toast_cli.stages.race import Race
     from toast_cli.stages.schedule import Schedule
 
 USAGE = "run [key=value ...]"
@@ -110,7 +111,6 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
     from toast_cli.stages.forecast import announce
     from toast_cli.stages.load import begin
     from toast_cli.stages.probe import missing_seeds, score
-    from toast_cli.stages.race import Race
     from toast_cli.stages.reopen import take_features
 
     keep_features = require_flag(cfg.keep_features, "keep_features")
@@ -119,12 +119,11 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
     with folder.stage("load"):
         job = begin(cfg, folder, team=team)
         schedule = _schedule(cfg, job)
-        features = announce(job, schedule=schedule).features
-        folder.note(feature_bytes=0 if schedule else features)  # how many a race writes is known once it is over
+        features = announce(job, schedule=schedule).features  # how many a race writes, it does not know
+        folder.note(feature_bytes=0 if schedule else features)
     with folder.stage("fit"):
         fitted = fit(job)
-    race = Race(job, job.modules(fitted), schedule) if schedule else None
-    if race:
+    if race := _race(job, fitted, schedule):
         with folder.stage("race"):
             job = race.decide()
     if team.share(bool(missing_seeds(job))):
@@ -137,8 +136,7 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
         race.conclude(job, folder.rows(contents.RESULTS, Row))
     folder.write_rows(contents.SUMMARY, summarise(folder.rows(contents.RESULTS, Row)), Summary)
     if not keep_features:
-        for split in ("train", "test"):
-            job.feature_file(split).remove()
+        contents.remove_features(folder.path)
     folder.finish()
 
 
@@ -149,6 +147,13 @@ def _schedule(cfg: "DictConfig", job: "Job") -> "Schedule | None":
 
     settings = Settings.check(plain(cfg.get("sweep")))
     return Schedule.of(settings, job.data, job.variants) if settings else None
+
+
+def _race(job: "Job", fitted: "Fitted", schedule: "Schedule | None") -> "Race | None":
+    """A race of the job's plans from wherever its folder stands; None for a full sweep."""
+    from toast_cli.stages.race import Race
+
+    return Race(job, job.modules(fitted), schedule) if schedule else None
 
 
 def assist(cfg: "DictConfig", path: Path, team: "Team") -> None:
