@@ -119,4 +119,9 @@ def _unknown_setting(key: str, value: str) -> str:
         return f"{key} is not a setting{did_you_mean(key, known)}: toast run --help lists them, and +{key}{value} would add one."
     if value.startswith("={"):
         return f"{key}{value} has a key that {key} does not have yet: write +{key}{value} to add it."
+    group, _, name = key.partition(".")
+    if having := [
+        option for option, path in options(group, [CONF]).items() if f"\n{name}:" in path.read_text(encoding="utf-8")
+    ]:
+        return f"{key} is a setting of {group}={' and '.join(having)}: choose that too, or leave it out."
     return f"{key} is a setting of other verbs, not of this one: leave it out, or see toast <verb> --help."

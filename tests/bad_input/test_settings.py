@@ -40,6 +40,18 @@ SENTENCES = {
     "run fit.sequential=yes": (
         "fit.sequential=yes is neither true nor false: write fit.sequential=true or fit.sequential=false."
     ),
+    "run sweep=fast": "sweep=fast does not exist: use one of full, race, or --config-dir <dir> with your own.",
+    "run sweep.keep=1": "sweep.keep is a setting of sweep=race: choose that too, or leave it out.",
+    "run probe.strengths=[1]": "probe.strengths is a setting of probe=logistic: choose that too, or leave it out.",
+    "run sweep=race sweep.test_images=0": "sweep.test_images=0 cannot be used: give a whole number from 1.",
+    "run sweep=race sweep.confidence=1": (
+        "sweep.confidence=1 cannot be used: give a share between 0 and 1, such as 0.95."
+    ),
+    "run sweep=race sweep.keep=0": "sweep.keep=0 cannot be used: give a share above 0 and up to 1, such as 0.5.",
+    "run sweep=race keep_features=true": (
+        "keep_features and features_from are not for sweep=race, whose plans have features of different images: leave "
+        "them out, or use sweep=full."
+    ),
     "run seeds=[0,x]": "seeds=[0, 'x'] is not a list of seeds: use whole numbers from 0, such as seeds=[0,1,2].",
     "run seeds=[]": "seeds=[] is not a list of seeds: use whole numbers from 0, such as seeds=[0,1,2].",
     "run seeds={a:1}": (

@@ -63,6 +63,12 @@ def test_the_score_of_maps_on_held_out_images():
     assert len(set(names)) == 3
 
 
+def test_so_does_a_full_sweep():
+    assert named(sweep={}) == named()
+    race = {"test_images": 512, "confidence": 0.95, "keep": 0.5}
+    assert len({named(), named(sweep=race), named(sweep={**race, "keep": 1}), named(sweep="race")}) == 4
+
+
 def test_what_it_was_before_is_the_default():
     assert OmegaConf.load(CONF / "base.yaml").fit.held_out_r2 is True
     assert OmegaConf.load(CONF / "base.yaml").data.max_pixels == MAX_PIXELS

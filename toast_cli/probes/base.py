@@ -37,6 +37,10 @@ class Probe:
         placed.device, placed.head = device, head
         return placed
 
+    def on_share(self, share: float) -> Self:
+        """This probe for so large a ``share`` of the train images, with as many steps as on all of them."""
+        return copy.copy(self)
+
     def check(self, model: str) -> None:
         """Raises ToastError if this probe cannot be used with the model of that name; called before encoding."""
 

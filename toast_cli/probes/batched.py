@@ -3,6 +3,7 @@
 Shapes: N images, P plans, B images of a minibatch, F features, H hidden units, C classes.
 """
 
+import math
 from typing import Self
 
 import numpy as np
@@ -48,6 +49,11 @@ class BatchedProbe(Probe):
             batch_size,
             weight_decay,
         )
+
+    def on_share(self, share: float) -> Self:
+        longer = super().on_share(share)
+        longer.epochs = math.ceil(self.epochs / share)
+        return longer
 
     def fit(
         self, features: Features, labels: np.ndarray, classes: int, seed: int, advance: Advance = lambda images: None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.table import Table
 
 from toast_cli.machine.console import Screen
-from toast_cli.runs.rows import Baseline, Found, Summary, Timing, Tuned
+from toast_cli.runs.rows import Baseline, Found, Raced, Summary, Timing, Tuned
 
 if TYPE_CHECKING:
     from toast_cli.report.regression import Change
@@ -50,7 +50,41 @@ def print_table(lines: list[Summary]) -> None:
     _say("* no other plan is as accurate on test for as few GFLOPs; params and GFLOPs are ratios to the original's")
 
 
-def _fit(row: Summary | Found) -> str:
+def print_race(rows: list[Raced]) -> None:
+    """Print the plans that left a race, each with the images that it had."""
+    left = [row for row in rows if row.outcome != "finished"]
+    images = max(row.test_images for row in rows)
+    if not left:
+        _say("sweep=race: no plan has left, so this is a full sweep")
+        return
+    several = len({row.fit_images for row in left}) > 1
+    _print(
+        f"Plans that left the race, each on fewer than the {images} test images",
+        left,
+        [
+            ("plan", lambda row: row.plan),
+            ("fit", _fit),
+            ("fit images", lambda row: str(row.fit_images) if several else ""),
+            ("blocks", lambda row: f"-{row.blocks_removed}"),
+            ("train images", lambda row: str(row.train_images)),
+            ("test images", lambda row: str(row.test_images)),
+            ("accuracy", lambda row: f"{row.accuracy:.4f}"),
+            ("low", lambda row: f"{row.accuracy_low:.4f}"),
+            ("high", lambda row: f"{row.accuracy_high:.4f}"),
+            ("behind", lambda row: _number(row.behind, "{:+.4f}")),
+            ("the plan", lambda row: row.best),
+            ("at best", lambda row: _number(row.behind_high, "{:+.4f}")),
+            ("", lambda row: row.outcome),
+        ],
+    )
+    _say(
+        f"{len(rows) - 1 - len(left)} of {len(rows) - 1} plans had all images. The others' probes were trained and tested on fewer: compare them with "
+        "one another, not with the table above. at best: how far ahead of the plan named before it may be; beaten: behind even so; halved: not "
+        "among the better ones of its size (sweep.keep)"
+    )
+
+
+def _fit(row: Summary | Found | Raced) -> str:
     """What was fitted on what the shortened model produces; empty for an independent fit."""
     return "healed" if row.healed else "sequential" * row.sequential
 

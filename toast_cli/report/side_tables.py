@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from toast_cli.report.findings import Finding
 from toast_cli.report.tables import Table, column_of, varying
+from toast_cli.runs.rows import Raced
 
 _Columns = Mapping[str, Callable[[Finding], str]]  # the text of each column, by its name
 
@@ -16,6 +17,47 @@ CLASSES = (
     "the original's accuracy and the change: above 0, the classes that the original finds hard lose most. Chance alone pulls it below 0 "
     "where a class has few test images, and makes the largest of many drops large."
 )
+
+RACES = (
+    "Each plan's probe was trained and tested on the numbers of images in its line, so its accuracy is not that of a plan on all images. The "
+    "interval bounds what the same probe reaches on all test images. Behind: less than the most accurate plan of its size in the same round; "
+    "at best: how far ahead of that plan it may be. Beaten: behind even so. Halved: not among the better ones of its size, of which "
+    "sweep.keep lets a share go on."
+)
+
+
+def left_races(rows: Sequence[Raced]) -> list[Table]:
+    """A table for each model of the plans that left a race, with the images that they had."""
+    left = [row for row in rows if row.outcome != "finished"]
+    head = [
+        "data",
+        "translator",
+        "fit",
+        "plan",
+        "blocks removed",
+        "fit images",
+        "data seed",
+        "train images",
+        "test images",
+    ]
+    head += ["accuracy", "low", "high", "behind", "at best", "outcome"]
+    tables = []
+    for model in dict.fromkeys(row.model for row in left):
+        lines = [
+            [row.data, row.translator, "healed" if row.healed else "sequential" * row.sequential, row.plan]
+            + [
+                str(each)
+                for each in (row.blocks_removed, row.fit_images, row.data_seed, row.train_images, row.test_images)
+            ]
+            + [f"{each:.4f}" for each in (row.accuracy, row.accuracy_low, row.accuracy_high)]
+            + ["" if each is None else f"{each:+.4f}" for each in (row.behind, row.behind_high)]
+            + [row.outcome]
+            for row in sorted(left, key=lambda row: row.blocks_removed)
+            if row.model == model
+        ]
+        no_ranks: list[int | None] = [None] * len(head)
+        tables.append(Table(f"{model}: plans that left a race", head, [(line, no_ranks) for line in lines], RACES))
+    return tables
 
 
 def worst_classes(findings: Sequence[Finding]) -> list[Table]:

@@ -11,6 +11,7 @@ RESULTS, SUMMARY = "results.csv", "summary.csv"
 SIMILARITY, FINETUNE = "similarity.csv", "finetune.csv"
 SEARCH, BASELINES, FRONT = "search.csv", "baselines.csv", "front.csv"
 BENCH = "bench.csv"
+RACE = "race.csv"
 TRANSLATORS = "translators.safetensors"
 PREDICTIONS, PROJECTION = "predictions.safetensors", "projection.safetensors"
 EPOCH = "epoch.pt"  # everything that the next epoch of fine-tuning starts from
@@ -25,7 +26,7 @@ def features(split: str, prefix: str = "") -> str:
 
 
 def round_prefix(number: int) -> str:
-    """The prefix of the features that a search encodes in round ``number``."""
+    """The prefix of the features that a search or a race encodes in round ``number``."""
     return f"{_OF_ROUND}{number}-"
 
 
@@ -73,7 +74,7 @@ def weights_of_epoch(seed: int, epoch: int) -> str:
 # Every fixed name. The record is last: a folder without one never belonged to a run.
 FIXED = (
     features("train"), features("test"), TRANSLATORS, PREDICTIONS, PROJECTION, RESULTS, SUMMARY, SIMILARITY, FINETUNE,
-    SEARCH, BASELINES, FRONT, EPOCH, CONFIG, RECORD,
+    SEARCH, BASELINES, FRONT, RACE, EPOCH, CONFIG, RECORD,
 )  # fmt: skip
 
 
@@ -87,6 +88,11 @@ def remove_features(folder: Path, kind: str = "") -> None:
     for ending in ("f32", "sums"):
         for file in (folder / _FEATURES).glob(f"{kind}*.{ending}"):
             file.unlink()
+
+
+def remove_rounds(folder: Path) -> None:
+    """Remove the features of all rounds in a run's folder."""
+    remove_features(folder, _OF_ROUND)
 
 
 def remove_latents(folder: Path) -> None:

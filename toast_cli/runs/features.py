@@ -5,8 +5,9 @@ features are compared with it when they are first read. Several processes may wr
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import xxhash
@@ -132,6 +133,14 @@ class _Check:
         self._done[images] = True
 
 
+class Stored(Protocol):
+    """What features are read from: like an array (N, P, F)."""
+
+    shape: tuple[int, ...]
+
+    def __getitem__(self, key: Any) -> np.ndarray: ...
+
+
 class Features:
     """The features (M, P, F) of the M images that were not left out; rows are read from disk when they are needed.
 
@@ -140,7 +149,7 @@ class Features:
 
     def __init__(
         self,
-        stored: np.ndarray,
+        stored: np.ndarray | Stored,
         positions: np.ndarray | None = None,
         check: Callable[[np.ndarray], None] = lambda images: None,
     ) -> None:
@@ -169,3 +178,28 @@ class Features:
     def at(self, which: np.ndarray) -> "Features":
         """The features of the images that ``which`` (B,) picks out of M."""
         return Features(self._stored, self.positions[which], self._check)
+
+
+class _Stacked:
+    """Features (M, P, F) of the same plans from several files: the images of one after those of the other."""
+
+    def __init__(self, parts: Sequence[tuple[Features, Sequence[int]]]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(features) for features, _ in parts])
+        self.shape: tuple[int, ...] = (int(self._ends[-1]), len(parts[0][1]), *parts[0][0].shape[2:])
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """The features of images (B,): (B, P, F), or (B, F) of one plan."""
+        images, plan = key if isinstance(key, tuple) else (key, None)
+        found = np.empty((len(images), *self.shape[1 if plan is None else 2 :]), np.float32)
+        for (features, plans), end in zip(self._parts, self._ends, strict=True):
+            inside = (images >= end - len(features)) & (images < end)
+            own = features.at(images[inside] - (end - len(features)))
+            found[inside] = own[:][:, np.array(plans)] if plan is None else own.of_plan(plans[plan])
+        return found
+
+
+def stacked(parts: Sequence[tuple[Features, Sequence[int]]]) -> Features:
+    """The features of several files, one after the other; of each, the plans with these numbers, the same P for all."""
+    both = _Stacked(parts)
+    return Features(both, np.arange(both.shape[0]))

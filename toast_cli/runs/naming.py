@@ -73,6 +73,8 @@ def scientific(cfg: DictConfig) -> dict[str, Any]:
     for group in settings.values():
         if isinstance(group, dict) and isinstance(target := group.get("_target_"), str):
             group["_target_"] = _FIRST_NAMES.get(target, target)
+    if not settings.get("sweep"):  # added later too: a full sweep has no settings
+        settings.pop("sweep", None)
     for (name, key), before in _ADDED_LATER.items():
         if isinstance(group := settings.get(name), dict) and key in group and repr(group[key]) == repr(before):
             del group[key]

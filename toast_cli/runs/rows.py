@@ -92,6 +92,51 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Raced:
+    """One plan in a race over all seeds; the order of the fields is that of the columns of ``race.csv``.
+
+    ``outcome`` is
+
+    - ``racing``: goes on to the next round
+    - ``beaten``: a plan of its size is better at the stated confidence
+    - ``halved``: may still be the best, but was not among those of its size that ``sweep.keep`` lets go on
+    - ``finished``: went on to all images, which is where its numbers are from.
+
+    Numbers are from the plan's last round, number ``round``, whose probe was trained on ``train_images`` images and tested
+    on ``test_images``. ``accuracy_low`` and ``accuracy_high`` bound the accuracy of that probe on all test images, plan by plan.
+    ``accuracy_original`` is the untouched model's in the same round. ``best`` is the most accurate plan of its size in that
+    round, ``behind`` = accuracy − that plan's, and ``behind_low`` and ``behind_high`` bound it on all test images, for all
+    plans and rounds together.
+    """
+
+    model: str
+    data: str
+    translator: str
+    plan: str
+    blocks_removed: Number
+    fit_images: int
+    sequential: bool
+    healed: bool
+    probe: str
+    seeds: int
+    data_seed: int
+    round: int
+    outcome: str
+    train_images: int
+    test_images: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    accuracy_original: float
+    best: str
+    behind: float | None
+    behind_low: float | None
+    behind_high: float | None
+    params_ratio: float
+    gflops_ratio: float
+
+
+@dataclass(frozen=True)
 class Similarity:
     """One entry of a matrix; the order of the fields is that of the columns of ``similarity.csv``.
 

@@ -22,7 +22,7 @@ def encode(job: Job, maps: Modules, splits: Sequence[str] = ("train", "test")) -
     """
     encoder = Halving(Encoder(job.backbone, job.variants, maps), say)
     for name in splits:
-        _encode_split(job, encoder, name, {"train": job.data.train, "test": job.data.test}[name])
+        _encode_split(job, encoder, name, job.images(name))
     job.pixels.clear()
 
 

@@ -26,6 +26,7 @@ from toast_cli.runs.features import Features
 from toast_cli.stages.heal import is_healed, originals_of
 from toast_cli.stages.job import Job
 from toast_cli.stages.probe import missing_seeds
+from toast_cli.stages.schedule import Schedule
 from toast_cli.stages.solve import empty_sums
 from toast_cli.stages.walk import Encoder, build_trie, by_block, latents
 from toast_cli.translators.base import ImageTranslator, white
@@ -70,11 +71,14 @@ class Forecast:
                 )
 
 
-def forecast(job: Job) -> Forecast:
-    """The forecast for a job, from shapes alone."""
+def forecast(job: Job, schedule: Schedule | None = None) -> Forecast:
+    """The forecast for a job, from shapes alone; for a race, if it has a ``schedule``."""
     place = next(parent for parent in (job.folder.path, *job.folder.path.absolute().parents) if parent.is_dir())
     files = [job.feature_file(name) for name in ("train", "test")]
     disk = sum(file.bytes_missing for file in files) if missing_seeds(job) else 0
+    if schedule and disk:
+        row = _FP32 * job.backbone.feature_width
+        disk = max(row * schedule.rows_at_most() - job.folder.feature_bytes, 0)
     free, memory = shutil.disk_usage(place).free, resident() + _peak(job)
     healed, latents = (0, 0) if is_healed(job) else (_healed(job)[0], _latents(job))
     return Forecast(sum(file.bytes for file in files), disk, free, memory, healed, latents)
@@ -240,28 +244,30 @@ def _seconds_to_probe(job: Job) -> float:
     return (time.perf_counter() - begun) * len(train) / part
 
 
-def announce(job: Job, memory: bool = True) -> Forecast:
+def announce(job: Job, memory: bool = True, schedule: Schedule | None = None) -> Forecast:
     """Say in one line what is about to be done; returns the forecast. ``memory`` is predicted for ``toast run`` alone.
 
-    Raises ToastError if the disk has no room for the features.
+    A race has a line more. Raises ToastError if the disk has no room for the features.
     """
-    backbone, plans, expected = job.backbone, job.variants, forecast(job)
+    backbone, plans, expected = job.backbone, job.variants, forecast(job, schedule)
     most = f", {in_words(expected.memory)} of memory at most" if memory else ""
     say(
         f"{backbone.label} ({backbone.depth} blocks of width {backbone.width}) on {job.data.label}: {len(plans)} plan{'s' * (len(plans) > 1)}, "
         f"{build_trie(plans, backbone.depth).evaluations():g} block evaluations an image, {job.compute.precision} on {job.compute.device}, "
         f"{job.batch_size} images at a time, {in_words(expected.disk)} of features to write{most}"
     )
+    if schedule:
+        say(schedule.in_words(plans, backbone.depth))
     expected.check(job)
     return expected
 
 
-def tell(job: Job, wanted: Sequence[tuple[str, int]] = ()) -> None:
+def tell(job: Job, wanted: Sequence[tuple[str, int]] = (), schedule: Schedule | None = None) -> None:
     """Say what a run would do and take (``dry=true``), and what it would fetch first: ``wanted`` holds (what, bytes).
 
     Raises ToastError if the disk has no room for the features.
     """
-    expected = announce(job)
+    expected = announce(job, schedule=schedule)
     counts = [f"{len(job.data.train)} train", f"{len(job.data.test)} test"]
     say(
         f"images: {sum(map(len, job.data.fit))} fit, {', '.join(counts)}; {len(job.maps)} maps; {len(job.seeds)} probe seeds"
@@ -275,7 +281,9 @@ def tell(job: Job, wanted: Sequence[tuple[str, int]] = ()) -> None:
         said = f"{said}; fetching is not counted, and random weights or one grey picture stand for what is not here"
         whole = in_words(sum(size for _, size in wanted))
         print(f"fetch {whole} from the hub ({', '.join(f'{in_words(size)} {what}' for what, size in wanted)})")
-    print(f"time {duration(sum(seconds.values()))} ({said})")
+    least, most = schedule.seconds(seconds, job) if schedule else [sum(seconds.values())] * 2
+    whole = f"{duration(least)} to {duration(most)} in a race" if schedule else duration(most)
+    print(f"time {whole} ({said}{' in a full sweep' * bool(schedule)})")
     print(
         f"memory {in_words(expected.memory)} at most, disk {in_words(expected.most)} of {in_words(expected.free)} free"
     )

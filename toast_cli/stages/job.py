@@ -41,7 +41,7 @@ class Job:
     ``translators`` are the run's own, under the empty name, and those named in spans. ``fits`` lists the kinds of fit
     that plans get; those in ``unrefitted`` get an independent one alone. ``feature_prefix`` tells one set of plans'
     features in a folder from another's. ``pixels`` keeps the fit images that are also train images. ``held_out_r2``: score
-    maps in closed form on fit images that they were not fitted on.
+    maps in closed form on fit images that they were not fitted on. ``only`` leaves out all other variants, if given.
     """
 
     folder: Folder
@@ -61,6 +61,7 @@ class Job:
     feature_prefix: str = ""
     team: Team = ALONE
     held_out_r2: bool = False
+    only: Container[Variant] | None = None
 
     @property
     def translator(self) -> BaseTranslator:
@@ -77,7 +78,10 @@ class Job:
         """Every plan at every number of fit images, in the order of features, rows and predictions."""
         found = variants(self.plans, self.data.fit_sizes, self.backbone.depth, self.fits)
         return [
-            each for each in found if each.plan not in self.unrefitted or each == Variant(each.plan, each.fit_images)
+            each
+            for each in found
+            if (each.plan not in self.unrefitted or each == Variant(each.plan, each.fit_images))
+            and (self.only is None or each in self.only)
         ]
 
     @property
@@ -118,11 +122,14 @@ class Job:
         for batch in images.batches(transform, size, self.workers, ranges, cache, keep, pin):
             yield replace(batch, pixels=batch.pixels.to(device, non_blocking=pin))
 
+    def images(self, split: str) -> Images:
+        """The images of a ``split``, ``train`` or ``test``."""
+        return {"train": self.data.train, "test": self.data.test}[split]
+
     def feature_file(self, split: str) -> FeatureFile:
         """The features of every variant for the images of a ``split``, ``train`` or ``test``."""
-        images = {"train": self.data.train, "test": self.data.test}[split]
         path = self.folder / contents.features(split, self.feature_prefix)
-        return FeatureFile(path, len(images), len(self.variants), self.backbone.feature_width)
+        return FeatureFile(path, len(self.images(split)), len(self.variants), self.backbone.feature_width)
 
     def not_finite(self, what: str) -> ToastError:
         """The error for numbers that are not finite."""

@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from toast_cli.errors import ToastError
 from toast_cli.machine.console import progress, say
 from toast_cli.plans import Plan, Variant
 from toast_cli.runs import contents, predictions, projection
+from toast_cli.runs.features import Features
 from toast_cli.runs.predictions import Predictions
 from toast_cli.runs.results import relative_change
 from toast_cli.runs.rows import Row
@@ -46,6 +49,22 @@ def score(job: Job, fitted: Fitted, maps: Modules) -> None:
         accuracies = (predicted == truth).mean(axis=1).tolist()
         rows += _rows(columns, accuracies, seed=seed, train_images=len(train), test_images=len(test))
         job.folder.write_rows(contents.RESULTS, rows, Row)
+
+
+def right_answers(
+    job: Job, train: Features, labels: np.ndarray, test: Features, truth: np.ndarray, what: str = "probe"
+) -> np.ndarray:
+    """For how many of the job's seeds each test image is classified correctly with each plan, (P, M).
+
+    The job's probe is trained on ``train`` (N, P, F), part of its train images, with ``labels`` (N,). ``truth`` (M,) are those
+    of ``test`` (M, P, F).
+    """
+    probe, right = job.probe.on_share(len(train) / len(job.data.train)), np.zeros((test.shape[1], len(test)), int)
+    for seed in job.seeds:
+        with progress(f"{what} seed {seed}", len(train) * probe.epochs) as advance:
+            probe.fit(train, labels, len(job.data.classes), seed, advance)
+        right += probe.predict(test) == truth
+    return right
 
 
 def _rows(columns: Sequence[Mapping[str, Any]], accuracies: Sequence[float], **shared: Any) -> list[Row]:

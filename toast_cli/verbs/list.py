@@ -13,6 +13,7 @@ GROUPS = {
     "translators": "translator",
     "probes": "probe",
     "protocols": "protocol",
+    "sweeps": "sweep",
     "experiments": "experiment",
 }
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toast_cli.errors import Parser, ToastError
-from toast_cli.runs.contents import FINETUNE, RESULTS, SIMILARITY
+from toast_cli.runs.contents import FINETUNE, RACE, RESULTS, SIMILARITY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from toast_cli.report.classes import ClassChange
     from toast_cli.report.findings import Finding
     from toast_cli.runs.archive import CompleteRun
-    from toast_cli.runs.rows import Similarity, Tuned
+    from toast_cli.runs.rows import Raced, Similarity, Tuned
 
     Tunings = list[tuple[Tuned, dict[str, object]]]  # rows, each with the settings of its run
 
@@ -94,13 +94,22 @@ def _write(
     from toast_cli.report import classes, page, side_tables, tables
     from toast_cli.report.findings import findings_of
 
-    findings = findings_of(runs)
+    findings, raced = findings_of(runs), _races(runs)
+    told = [
+        f"{path} is a race: {left} of its {plans} plans left it on fewer images, and are in a table of their own."
+        for path, plans, left in (
+            (path, len(rows) - 1, sum(row.outcome != "finished" for row in rows)) for path, rows in raced.items()
+        )
+        if left
+    ]
+    notes = [*notes, *told]
+    races = [row for rows in raced.values() for row in rows]
     out.mkdir(parents=True, exist_ok=True)
-    others = side_tables.against_expected(findings) + tables.of_tuned(tunings)
+    others = side_tables.against_expected(findings) + side_tables.left_races(races) + tables.of_tuned(tunings)
     found = [table.noting(notes) for table in tables.by_model(findings) + others]
     wide = [table.noting(notes) for table in tables.by_model(findings, changes=True) + others]
     folded = [table.noting(notes) for table in side_tables.worst_classes(findings)]
-    _write_tables(out, findings, classes.changes_of(runs), similarities, tunings)
+    _write_tables(out, findings, classes.changes_of(runs), similarities, tunings, races)
     write_atomically(out / "tables.md", "\n".join(map(tables.markdown, found)))
     write_atomically(out / "tables.tex", "\n".join(map(tables.latex, found)))
     shown = _draw(_pictures(runs, findings, similarities), out / "figures")
@@ -123,6 +132,15 @@ def _read(places: list[Path]) -> "tuple[list[CompleteRun], list[Similarity], Tun
         (row, settings(path)) for path in _complete(places, FINETUNE) for row in read_csv(path / FINETUNE, Tuned)
     ]
     return runs, similarities, tunings
+
+
+def _races(runs: "list[CompleteRun]") -> "dict[Path, list[Raced]]":
+    """The plans of those runs that are races, by the run's folder."""
+    from toast_cli.report.changed import read_table
+    from toast_cli.runs.rows import Raced
+
+    found = {run.path: read_table(run.path / RACE, Raced) for run in runs}
+    return {path: rows for path, rows in found.items() if rows}
 
 
 def _notes(files: list[Path]) -> list[str]:
@@ -153,18 +171,20 @@ def _write_tables(
     changes: "list[ClassChange]",
     similarities: "list[Similarity]",
     tunings: "Tunings",
+    races: "list[Raced]",
 ) -> None:
     """The CSV tables, those that have rows."""
     from toast_cli.report.classes import ClassChange
     from toast_cli.report.findings import Finding
     from toast_cli.runs.results import write_csv
-    from toast_cli.runs.rows import Similarity, Tuned
+    from toast_cli.runs.rows import Raced, Similarity, Tuned
 
     for name, rows, kind in (
         (RESULTS, findings, Finding),
         (CLASSES, changes, ClassChange),
         (SIMILARITY, similarities, Similarity),
         (FINETUNE, [row for row, _ in tunings], Tuned),
+        (RACE, races, Raced),
     ):
         if rows:
             write_csv(out / name, rows, kind)

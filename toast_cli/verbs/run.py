@@ -6,7 +6,7 @@ model + data → one streaming pass of moments → translators → one pass of f
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toast_cli.errors import require_flag
+from toast_cli.errors import ToastError, require_flag
 from toast_cli.launch import Help, launch
 from toast_cli.runs import contents
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from toast_cli.machine.team import Team
     from toast_cli.runs.folder import RunFolder
+    from toast_cli.stages.job import Fitted, Job
+    from toast_cli.stages.race import Race
+    from toast_cli.stages.schedule import Schedule
 
 USAGE = "run [key=value ...]"
 SUMMARY = "sweep over spans: results.csv, summary.csv, a table"
@@ -29,6 +32,7 @@ toast run spans=[9-11,2-3+9-11] translator=identity        two plans: one span; 
 toast run spans=[8-9a,9a-9]                                block 9 without its attention, and without its MLP; spans=halves: all such spans
 toast run -m model=vit_s,deit_s data=mnist,cifar10         every combination, one after the other
 toast run experiment=smoke/digits                          a file of settings by name
+toast run model=vit_l data=cifar10 sweep=race              few images for every span, all of them for the best of each size
 toast run --cfg job                                        show the settings, run nothing
 toast run --config-dir my_conf data=mine                   with your own groups next to toast's""",
     """\
@@ -48,6 +52,7 @@ def _job(cfg: "DictConfig", path: Path) -> None:
     from toast_cli.runs import expected
     from toast_cli.runs.folder import open_folder
 
+    _refuse_what_cannot_race(cfg)
     dry, reported = require_flag(cfg.dry, "dry"), expected.check(cfg.get("expected"))
     with join() as team:
         if dry:
@@ -69,10 +74,29 @@ def _job(cfg: "DictConfig", path: Path) -> None:
 
 def _show(path: Path) -> None:
     from toast_cli.report.changed import read_table
-    from toast_cli.report.screen import print_table
-    from toast_cli.runs.rows import Summary
+    from toast_cli.report.screen import print_race, print_table
+    from toast_cli.runs.rows import Raced, Summary
 
     print_table(read_table(path / contents.SUMMARY, Summary))
+    if raced := read_table(path / contents.RACE, Raced):
+        print_race(raced)
+
+
+def _refuse_what_cannot_race(cfg: "DictConfig") -> None:
+    """Raises ToastError for settings of a race that cannot be used, or that it would ignore."""
+    from toast_cli.machine.team import expected
+    from toast_cli.stages.load import plain
+    from toast_cli.stages.schedule import Settings
+
+    if Settings.check(plain(cfg.get("sweep"))) is None:
+        return
+    if require_flag(cfg.keep_features, "keep_features") or cfg.features_from is not None:
+        raise ToastError(
+            "keep_features and features_from are not for sweep=race, whose plans have features of different images: leave them out, or use "
+            "sweep=full."
+        )
+    if expected() > 1:
+        raise ToastError("sweep=race works in one process: start it without torchrun, or use sweep=full.")
 
 
 def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
@@ -98,20 +122,42 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
 
     with folder.stage("load"):
         job = begin(cfg, folder, team=team)
-        folder.note(feature_bytes=announce(job).features)
+        schedule = _schedule(cfg, job)
+        features = announce(job, schedule=schedule).features  # how many a race writes, it does not know
+        folder.note(feature_bytes=0 if schedule else features)
     with folder.stage("fit"):
         fitted = fit(job)
+    if race := _race(job, fitted, schedule):
+        with folder.stage("race"):
+            job = race.decide()
     if team.share(bool(missing_seeds(job))):
         maps = job.modules(fitted)
         with folder.stage("encode"):
-            encode(job, maps)
+            race.gather(job) if race else encode(job, maps)
         with folder.stage("probe"):
             score(job, fitted, maps)
+    if race:
+        race.conclude(job, folder.rows(contents.RESULTS, Row))
     folder.write_rows(contents.SUMMARY, summarise(folder.rows(contents.RESULTS, Row)), Summary)
     if not keep_features:
-        for split in ("train", "test"):
-            job.feature_file(split).remove()
+        contents.remove_features(folder.path)
     folder.finish()
+
+
+def _schedule(cfg: "DictConfig", job: "Job") -> "Schedule | None":
+    """The rounds of a race; None for a full sweep."""
+    from toast_cli.stages.load import plain
+    from toast_cli.stages.schedule import Schedule, Settings
+
+    settings = Settings.check(plain(cfg.get("sweep")))
+    return Schedule.of(settings, job.data, job.variants) if settings else None
+
+
+def _race(job: "Job", fitted: "Fitted", schedule: "Schedule | None") -> "Race | None":
+    """A race of the job's plans from wherever its folder stands; None for a full sweep."""
+    from toast_cli.stages.race import Race
+
+    return Race(job, job.modules(fitted), schedule) if schedule else None
 
 
 def assist(cfg: "DictConfig", path: Path, team: "Team") -> None:
@@ -142,4 +188,5 @@ def dry_run(cfg: "DictConfig", path: Path) -> None:
     from toast_cli.stages.load import load
 
     with asking_only() as wanted:
-        tell(load(cfg, Folder(path)), wanted)
+        job = load(cfg, Folder(path))
+        tell(job, wanted, _schedule(cfg, job))

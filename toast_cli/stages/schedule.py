@@ -1,0 +1,143 @@
+"""The rounds of a race: which images each has, how many plans go on, and what that costs at least and at most."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toast_cli.data.dataset import Data
+from toast_cli.data.draws import stratified
+from toast_cli.errors import ToastError, is_number, require_group
+from toast_cli.plans import Variant
+from toast_cli.stages.job import Job
+from toast_cli.stages.walk import build_trie
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The group ``sweep`` of ``conf/sweep/race.yaml``."""
+
+    test_images: int
+    confidence: float
+    keep: float
+
+    @classmethod
+    def check(cls, given: Any) -> "Settings | None":
+        """The settings of a race; None for ``sweep=full``. Raises ToastError for a value that cannot be used."""
+        if given is None or given == {}:
+            return None
+        if isinstance(given, str):
+            raise ToastError(f"sweep={given} is not a way to sweep: use sweep=full or sweep=race.")
+        given = require_group(given, "sweep", cls.__dataclass_fields__)
+        images, confidence, keep = (given[key] for key in cls.__dataclass_fields__)
+        if type(images) is not int or images < 1:
+            raise ToastError(f"sweep.test_images={images} cannot be used: give a whole number from 1.")
+        if not is_number(confidence) or not 0 < confidence < 1:
+            raise ToastError(
+                f"sweep.confidence={confidence} cannot be used: give a share between 0 and 1, such as 0.95."
+            )
+        if not is_number(keep) or not 0 < keep <= 1:
+            raise ToastError(f"sweep.keep={keep} cannot be used: give a share above 0 and up to 1, such as 0.5.")
+        return cls(**given)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """``parts`` lists the positions (train, test) of the images that each round adds; the last adds all that are left.
+
+    ``sizes`` are the numbers of plans of each size at the start, ``chance`` is that of one comparison to go wrong.
+    """
+
+    settings: Settings
+    parts: tuple[tuple[np.ndarray, np.ndarray], ...]
+    sizes: dict[Any, int]
+
+    @classmethod
+    def of(cls, settings: Settings, data: Data, variants: Sequence[Variant]) -> "Schedule":
+        """Stratified draws by ``data.seed``, each of which holds the one before; train images have the same share as test images."""
+        counts, images = [], settings.test_images
+        while images < len(data.test):
+            counts.append((-(-len(data.train) * images // len(data.test)), images))
+            images *= 2
+        parts = []
+        for split, ends in zip((data.train, data.test), zip(*counts, strict=True) if counts else ((), ()), strict=True):
+            parts.append(list(map(np.sort, np.split(stratified(split.labels, data.seed), ends))))
+        return cls(settings, tuple(zip(*parts, strict=True)), {key: len(own) for key, own in by_size(variants).items()})
+
+    @property
+    def rounds(self) -> int:
+        """After how many rounds plans may leave."""
+        return len(self.parts) - 1
+
+    @property
+    def chance(self) -> float:
+        """The chance that one comparison may go wrong, so that ``confidence`` holds for those of every size's best plan together."""
+        comparisons = max(self.rounds, 1) * sum(count - 1 for count in self.sizes.values())
+        return (1 - self.settings.confidence) / max(comparisons, 1)
+
+    def places(self, size: Any, finished: int) -> int:
+        """How many plans of a ``size`` go on at most once so many rounds are finished."""
+        return max(1, int(np.ceil(self.sizes[size] * self.settings.keep**finished - 1e-9)))
+
+    def images(self, number: int) -> int:
+        """How many train and test images round ``number`` adds."""
+        return sum(map(len, self.parts[number]))
+
+    def rows_at_most(self) -> int:
+        """How many rows of features, one for a plan and an image, are on the disk at once at most."""
+        plans = [1 + sum(self.places(size, number) for size in self.sizes) for number in range(len(self.parts))]
+        images = [self.images(number) for number in range(len(self.parts))]
+        in_rounds = sum(count * each for count, each in zip(plans, images, strict=True))
+        return in_rounds + sum(images) * plans[-1]
+
+    def in_words(self, variants: Sequence[Variant], depth: int) -> str:
+        """What the race begins with, and what it costs at least and at most."""
+        train, test = map(len, self.parts[0])
+        if not self.rounds:
+            return f"sweep=race: there are no more than sweep.test_images={self.settings.test_images} test images, so every plan has all of them"
+        full = self._full(variants, depth)
+        few, many = (full / evaluations for evaluations in reversed(self.bounds(variants, depth)))
+        return (
+            f"sweep=race: {self.rounds} rounds, the first on {train} train and {test} test images; {few:.1f} to {many:.1f} times fewer block "
+            "evaluations than a full sweep"
+        )
+
+    def seconds(self, full: Mapping[str, float], job: Job) -> tuple[float, float]:
+        """Seconds at least and at most, from those of the stages of a full sweep. A round's probes take up to as long as its own."""
+        whole = self._full(job.variants, job.backbone.depth)
+        least, most = (part / whole for part in self.bounds(job.variants, job.backbone.depth))
+        return full["fit"] + least * full["encode"], full["fit"] + most * full["encode"] + (1 + self.rounds) * full[
+            "probe"
+        ]
+
+    def _full(self, variants: Sequence[Variant], depth: int) -> float:
+        """Block evaluations of a full sweep."""
+        return sum(map(self.images, range(len(self.parts)))) * build_trie(variants, depth).evaluations()
+
+    def bounds(self, variants: Sequence[Variant], depth: int) -> tuple[float, float]:
+        """Block evaluations of the whole race at least and at most: the cheapest plan of each size alone wins at once, or the
+        costliest go on as long as there are places."""
+
+        def cost(each: Variant) -> float:
+            return build_trie([variants[0], each], depth).evaluations()
+
+        least = most = 0.0
+        sizes = {key: sorted(own, key=cost) for key, own in by_size(variants).items()}
+        for number in range(len(self.parts)):
+            for_sure = [plan for own in sizes.values() for plan in (own[:1] if number else own)]
+            at_most = [plan for key, own in sizes.items() for plan in own[-self.places(key, number) :]]
+            least, most = (
+                total + self.images(number) * build_trie([variants[0], *chosen], depth).evaluations()
+                for total, chosen in ((least, for_sure), (most, at_most))
+            )
+        return least, most
+
+
+def by_size(variants: Sequence[Variant]) -> dict[Any, list[Variant]]:
+    """The plans that compete: those that remove as many blocks, with maps of as many fit images. The untouched model is in no size."""
+    found: dict[Any, list[Variant]] = {}
+    for each in variants:
+        if each.plan.spans:
+            found.setdefault((each.fit_images, each.plan.blocks_removed), []).append(each)
+    return found
