@@ -76,20 +76,20 @@ def _plans(rows):
 
 @pytest.mark.parametrize("call", [8, pytest.param(14, marks=pytest.mark.slow)])
 def test_killed_in_a_later_round_it_ends_with_the_same_files(folders, toast, tmp_path, monkeypatch, call: int):
-    """Round 1 appends to its files three times, round 2 twice for train and once for test from call 4 on; 14 copies rows."""
-    append, calls = features.FeatureFile.append, iter(range(1, 99))
+    """Round 1 writes to its files three times, round 2 twice for train and once for test from call 4 on; 14 copies rows."""
+    write, calls = features.FeatureFile.write, iter(range(1, 99))
 
-    def killed(self, values):
+    def killed(self, first, values):
         if next(calls) == call:
-            append(self, values[:5])
+            write(self, first, values[:5])
             raise KeyboardInterrupt
-        append(self, values)
+        write(self, first, values)
 
-    monkeypatch.setattr(features.FeatureFile, "append", killed)
+    monkeypatch.setattr(features.FeatureFile, "write", killed)
     assert toast("run", *SETTINGS, *RACE, "hydra.run.dir=here")[0] == 130
     finished = max(line.round for line in read_csv(tmp_path / "here" / "race.csv", Raced))
     assert finished >= 1, "a round was over"
-    monkeypatch.setattr(features.FeatureFile, "append", append)
+    monkeypatch.setattr(features.FeatureFile, "write", write)
     status, _, err = toast("run", *SETTINGS, *RACE, "hydra.run.dir=here")
     assert status == 0
     assert "probe round 1" not in err, "what is decided stays so"
