@@ -21,7 +21,7 @@ from toast_cli.errors import ToastError
 Weights = dict[str, Tensor]
 
 _PACKAGE = "pkg://"
-INDEX = ".index.json"
+CONFIG, INDEX = "config.json", ".index.json"
 # What a folder may hold, the best first.
 IN_A_FOLDER = tuple(
     f"{stem}{end}" for stem, end in (("model", ".safetensors"), ("open_clip_model", ".safetensors"), ("pytorch_model", ".bin"))
@@ -66,7 +66,7 @@ def file_of(checkpoint: str, given: str) -> Path:
 def config_beside(path: Path) -> dict[str, Any]:
     """The ``config.json`` in the folder of the file ``path``; empty if there is none that can be read."""
     try:
-        config = _json(path.parent / "config.json")
+        config = _json(path.parent / CONFIG)
     except (OSError, ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
@@ -130,19 +130,24 @@ def _tensors(value: object, name: str = "", depth: int = 0) -> Iterator[tuple[st
                 yield from _tensors(inside, f"{name}.{key}" if name else key, depth + 1)
 
 
-def _sharded(index: Path, given: str) -> Weights:
-    """The tensors of all files that ``index`` names."""
+def places(index: Path, given: str) -> dict[str, str]:
+    """In which file beside ``index`` each tensor is. Raises ToastError for a file that does not say so."""
     try:
-        names = _json(index)["weight_map"]
-        files = sorted(set(names.values()))
-        if not all(isinstance(file, str) and Path(file).name == file for file in files):
-            raise ValueError(f"it names {reprlib.repr(files)}")
+        names: dict[str, str] = _json(index)["weight_map"]
+        if not all(isinstance(file, str) and Path(file).name == file for file in names.values()):
+            raise ValueError(f"it names {reprlib.repr(sorted(map(str, names.values())))}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise ToastError(
             f"{given} is not an index of weights ({type(e).__name__}: {e}): fetch it again, with the files beside it."
         ) from e
+    return names
+
+
+def _sharded(index: Path, given: str) -> Weights:
+    """The tensors of all files that ``index`` names."""
+    names = places(index, given)
     found: Weights = {}
-    for file in files:
+    for file in sorted(set(names.values())):
         if not (index.parent / file).is_file():
             raise ToastError(f"{given} names {file}, which is not beside it: fetch that file too.")
         found |= dict(_tensors(_loaded(index.parent / file, given)))
