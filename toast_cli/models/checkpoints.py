@@ -7,6 +7,7 @@ import pickle
 import re
 import reprlib
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from toast_cli.errors import ToastError
+from toast_cli.folders import typed_path
 
 Weights = dict[str, Tensor]
 
@@ -28,6 +30,17 @@ IN_A_FOLDER = tuple(
     for end in (end, end + INDEX)
 )  # fmt: skip
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
+# What modules that wrap others put into the names of these.
+_WRAPPER = re.compile(r"(?<![^.])(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
+# What comes in place of weights, by how it begins.
+_NO_WEIGHTS = (
+    (
+        b"version https://git-lfs",
+        "is a pointer of git-lfs and not the file itself: run git lfs pull where it came from",
+    ),
+    (b"<!doctype", "is a page of HTML, which a server sent instead of weights: fetch it again"),
+    (b"<html", "is a page of HTML, which a server sent instead of weights: fetch it again"),
+)
 _DEEPEST = 8  # dictionaries inside dictionaries; a pickled one may even hold itself
 _MOST_BYTES = 2**26  # of an index or a config
 _UNREADABLE = (
@@ -42,14 +55,20 @@ def read(path: Path, given: str) -> Weights:
     begins with what the user has ``given``, if it cannot be read.
     """
     if path.name.endswith(INDEX):
-        return _sharded(path, given)
+        return _unwrapped(_sharded(path, given))
     shard = _SHARD.search(path.name)
     if shard and int(shard[2]) > 1:
         index = _SHARD.sub("", path.name) + INDEX
         raise ToastError(
             f"{given} is one of {int(shard[2])} files that hold a model together: give {index}, which lies beside them."
         )
-    return dict(_tensors(_loaded(path, given)))
+    return _unwrapped(dict(_tensors(_loaded(path, given))))
+
+
+def _unwrapped(tensors: Weights) -> Weights:
+    """The tensors with the names they have where torch.compile, FSDP or checkpointing wraps nothing."""
+    found = {_WRAPPER.sub("", name): tensor for name, tensor in tensors.items()}
+    return found if len(found) == len(tensors) else tensors
 
 
 def file_of(checkpoint: str, given: str) -> Path:
@@ -85,7 +104,7 @@ def checkpoint_path(checkpoint: str) -> Path:
                 f"model.checkpoint={checkpoint} does not name an installed package: write pkg://<package>/<file>."
             )
         return Path(folders[0]) / inside
-    return Path(checkpoint).expanduser()
+    return typed_path(checkpoint)
 
 
 def _folders_of(package: str) -> list[str]:
@@ -95,20 +114,36 @@ def _folders_of(package: str) -> list[str]:
 
 
 def _loaded(path: Path, given: str) -> Any:
-    """What one file holds."""
+    """What one file holds, whatever its name ends in: safetensors begin with a number of 8 bytes and a brace."""
+    begin = b""
     try:
+        with path.open("rb") as file:
+            begin = file.read(64)
+        _check_begin(begin, given)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about a pickle, which is refused anyway
-            if path.suffix == ".safetensors":
+            if begin[8:9] == b"{":
                 return safetensors.torch.load_file(path)
-            with torch.serialization.safe_globals([argparse.Namespace]):  # training scripts keep their arguments so
-                return torch.load(path, map_location="cpu", weights_only=True)
+            # Training scripts keep their arguments in a Namespace. Of a path, torch would look at the ending.
+            with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
     except _UNREADABLE as e:
+        if "incomplete" in str(e).lower() or (begin.startswith(b"PK") and not zipfile.is_zipfile(path)):
+            raise ToastError(f"{given} is cut off, its end is missing: fetch or copy it again.") from e
         raise ToastError(
             f"{given} cannot be read as weights ({type(e).__name__}{_foreign(path)}): it must be a safetensors file, or a "
             "torch file that holds nothing but tensors (toast executes no pickle); if you trust it, load it yourself and save its state_dict with "
             "safetensors.torch.save_file."
         ) from e
+
+
+def _check_begin(begin: bytes, given: str) -> None:
+    """Raises ToastError for a file that begins as no weights do, and says what it is."""
+    if not begin:
+        raise ToastError(f"{given} is empty: fetch or copy it again.")
+    for start, what in _NO_WEIGHTS:
+        if begin.lstrip().lower().startswith(start):
+            raise ToastError(f"{given} {what}.")
 
 
 def _foreign(path: Path) -> str:

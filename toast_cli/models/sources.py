@@ -1,5 +1,6 @@
 """What ``model.name`` names: one of timm's models, or a model in timm's format in a folder or in a repository on the hub."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 import timm
 
 from toast_cli.errors import ToastError, did_you_mean, is_number
+from toast_cli.folders import typed_path
 from toast_cli.models.arguments import check_arguments
 from toast_cli.models.checkpoints import CONFIG, config_beside
 from toast_cli.models.published import repository
 
 _FOLDER, _HUB = "local-dir", ("hf-hub", "hf_hub")
+_REPOSITORY = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*(@.+)?")
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,14 @@ def source_of(name: str, fetch: bool) -> Source:
     kind, colon, place = name.partition(":")
     if not colon:
         return _known(name)
-    if not place or kind not in (_FOLDER, *_HUB):
+    if not place or kind not in (_FOLDER, *_HUB) or (kind != _FOLDER and not _REPOSITORY.fullmatch(place)):
         raise ToastError(
             f"model.name={name} is not known: give a name of timm's, local-dir:<folder> or hf-hub:<owner>/<name>."
         )
     if kind != _FOLDER:
         config, found = repository(place, fetch)
         return _of_config(name, config, found, absent=fetch and found is None)
-    folder = Path(place).expanduser()
+    folder = typed_path(place)
     if not (folder / CONFIG).is_file():
         raise ToastError(f"model.name={name}: {folder} has no {CONFIG}: give a folder as timm saves it for the hub.")
     return _of_config(name, config_beside(folder / CONFIG), folder)
@@ -63,7 +66,7 @@ def _known(name: str) -> Source:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         if "/" in name:
-            kind = _FOLDER if Path(name).expanduser().is_dir() else _HUB[0]
+            kind = _FOLDER if typed_path(name).is_dir() else _HUB[0]
             raise ToastError(
                 f"model.name={name} is not known to timm {timm.__version__}: for {'a folder' if kind == _FOLDER else 'a repository on the hub'} write "
                 f"model.name={kind}:{name}."
