@@ -2,6 +2,7 @@
 
     python scripts/flip_bits.py                   # 200 flips
     python scripts/flip_bits.py --flips 20 --seed 7
+    python scripts/flip_bits.py --flips 30 --halves   # the run's plans have half blocks
 
 Runs, searches and fine-tunings are killed at several moments, or left to end, and two of them are exported. One random bit of
 one random file is flipped. Then whatever reads such a folder reads it: the same command again and, once a run is complete,
@@ -34,7 +35,8 @@ from PIL import Image
 from toast_cli import cli
 
 MOMENTS = 5  # at which each verb is killed
-PLANS = {"run": ["plan=9-11"], "search": ["plan=8-10"], "finetune": []}
+PLANS = {"run": "9-11", "search": "8-10"}
+HALVES = ("spans=[stem-2,8-9a,2-3+9a-11]", "2-3+9a-11")  # of a run, and the one that is exported
 FORMATS = {"safetensors": [], "onnx": ["format=onnx"]}
 DETECTED, HARMLESS, SILENT, CRASHED = "detected", "without effect", "SILENT", "CRASHED"
 SAYS = "was changed"  # the note about a table that is read all the same
@@ -98,10 +100,12 @@ def reader(words: list[str], result: str | None = None) -> Reader:
     return lambda here: forked(words, here, None if result is None else here / result)
 
 
-def states(place: Path) -> Iterator[State]:
-    """Every kind of folder: half-finished and finished runs, and exports."""
+def states(place: Path, halves: bool) -> Iterator[State]:
+    """Every kind of folder: half-finished and finished runs, those with ``halves`` of blocks too, and exports."""
+    plans = PLANS | ({"run": HALVES[1]} if halves else {})
     for verb, settings in SETTINGS.items():
-        words = [verb, *SHARED.split(), *settings.split()]
+        words = [verb, *SHARED.split(), *settings.split(), *([HALVES[0]] if halves and verb == "run" else [])]
+        plan = [f"plan={plans[verb]}"] if verb in plans else []
         whole = start(words, place / verb)
         if whole.status:
             raise SystemExit((place / f"{verb}.err").read_text())
@@ -111,7 +115,7 @@ def states(place: Path) -> Iterator[State]:
             yield State(
                 f"{verb} killed at {whole.moments[at]}", half, {"again": reader([*words, "hydra.run.dir=it"], "it")}
             )
-        export = reader(["export", "it", *PLANS[verb], "images=8", "device=cpu", "out=export"], "export")
+        export = reader(["export", "it", *plan, "images=8", "device=cpu", "out=export"], "export")
         report = {} if verb == "search" else {"report": reader(["report", "it", "--out", "report"], "report")}
         again = reader([*words, "hydra.run.dir=it"])  # it prints the table and writes nothing
         yield State(f"{verb}, finished", place / verb, {"again": again, **report, "export": export})
@@ -120,7 +124,10 @@ def states(place: Path) -> Iterator[State]:
         if name == "onnx" and find_spec("onnxruntime") is None:
             continue
         out = place / f"export-{name}"
-        forked(["export", str(place / "run"), *PLANS["run"], "images=8", "device=cpu", f"out={out}", *words], place)
+        forked(
+            ["export", str(place / "run"), f"plan={plans['run']}", "images=8", "device=cpu", f"out={out}", *words],
+            place,
+        )
         yield State(f"export in {name}", out, {"predict": reader(["predict", "it", str(place / "picture.png")])})
 
 
@@ -153,13 +160,14 @@ def main() -> None:
     parser.add_argument("--flips", type=int, default=200, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("outputs/flips"), help="where runs go (default: %(default)s)")
+    parser.add_argument("--halves", action="store_true", help="half blocks among the plans of toast run")
     args = parser.parse_args()
     for name in (*HEAVY.split(), *(f"toast_cli.{name}" for name in OURS.split()), "toast_cli.stages.deploy"):
         import_module(name)  # here, not again in every process
     begun, place = time.perf_counter(), args.out.absolute()
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    found = list(states(place))
+    found = list(states(place, args.halves))
     there = {state.name: state.expected(place / "here") for state in found}
     for name, outputs in there.items():
         for reader, output in outputs.items():

@@ -48,7 +48,7 @@ SENTENCES = {
         "one_class/train holds images of one class only, kind0: put those of another into train/<class>/."
     ),
     "run data=folder data.fit_images=2 data.path=@no_test": (
-        "data.path=no_test has no split 'test': toast looks for test.parquet, a folder test/<class>/ of images or "
+        "data.path=no_test has no split 'test' (it has train): toast looks for test.parquet, a folder test/<class>/ of images or "
         "a saved data set; set data.train_split or data.test_split if yours has another name."
     ),
     "run data=folder data.fit_images=2 data.path=@good data.train_images=13": (
@@ -62,7 +62,7 @@ SENTENCES = {
         "data.label_column=label is empty in 1 of 4 rows: give these rows a label or leave them out."
     ),
     "run data=folder data.fit_images=2 data.path=@no_images data.label_column=label": (
-        "The data set's columns are x (Value), label (Value), of which 0 are marked as image: name one with "
+        "The data set's columns are x (Value), label (Value), of which none is marked as image: name one with "
         "data.image_column."
     ),
     "run data=folder data.fit_images=2 data.path=@cut_off": (

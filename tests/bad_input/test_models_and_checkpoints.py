@@ -60,15 +60,9 @@ SENTENCES = {
         "model.checkpoint=folder.safetensors is a folder without model.safetensors: give the path of a safetensors or torch "
         "weights file."
     ),
-    "run model.checkpoint=@empty.safetensors": (
-        "model.checkpoint=empty.safetensors cannot be read as weights (SafetensorError): it must be a safetensors "
-        "file, or a torch file that holds nothing but tensors (toast executes no pickle); if you trust it, load it yourself "
-        "and save its state_dict with safetensors.torch.save_file."
-    ),
+    "run model.checkpoint=@empty.safetensors": "model.checkpoint=empty.safetensors is empty: fetch or copy it again.",
     "run model.checkpoint=@cut.safetensors": (
-        "model.checkpoint=cut.safetensors cannot be read as weights (SafetensorError): it must be a safetensors "
-        "file, or a torch file that holds nothing but tensors (toast executes no pickle); if you trust it, load it yourself "
-        "and save its state_dict with safetensors.torch.save_file."
+        "model.checkpoint=cut.safetensors is cut off, its end is missing: fetch or copy it again."
     ),
     "run model.checkpoint=@other.safetensors": (
         "model.checkpoint=other.safetensors does not fit the model (150 weights are missing, such as cls_token; 1 "

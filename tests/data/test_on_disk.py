@@ -60,7 +60,9 @@ def test_splits_may_have_other_names(tmp_path):
     save_image_folder(tmp_path / "set")
     (tmp_path / "set" / "test").rename(tmp_path / "set" / "val")
     assert len(folder(tmp_path / "set", test_split="val").test) == 12
-    with pytest.raises(ToastError, match="has no split 'test': toast looks for test.parquet, a folder test/<class>/"):
+    with pytest.raises(
+        ToastError, match=r"has no split 'test' \(it has train, val\): toast looks for test.parquet, a folder"
+    ):
         folder(tmp_path / "set")
 
 
@@ -105,7 +107,7 @@ def test_parquet_files_as_programs_write_them(name: str, streaming: bool, tmp_pa
     for folder_of_parts in {file.parent for file in root.rglob("*.parquet")}:
         (folder_of_parts / "_SUCCESS").touch()
         (folder_of_parts / "._x.parquet").write_bytes(b"clutter")
-    loaded = folder(root, label_column="label", streaming=streaming)
+    loaded = folder(root, streaming=streaming)
     assert torch.equal(all_pixels(loaded.train), all_pixels(folder(tmp_path / "set").train))
     assert loaded.classes == ("kind0", "kind1")
 
@@ -179,7 +181,7 @@ def test_images_with_the_hubs_table_of_them(tmp_path: Path):
         (root / split / "metadata.jsonl").write_text("\n".join(lines))
     assert folder(root, label_column="size").classes == ("a", "b")
     with pytest.raises(
-        ToastError, match=r"size \(Value\), of which 0 are marked as label: name one with data.label_col"
+        ToastError, match=r"size \(Value\), of which none is marked as label: name one with data.label_col"
     ):
         folder(root)
 
@@ -189,6 +191,21 @@ def test_a_split_under_another_name_is_suggested(tmp_path: Path):
     (root / "test").rename(root / "Tests")
     with pytest.raises(ToastError, match=r"has no split 'test' \(did you mean Tests\?\): toast looks for test.parquet"):
         folder(root)
+
+
+def test_a_folder_too_high_and_one_too_low(tmp_path: Path):
+    """As archives are unpacked: photos/photos/train/…"""
+    inner = save_image_folder(tmp_path / "photos" / "photos")
+    for given in (tmp_path / "photos", inner / "train"):
+        with pytest.raises(
+            ToastError, match=rf"has no split 'train' \(did you mean data.path={inner}\?\): toast looks"
+        ):
+            folder(given)
+    (inner / "test").rename(inner / "holdout")
+    with pytest.raises(
+        ToastError, match=r"has no split 'test' \(it has holdout, train\): toast looks for test.parquet"
+    ):
+        folder(inner)
 
 
 def test_the_default_folder_of_a_user_that_there_is_not(tmp_path: Path):

@@ -118,3 +118,77 @@ def test_the_config_beside_the_weights_knows_the_heads(tmp_path: Path):
     assert not load(tmp_path, act_layer="quick_gelu").notes
     (tmp_path / "config.json").write_text("[" * 10_000)
     assert not load(tmp_path).notes, "a damaged config is none"
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "is empty: fetch or copy it again."),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a pointer of git-lfs and not the"),
+        (b"\n<!DOCTYPE html><title>403</title>", "is a page of HTML, which a server sent instead of weights: fetch it"),
+        (b"<html lang=en>" + b"x" * 9999, "is a page of HTML, which a server sent instead of weights: fetch it again"),
+    ],
+)
+def test_what_comes_in_place_of_weights_is_named(content: bytes, sentence: str, ending: str, tmp_path: Path):
+    (tmp_path / f"w.{ending}").write_bytes(content)
+    with pytest.raises(ToastError, match=sentence):
+        load(tmp_path / f"w.{ending}")
+
+
+def test_a_file_is_read_by_what_it_is_and_not_by_its_ending(tmp_path: Path):
+    save_file(OWN, tmp_path / "w.pth")
+    torch.save(OWN, tmp_path / "w.safetensors")
+    for name in ("w.pth", "w.safetensors"):
+        assert is_own(load(tmp_path / name))
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-200])
+        with pytest.raises(ToastError, match="is cut off, its end is missing: fetch or copy it again"):
+            load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("part", "wrapped"),
+    [
+        ("blocks.0.", "blocks.0._orig_mod."),
+        ("blocks.", "_fsdp_wrapped_module.blocks."),
+        ("blocks.1.", "blocks.1._fsdp_wrapped_module._checkpoint_wrapped_module."),
+    ],
+)
+def test_modules_that_wrap_blocks_leave_no_trace_in_names(part: str, wrapped: str, tmp_path: Path):
+    torch.save({"model": {key.replace(part, wrapped): each for key, each in OWN.items()}}, tmp_path / "w.pth")
+    assert is_own(load(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda key, each: {key: (each * 99).to(torch.int8)},
+            "in whole numbers .int8., as quantised models do: give the",
+        ),
+        (
+            lambda key, each: {key.replace("qkv.", "qkv.base_layer."): each, f"{key}.lora_A.default": each},
+            "it holds LoRA adapters, so merge them into their model first",
+        ),
+        (
+            lambda key, each: {key: torch.cat([each, each], -1)},
+            "does not fit the model: cls_token is 1 × 1 × 48, and the",
+        ),
+    ],
+)
+def test_weights_that_are_others_than_they_seem_are_named(change, sentence: str, tmp_path: Path):
+    torch.save(
+        {new: value for key, each in OWN.items() for new, value in change(key, each).items()}, tmp_path / "w.pth"
+    )
+    with pytest.raises(ToastError, match=sentence):
+        load(tmp_path / "w.pth")
+
+
+def test_a_tilde_that_names_no_user_is_a_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(OWN, "~nobody-of-that-name.pth")
+    assert is_own(load("~nobody-of-that-name.pth"))
+    with pytest.raises(ToastError, match="model.checkpoint=~nobody-either.pth is not a file"):
+        load("~nobody-either.pth")
+    with pytest.raises(ToastError, match="model.name=local-dir:~nobody-either: ~nobody-either has no config.json"):
+        models.load("m", "local-dir:~nobody-either")

@@ -83,7 +83,7 @@ def test_checkpoints_that_do_not_serve_are_named(tmp_path):
         "zip.pt": (lambda p: torch.save(Boom(), p), "executes no pickle"),
         "truncated.safetensors": (
             lambda p: (save_file(weights, p), p.write_bytes(p.read_bytes()[:-99])),
-            "cannot be read as weights",
+            "is cut off, its end is missing",
         ),
         "half.safetensors": (
             lambda p: save_file({k: v for k, v in weights.items() if "blocks.2" not in k}, p),
@@ -95,7 +95,7 @@ def test_checkpoints_that_do_not_serve_are_named(tmp_path):
         ),
         "wide.safetensors": (
             lambda p: save_file({**weights, "norm.weight": torch.ones(7)}, p),
-            "does not fit the model: ",
+            "does not fit the model: norm.weight is 7, and the model's is 32; choose the model it was saved from, or give its",
         ),
     }
     for name, (write, sentence) in bad.items():

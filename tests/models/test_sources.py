@@ -96,6 +96,12 @@ def test_names_that_look_like_places_are_told_from_mistakes(tmp_path: Path):
         ),
         (str(tmp_path), f"for a folder write model.name=local-dir:{tmp_path}."),
         (f"local-dir:{tmp_path}", "has no config.json: give a folder as timm saves it for the hub."),
+        ("hf-hub:a/b/c", "is not known: give a name of timm's, local-dir:<folder> or hf-hub:<owner>/<name>."),
+        (
+            "hf-hub:https://huggingface.co/a/b",
+            "is not known: give a name of timm's, local-dir:<folder> or hf-hub:<owner>/",
+        ),
+        ("hf-hub:../../etc", "is not known: give a name of timm's, local-dir:<folder> or hf-hub:<owner>/<name>."),
         ("local-dir:", "is not known: give a name of timm's, local-dir:<folder> or hf-hub:<owner>/<name>."),
         ("gs:x/y", "is not known: give a name of timm's, local-dir:<folder> or hf-hub:<owner>/<name>."),
         ("VIT_TINY_PATCH16_224", "did you mean vit_tiny_patch16_224"),

@@ -89,11 +89,22 @@ def _require_splits(path: Path, names: Sequence[str], parquet: Mapping[str, list
     """Raises ToastError for a split that there is not, as files if any split has these, else as a folder."""
     for name in names:
         if not (parquet[name] if any(parquet.values()) else child(path, name).is_dir()):
-            close = did_you_mean(name, [entry.name for entry in path.iterdir() if entry.is_dir()])
             raise ToastError(
-                f"data.path={path} has no split '{name}'{close}: toast looks for {name}.parquet, a folder {name}/<class>/ of images or a saved "
-                "data set; set data.train_split or data.test_split if yours has another name."
+                f"data.path={path} has no split '{name}'{_perhaps(path, name)}: toast looks for {name}.parquet, a folder {name}/<class>/ of images or a "
+                "saved data set; set data.train_split or data.test_split if yours has another name."
             )
+
+
+def _perhaps(path: Path, name: str) -> str:
+    """Where the split ``name`` may be: under a similar name, or in a folder below or above."""
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    has = [folder.name for folder in folders]
+    if close := did_you_mean(name, has):
+        return close
+    for place in (*folders, path.absolute().parent):
+        if os.path.isdir(place / name):  # noqa: PTH112  # Path.is_dir raises for a folder that may not be read
+            return f" (did you mean data.path={place}?)"
+    return f" (it has {', '.join(has[:5])}{', …' * (len(has) > 5)})" if has else ""
 
 
 def _find_parquet(path: Path, names: Sequence[str]) -> dict[str, list[str]]:

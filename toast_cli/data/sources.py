@@ -18,6 +18,7 @@ from toast_cli.folders import typed_path
 DIGITS = "scikit-learn"  # the `source` of the digits that ship with scikit-learn
 # The embedded model was trained with these images held out: never change them without retraining it.
 _DIGITS_TEST, _DIGITS_SEED = 360, 0
+_LABEL = "label"  # the usual name of a column that plain tables cannot mark
 
 
 def read(
@@ -76,12 +77,13 @@ def _read_digits(config: str | None) -> dict[str, datasets.Dataset]:
 
 
 def columns_of(rows: Rows, image: str | None, label: str | None) -> tuple[str, str]:
-    """The names of the image column and the label column: as given, else the only ones in the schema.
+    """The names of the image column and the label column: as given, else the only ones in the schema, or the column ``label``.
 
     Raises ToastError for a column that does not fit, and if a name is needed to choose one.
     """
     images = [name for name, feature in rows.features.items() if _holds_images(feature)]
-    labels = [name for name, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
+    marked = [name for name, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
+    labels = marked or [name for name in rows.features if name == _LABEL]
     found = [_column(rows, "image", image, images), _column(rows, "label", label, labels)]
     if found[0] not in images:
         raise ToastError(f"data.image_column={found[0]} holds no images: the data set has {_schema(rows)}.")
@@ -90,8 +92,9 @@ def columns_of(rows: Rows, image: str | None, label: str | None) -> tuple[str, s
 
 def _column(rows: Rows, kind: str, name: str | None, fitting: list[str]) -> str:
     if name is None and len(fitting) != 1:
+        marked = f"{len(fitting)} are" if fitting else "none is"
         raise ToastError(
-            f"The data set's columns are {_schema(rows)}, of which {len(fitting)} are marked as {kind}: name one with data.{kind}_column."
+            f"The data set's columns are {_schema(rows)}, of which {marked} marked as {kind}: name one with data.{kind}_column."
         )
     if name is not None and name not in rows.features:
         raise ToastError(

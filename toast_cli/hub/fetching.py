@@ -108,12 +108,25 @@ def fetch(asked: Repository, files: Mapping[str, int], revision: str | None = No
     return True
 
 
-def _fetch(asked: Repository, file: str, revision: str | None) -> None:
-    """Fetch one file. Before each further try the hub is reached again, which has its own patience."""
+def small(asked: Repository, file: str, revision: str | None, aside: str) -> Path | None:
+    """Where a small ``file`` lies that says what else there is; None if the repository does not have it.
+
+    That is in the cache, or in the folder ``aside`` if whoever listens only asks: the cache stays as it is then. Raises
+    whatever comes of the last try.
+    """
+    if (here := cached(asked, file, revision)) is not None:
+        return here
+    if reach(asked, file, revision) is None:
+        return None
+    with quiet():
+        return _fetch(asked, file, revision, aside if listener().asks_only else None)
+
+
+def _fetch(asked: Repository, file: str, revision: str | None, place: str | None = None) -> Path:
+    """Fetch one file into the cache, or into ``place``. Before each further try the hub is reached again, which has its own patience."""
     for pause in (*_PAUSES, None):
         try:
-            hf_hub_download(asked.name, file, repo_type=asked.kind, revision=revision)
-            return
+            return Path(hf_hub_download(asked.name, file, repo_type=asked.kind, revision=revision, cache_dir=place))
         except Exception as e:
             # huggingface_hub has already waited for an answer six times.
             if pause is None or not is_passing(e) or timed_out(e):
@@ -121,6 +134,7 @@ def _fetch(asked: Repository, file: str, revision: str | None) -> None:
             _wait(max(pause, seconds_asked(e)), asked, e)
             if response_in(e) is None:
                 reach(asked, file, revision)
+    raise AssertionError("the last try returns or raises")
 
 
 def require_room(asked: Repository, size: int, place: Path) -> None:

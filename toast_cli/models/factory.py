@@ -75,8 +75,8 @@ def _loaded(
 ) -> Backbone:
     size = {} if image_size is None else {"img_size": image_size}
     asked = {**source.arguments, **options}
-    if fetched and source.folder is not None:
-        checkpoint, fetched = str(source.folder), False
+    if fetched and (source.folder is not None or source.absent):
+        checkpoint, fetched = None if source.folder is None else str(source.folder), False
     arguments = asked if fetched else {**asked, "num_classes": asked.get("num_classes", 0)}
     vit = _create(source, fetched and resize is None, arguments | size)
     head = classifier(vit, vit.state_dict())

@@ -1,24 +1,21 @@
 """What ``model.name`` names: one of timm's models, or a model in timm's format in a folder or in a repository on the hub."""
 
-import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import timm
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 
 from toast_cli.errors import ToastError, did_you_mean, is_number
-from toast_cli.hub.refusals import refusal
-from toast_cli.hub.repository import weights_of
+from toast_cli.folders import typed_path
 from toast_cli.models.arguments import check_arguments
-from toast_cli.models.checkpoints import config_beside
-from toast_cli.models.weight_files import IN_A_FOLDER, INDEX
+from toast_cli.models.checkpoints import CONFIG, config_beside
+from toast_cli.models.published import repository
 
 _FOLDER, _HUB = "local-dir", ("hf-hub", "hf_hub")
-_CONFIG = "config.json"
+_REPOSITORY = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*(@.+)?")
 
 
 @dataclass(frozen=True)
@@ -29,12 +26,14 @@ class Source:
         arguments: of timm's constructor.
         preprocessing: entries of timm's ``pretrained_cfg``.
         folder: where its weights are; None if timm knows where to fetch them.
+        absent: whether its weights would have to be fetched, and whoever listens only asks.
     """
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    absent: bool = False
 
     @property
     def architecture(self) -> str:
@@ -50,21 +49,24 @@ def source_of(name: str, fetch: bool) -> Source:
     kind, colon, place = name.partition(":")
     if not colon:
         return _known(name)
-    if not place or kind not in (_FOLDER, *_HUB):
+    if not place or kind not in (_FOLDER, *_HUB) or (kind != _FOLDER and not _REPOSITORY.fullmatch(place)):
         raise ToastError(
             f"model.name={name} is not known: give a name of timm's, local-dir:<folder> or hf-hub:<owner>/<name>."
         )
-    folder = Path(place).expanduser() if kind == _FOLDER else _downloaded(name, place, fetch)
-    if not (folder / _CONFIG).is_file():
-        raise ToastError(f"model.name={name}: {folder} has no {_CONFIG}: give a folder as timm saves it for the hub.")
-    return _of_config(name, folder)
+    if kind != _FOLDER:
+        config, found = repository(place, fetch)
+        return _of_config(name, config, found, absent=fetch and found is None)
+    folder = typed_path(place)
+    if not (folder / CONFIG).is_file():
+        raise ToastError(f"model.name={name}: {folder} has no {CONFIG}: give a folder as timm saves it for the hub.")
+    return _of_config(name, config_beside(folder / CONFIG), folder)
 
 
 def _known(name: str) -> Source:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         if "/" in name:
-            kind = _FOLDER if Path(name).expanduser().is_dir() else _HUB[0]
+            kind = _FOLDER if typed_path(name).is_dir() else _HUB[0]
             raise ToastError(
                 f"model.name={name} is not known to timm {timm.__version__}: for {'a folder' if kind == _FOLDER else 'a repository on the hub'} write "
                 f"model.name={kind}:{name}."
@@ -81,25 +83,26 @@ def _known(name: str) -> Source:
     return Source(name)
 
 
-def _of_config(name: str, folder: Path) -> Source:
-    """The model that the ``config.json`` in ``folder`` describes, which a stranger may have written."""
-    config = config_beside(folder / _CONFIG)
+def _of_config(name: str, config: Mapping[str, Any], folder: Path | None, absent: bool = False) -> Source:
+    """The model that ``config`` describes, which a stranger may have written. Its weights are in ``folder``, or are ``absent``."""
     architecture = config.get("architecture")
     if not isinstance(architecture, str) or not timm.is_model(architecture):
         raise ToastError(
-            f"model.name={name}: its {_CONFIG} names no model that timm {timm.__version__} knows: give timm's own name for its architecture as "
-            f"model.name, and model.checkpoint={folder}."
+            f"model.name={name}: its {CONFIG} names no model that timm {timm.__version__} knows: give timm's own name for its architecture as "
+            f"model.name, and model.checkpoint={folder or '<a copy of its weights>'}."
         )
     arguments = config.get("model_args") or {}
     if not isinstance(arguments, dict):
-        raise ToastError(f"model.name={name}: the model_args in its {_CONFIG} are no arguments: fetch it again.")
+        raise ToastError(f"model.name={name}: the model_args in its {CONFIG} are no arguments: fetch it again.")
+    if absent and "num_classes" in config:  # of a classifier that would come with the weights
+        arguments = {"num_classes": config["num_classes"], **arguments}
     check_arguments(architecture, arguments)
     # Earlier versions of timm wrote all entries side by side.
     told = config.get("pretrained_cfg", config)
     preprocessing = {
         key: told[key] for key, fits in _FITS.items() if isinstance(told, dict) and key in told and fits(told[key])
     }
-    return Source(architecture, arguments, preprocessing, folder)
+    return Source(architecture, arguments, preprocessing, folder, absent)
 
 
 def _numbers(value: Any, least: float = float("-inf")) -> bool:
@@ -113,34 +116,3 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "mean": _numbers,
     "std": lambda value: _numbers(value, least=0),
 }
-
-
-def _downloaded(name: str, place: str, fetch: bool) -> Path:
-    """The folder in the hub's cache that holds the repository's config, and with ``fetch`` its weights."""
-    repository, _, revision = place.partition("@")
-
-    def get(file: str) -> Path:
-        return Path(hf_hub_download(repository, file, revision=revision or None))
-
-    try:
-        folder = get(_CONFIG).parent
-        if fetch:
-            _fetch_weights(get)
-    except Exception as e:
-        raise refusal(e, weights_of(repository, ())) from e
-    return folder
-
-
-def _fetch_weights(get: Callable[[str], Path]) -> None:
-    """Fetch the first kind of weights that a repository has."""
-    for file in IN_A_FOLDER:
-        try:
-            found = get(file)
-        except EntryNotFoundError:
-            if file == IN_A_FOLDER[-1]:
-                raise
-            continue
-        if file.endswith(INDEX):
-            for shard in sorted(set(json.loads(found.read_text("utf-8"))["weight_map"].values())):
-                get(shard)
-        return

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 from toast_cli.errors import ToastError
+from toast_cli.folders import typed_path
 
 _PACKAGE = "pkg://"
 INDEX = ".index.json"
@@ -38,7 +39,7 @@ def checkpoint_path(checkpoint: str) -> Path:
                 f"model.checkpoint={checkpoint} does not name an installed package: write pkg://<package>/<file>."
             )
         return Path(folders[0]) / inside
-    return Path(checkpoint).expanduser()
+    return typed_path(checkpoint)
 
 
 def _folders_of(package: str) -> list[str]:

@@ -51,24 +51,49 @@ def take(wanted: Wanted, tensors: Weights, given: str, file: Path | None = None)
     """
     vit = wanted.vit
     encoder = encoder_in(tensors, vit.state_dict().keys(), given)
+    _check_kind(encoder.weights, given)
     weights = {name: each.float() if each.is_floating_point() else each for name, each in encoder.weights.items()}
     notes = [*encoder.notes, *_resampled(wanted, weights, given)]
     notes += _of_config(wanted, encoder.layout, {} if file is None else config_beside(file), given)
     try:
         fitting = _filter(wanted)(_for_filter(wanted.vit, weights, given), vit)
         notes += _channels(vit, fitting, given)
+        _check_shapes(vit, fitting, given)
         missing, unexpected = vit.load_state_dict(fitting, strict=False)
     except (RuntimeError, KeyError, AttributeError, TypeError, ValueError, AssertionError, IndexError) as e:
         raise ToastError(f"{given} does not fit the model: {' '.join(str(e).split())[:300]}") from e
     foreign = [key for key in unexpected if not key.startswith(_HEADS)]
     if missing or foreign:
         named = "; ".join(
-            f"{len(keys)} {what}, such as {keys[0]}"
+            f"{len(keys)} {what}, such as {keys[0] or 'one without a name'}"
             for what, keys in (("weights are missing", missing), ("are unknown", foreign))
             if keys
         )
-        raise ToastError(f"{given} does not fit the model ({named}): choose the model it was saved from.")
+        what = "choose the model it was saved from"
+        if any("lora_" in name.lower() for name in tensors):
+            what = "it holds LoRA adapters, so merge them into their model first, as peft's merge_and_unload does, and save that"
+        raise ToastError(f"{given} does not fit the model ({named}): {what}.")
     return classifier(vit, fitting), notes
+
+
+def _check_kind(weights: Weights, given: str) -> None:
+    """Raises ToastError for weights in small whole numbers, which mean something else than they say."""
+    for name, each in weights.items():
+        if each.is_quantized or each.dtype in (torch.int8, torch.uint8):
+            raise ToastError(
+                f"{given} holds {name} in whole numbers ({str(each.dtype).removeprefix('torch.')}), as quantised models do: give the weights from before "
+                "that, or restore them and save these."
+            )
+
+
+def _check_shapes(vit: Vit, fitting: Weights, given: str) -> None:
+    """Raises ToastError for a weight of another shape than the model's."""
+    for name, own in vit.state_dict().items():
+        if name in fitting and fitting[name].shape != own.shape:
+            raise ToastError(
+                f"{given} does not fit the model: {name} is {_by(tuple(fitting[name].shape))}, and the model's is {_by(tuple(own.shape))}; choose the model "
+                "it was saved from, or give its measures with +model.options."
+            )
 
 
 def classifier(vit: Vit, weights: Weights) -> nn.Linear | None:

@@ -122,7 +122,9 @@ def _read_onnx(folder: Path) -> Run:
 
     file = intact(folder / _ONNX, read_recipe(folder))
     with _told(file):
-        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors: it warns of every constant that it does not compute beforehand
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         half = session.get_inputs()[0].type == "tensor(float16)"
 
     def run(images: "Tensor") -> "Tensor":

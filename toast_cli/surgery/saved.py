@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from toast_cli.errors import ToastError
 from toast_cli.files import write_atomically
+from toast_cli.folders import typed_path
 from toast_cli.layers import Context, MapBlock
 from toast_cli.models.factory import blank, fill
 from toast_cli.models.halves import kept_block
@@ -64,7 +65,7 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
     Raises ToastError if ``path`` is not an export in safetensors, if its files were changed or do not belong together,
     and if a weight is not a finite number.
     """
-    path = Path(path).expanduser()
+    path = typed_path(path)
     recipe = read_recipe(path)
     file = path / WEIGHTS
     if recipe.get("weights") is None or not file.is_file():
