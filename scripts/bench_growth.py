@@ -10,6 +10,7 @@ of them grow at a time, in `toast run` as a process of its own. Prints its table
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -55,7 +56,7 @@ def sweep(images: int = IMAGES, spans: str = PLANS[0], depth: int = DEPTH, width
     options = f"{{patch_size:2,embed_dim:{width},depth:{depth},num_heads:{width // 16}}}"
     with tempfile.TemporaryDirectory() as place:
         write_digits(Path(place), images)
-        model = ["model.checkpoint=null", "model.pretrained=false", f"model.options={options}"]
+        model = ["precision=fp32", "model.checkpoint=null", "model.pretrained=false", f"model.options={options}"]
         return {"images": images, "depth": depth, "width": width,
                 **run([*model, f"spans={spans}", "data=folder", f"data.path={place}"], Path(place) / "run")}  # fmt: skip
 
@@ -83,8 +84,8 @@ def large() -> dict:
 
 
 def run(words: Iterable[str], folder: Path) -> dict:
-    """What `toast run` takes: plans, seconds in all and in its stages, and on Linux the peak of resident memory (1e6 bytes)."""
-    begun, peak = time.perf_counter(), None
+    """What `toast run` takes: plans, seconds in all, of the processor, and in its stages, and on Linux the peak of resident memory (1e6 bytes)."""
+    begun, before, peak = time.perf_counter(), os.times(), None
     command = [sys.executable, "-m", "toast_cli", "run", *words, f"hydra.run.dir={folder}"]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     status = Path(f"/proc/{child.pid}/status")
@@ -93,13 +94,21 @@ def run(words: Iterable[str], folder: Path) -> dict:
         with suppress(OSError):
             peaks = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")]
             peak = 1024 * int(peaks[0]) / 1e6 if peaks else peak
-    took = time.perf_counter() - begun
+    took, after = time.perf_counter() - begun, os.times()
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
     if child.returncode:
         raise SystemExit(f"{' '.join(command)[:300]} failed")
     record = json.loads((folder / "run.json").read_text())
     stages = {f"{name}_s": record["seconds"][name] for name in ("fit", "encode", "probe")}
     plans = len(pd.read_csv(folder / "summary.csv"))
-    return {"plans": plans, "seconds": took, **stages, "peak_mb": peak, "features_mb": record["feature_bytes"] / 1e6}
+    return {
+        "plans": plans,
+        "seconds": took,
+        "processor_s": processor,
+        **stages,
+        "peak_mb": peak,
+        "features_mb": record["feature_bytes"] / 1e6,
+    }
 
 
 if __name__ == "__main__":

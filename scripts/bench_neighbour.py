@@ -4,8 +4,8 @@
     python scripts/bench_neighbour.py model=vit_s model.pretrained=false --images 4
 
 Takes the settings of `toast run` for the model, its translator and the spans. Two processes encode the same images through all
-plans, in turn: in one, threads wait for each other as OpenMP has it by default, awake; in the other as toast's command
-lets them, asleep. Each is timed alone, then beside busy loops, several rounds long. Prints medians, and of the ratios of the
+plans, in turn: in one, threads that wait for each other stay awake as long as OpenMP has it by default; in the other briefly,
+as in toast's command. Each is timed alone, then beside busy loops, several rounds long. Prints medians, and of the ratios of the
 times in each round too; writes them as <out>/neighbour.csv.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-WAYS = ("awake", "asleep")
+WAYS = ("long", "briefly")
 
 
 def main() -> None:
@@ -60,14 +60,14 @@ def compare(words: list[str], rounds: int) -> list[dict]:
 
 
 def row_of(took: dict[tuple[int, str], list[float]], busy: int) -> dict:
-    awake, asleep = (took[busy, way] for way in WAYS)
-    ratio = statistics.median(one / other for one, other in zip(asleep, awake, strict=True))
+    long, briefly = (took[busy, way] for way in WAYS)
+    ratio = statistics.median(one / other for one, other in zip(briefly, long, strict=True))
     alone = {
         way: statistics.median(one / other for one, other in zip(took[busy, way], took[0, way], strict=True))
         for way in WAYS
     }
-    return {"busy_loops": busy, "cores": os.cpu_count() or 0, "awake_s": statistics.median(awake), "asleep_s": statistics.median(asleep),
-            "asleep_to_awake": ratio, "awake_to_alone": alone["awake"], "asleep_to_alone": alone["asleep"]}  # fmt: skip
+    return {"busy_loops": busy, "cores": os.cpu_count() or 0, "long_s": statistics.median(long), "briefly_s": statistics.median(briefly),
+            "briefly_to_long": ratio, "long_to_alone": alone["long"], "briefly_to_alone": alone["briefly"]}  # fmt: skip
 
 
 @contextmanager
@@ -106,10 +106,10 @@ def seconds(child: subprocess.Popen) -> float:
 
 def encode_when_asked(way: str, overrides: list[str], images: int) -> None:
     """What one of the processes does: encode for each line of its input, and print the seconds."""
-    if way == "asleep":
-        from toast_cli.machine.threads import wait_asleep
+    if way == "briefly":
+        from toast_cli.machine.threads import wait_briefly
 
-        wait_asleep()
+        wait_briefly()
     import torch
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from toast_cli import __version__
 from toast_cli.errors import Parser, ToastError, did_you_mean
-from toast_cli.machine.threads import wait_asleep
+from toast_cli.machine.threads import wait_briefly
 from toast_cli.sentences import sentence
 from toast_cli.verbs import VERBS
 
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the verb that ``argv`` names. A ToastError becomes one sentence on stderr, and its exit status."""
     argv = sys.argv[1:] if argv is None else argv
     _write_any_text()
-    wait_asleep()
+    wait_briefly()
     debug = os.environ.get("TOAST_DEBUG", "") not in ("", "0")
     try:
         with _terminated():
