@@ -32,7 +32,7 @@ toast run spans=[9-11,2-3+9-11] translator=identity        two plans: one span; 
 toast run spans=[8-9a,9a-9]                                block 9 without its attention, and without its MLP; spans=halves: all such spans
 toast run -m model=vit_s,deit_s data=mnist,cifar10         every combination, one after the other
 toast run experiment=smoke/digits                          a file of settings by name
-toast run model=vit_l data=cifar10 sweep=race              few images for every span, all of them for the best of each size
+toast run sweep=race sweep.test_images=64                  few images for every span, all of them for the best of each size
 toast run --cfg job                                        show the settings, run nothing
 toast run --config-dir my_conf data=mine                   with your own groups next to toast's""",
     """\
