@@ -14,7 +14,6 @@ from torchvision.transforms.functional import pil_to_tensor
 
 import toast_cli
 from tests.conftest import save_image_folder
-from toast_cli.machine import timing
 from toast_cli.runs import contents
 from toast_cli.runs.features import FeatureFile
 
@@ -47,7 +46,8 @@ def made(name: str, **options: object) -> torch.nn.Module:
 
 
 @pytest.mark.slow
-def test_a_grey_model_from_run_to_predict(toast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.usefixtures("short_bench")
+def test_a_grey_model_from_run_to_predict(toast, tmp_path: Path):
     """Pictures in colour become grey as Pillow does it, before they are resized."""
     photos = save_image_folder(tmp_path / "photos", size=32)
     vit = made("vit_tiny_patch16_224", in_chans=1, num_classes=0)
@@ -75,7 +75,6 @@ def test_a_grey_model_from_run_to_predict(toast, tmp_path: Path, monkeypatch: py
     with torch.inference_mode():
         chance = small((images[:1] / 255 - 0.5) / 0.5).softmax(-1).max().item()
     assert f"{100 * chance:.1f}%" in out
-    monkeypatch.setattr(timing, "_LARGEST_BATCH", 8)
     for verb in (["bench", "seconds=0.01"], ["similarity"], ["finetune", "tune.epochs=1"]):
         rest = [word for word in words[1:] if verb[0] != "bench" or not word.startswith("data")]
         assert toast(*verb, *rest)[0] == 0, verb
