@@ -1,17 +1,16 @@
 """Every command that a page shows is run as it stands, page by page, one after the other in one folder.
 
-A command that needs the hub runs with random weights and blank images of the hub's sizes, and ends where its first image would
-be encoded; so does one that takes a minute or more by its own comment. Commands of scripts are parsed.
+A command that needs the hub runs with blank weights and two thousand blank images, and ends where its first image would be
+encoded; so does one that takes a minute or more by its own comment. One that runs to its end has fewer of the embedded images,
+and measures for a moment. Commands of scripts are parsed, and so are the words of torchrun.
 """
 
 import io
-import os
 import re
 import runpy
-import subprocess
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import datasets
@@ -22,27 +21,27 @@ import safetensors.torch
 import timm
 import torch
 from PIL import Image
+from torch.distributed.run import parse_args
+from torch.overrides import TorchFunctionMode
 
 from tests.docs.commands import PAGES, ROOT, Command, commands_of, inline_of
 from toast_cli.data.streamed import Rows, StreamedRows
+from toast_cli.machine import timing
 from toast_cli.models import factory
 from toast_cli.stages.job import Job
 from toast_cli.verbs import VERBS
 
-_CREATE = timm.create_model
-# source -> rows of each split, and the classes of each label column
+_CREATE, _ROUNDS = timm.create_model, timing.rounds
+# source -> splits, and the classes of each label column
 _HUB = {
-    "uoft-cs/cifar10": ({"train": 50_000, "test": 10_000}, "img", {"label": 10}),
-    "uoft-cs/cifar100": ({"train": 50_000, "test": 10_000}, "img", {"fine_label": 100, "coarse_label": 20}),
-    "ylecun/mnist": ({"train": 60_000, "test": 10_000}, "image", {"label": 10}),
-    "zalando-datasets/fashion_mnist": ({"train": 60_000, "test": 10_000}, "image", {"label": 10}),
-    "ILSVRC/imagenet-1k": ({"train": 1_281_167, "validation": 50_000}, "image", {"label": 1000}),
+    "uoft-cs/cifar10": (("train", "test"), "img", {"label": 10}),
+    "uoft-cs/cifar100": (("train", "test"), "img", {"fine_label": 100, "coarse_label": 20}),
+    "ylecun/mnist": (("train", "test"), "image", {"label": 10}),
+    "zalando-datasets/fashion_mnist": (("train", "test"), "image", {"label": 10}),
+    "ILSVRC/imagenet-1k": (("train", "validation"), "image", {"label": 1000}),
 }
-
-
-def _without_the_hub(name: str, **options: object) -> torch.nn.Module:
-    """timm's model with random weights, unless they lie in a folder."""
-    return _CREATE(name, **options if name.startswith("local-dir:") else {**options, "pretrained": False})
+_ROWS, _STREAMED_ROWS = 2000, 100_000  # of each split: as many as a page asks for
+_FEW = {"data.fit_images": 100, "data.train_images": 300, "data.test_images": 100}  # as in conf/experiment/smoke
 
 
 class FirstImageReachedError(Exception):
@@ -66,12 +65,38 @@ def _blank(rows: int, image: str, labels: dict[str, int]) -> datasets.Dataset:
 
 
 def _read_hub(source: str, config: str | None, names: Sequence[str], streaming: bool) -> dict[str, Rows]:
-    sizes, image, labels = _HUB[source]
+    splits, image, labels = _HUB[source]
+    assert set(names) <= set(splits)
     if not streaming:
-        return {name: _blank(sizes[name], image, labels) for name in names}
+        return {name: _blank(_ROWS, image, labels) for name in names}
     for name in names:
-        _blank(sizes[name], image, labels).to_parquet(f"{name}.parquet")
+        _blank(_STREAMED_ROWS, image, labels).to_parquet(f"{name}.parquet")
     return {name: StreamedRows([str(Path(f"{name}.parquet").absolute())]) for name in names}
+
+
+class _Blank(TorchFunctionMode):
+    """Weights are 0: random numbers take most of the time in which a large model is made."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func.__name__ not in ("kaiming_uniform_", "uniform_", "normal_", "erfinv_"):
+            return func(*args, **(kwargs or {}))
+        weight = args[0] if args else kwargs["tensor"]
+        weight.detach().zero_()
+        return weight
+
+
+def _random_model(name: str, **settings: object) -> torch.nn.Module:
+    """timm's model with random weights, unless they lie in a folder."""
+    return _CREATE(name, **settings if name.startswith("local-dir:") else {**settings, "pretrained": False})
+
+
+def _blank_model(*words: object, **settings: object) -> torch.nn.Module:
+    with _Blank():
+        return _random_model(*words, **settings)
+
+
+def _short_rounds(calls: list[Callable[[], None]], seconds: float, **least: int) -> list[list[float]]:
+    return _ROUNDS(calls, min(seconds, 0.05), **least)
 
 
 @pytest.fixture(scope="session")
@@ -97,10 +122,19 @@ def stand_ins(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "cifar10").mkdir()
     for split, rows in (("train", 4000), ("test", 2000)):
         _blank(rows, "img", {"label": 10}).to_parquet(tmp_path / "cifar10" / f"{split}.parquet")
-    monkeypatch.setattr(factory.timm, "create_model", _without_the_hub)
+    monkeypatch.setattr(factory.timm, "create_model", _random_model)
     monkeypatch.setattr("toast_cli.machine.memory.peak_memory", lambda *_: 1.0)  # measured in tests/machine
+    monkeypatch.setattr(timing, "rounds", _short_rounds)
+    monkeypatch.setattr(timing, "_LARGEST_BATCH", 8)
     monkeypatch.setattr(factory, "published", lambda name: {})
     monkeypatch.setattr("toast_cli.data.sources.read_hub", _read_hub)
+
+
+def stop_at_the_first_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands end there. Their models need no weights then."""
+    monkeypatch.setattr(Job, "batches", _reached)
+    monkeypatch.setattr(timing, "rounds", _reached)
+    monkeypatch.setattr(factory.timm, "create_model", _blank_model)
 
 
 def write_configs(page: Path, folder: Path) -> None:
@@ -119,15 +153,14 @@ def test_commands_do_what_the_page_says(page: Path, stand_ins, toast, tmp_path: 
     for command in commands_of(page):
         if command.toast is None:
             continue
-        if command.words[0] == "torchrun" and command.to_its_end:
-            run_torchrun(command)
-        elif command.to_its_end:
-            status, _, err = toast(*command.toast)
+        if command.words[0] == "torchrun":
+            check_torchrun(command)
+        if command.to_its_end:
+            status, _, err = toast(*command.toast, *few(command.toast))
             assert status == 0, f"{command}\n{err}"
         else:
             with monkeypatch.context() as stopped:
-                stopped.setattr(Job, "batches", _reached)
-                stopped.setattr("toast_cli.machine.timing.rounds", _reached)
+                stop_at_the_first_image(stopped)
                 stopped.setattr("toast_cli.stages.forecast.Forecast.check", lambda *_: None)  # of somebody else's disk
                 check_reached(command, toast)
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
@@ -144,8 +177,7 @@ def run_python(block: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if inline_of(page)], ids=lambda page: page.stem)
 def test_commands_in_running_text_begin(page: Path, stand_ins, toast, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Job, "batches", _reached)
-    monkeypatch.setattr("toast_cli.machine.timing.rounds", _reached)
+    stop_at_the_first_image(monkeypatch)
     for command in inline_of(page):
         check_reached(command, toast)
 
@@ -161,8 +193,7 @@ def test_examples_of_the_help_begin(verb: str, stand_ins, toast, tmp_path: Path,
         for folder in (tmp_path / "photos" / split).iterdir():
             for i in range(260):
                 (folder / f"{i + 100}.jpg").symlink_to(folder / "0.jpg")
-    monkeypatch.setattr(Job, "batches", _reached)
-    monkeypatch.setattr("toast_cli.machine.timing.rounds", _reached)
+    stop_at_the_first_image(monkeypatch)
     lines = [re.split(r" {2,}", line)[0] for line in HELPS[verb].examples.splitlines()]
     assert all(line.startswith(f"toast {verb}") for line in lines)
     for line in lines:
@@ -188,10 +219,20 @@ def check_reached(command: Command, toast) -> None:
     assert all("FirstImageReachedError" in line for line in reasons), f"{command}\n{err}"
 
 
-def run_torchrun(command: Command) -> None:
-    words = [sys.executable, "-m", "torch.distributed.run", *command.words[1:]]
-    ended = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert ended.returncode == 0, f"{command}\n{ended.stderr[-2000:]}"
+def few(words: list[str]) -> list[str]:
+    """Settings that give a command fewer of the embedded images, unless it names a number or has others or none."""
+    others = any(word.startswith("data=") and not word.startswith("data=digits") for word in words)
+    if words[0] not in ("run", "search", "similarity", "finetune") or "--help" in words or others:
+        return []
+    return [f"{key}={number}" for key, number in _FEW.items() if not any(word.startswith(f"{key}=") for word in words)]
+
+
+def check_torchrun(command: Command) -> None:
+    """torchrun takes the words before ``toast_cli`` and starts that; tests/machine has several processes."""
+    taken = parse_args(command.words[1:])
+    assert (taken.module, taken.training_script) == (True, "toast_cli")
+    assert taken.training_script_args == command.toast
+    assert int(taken.nproc_per_node) > 1
 
 
 def scripts() -> Iterator[Command]:
