@@ -129,10 +129,22 @@ def launch_in_folder(
         with open_folder(path, cfg, outputs) as folder:
             if not folder.complete:
                 work(cfg, folder)
-        show(path)
-        print(path / outputs[0])
+        tell(path / outputs[0], show)
 
     launch(verb, verb, argv, help, job)
+
+
+def tell(file: Path, show: Callable[[Path], None]) -> None:
+    """Show the results in the folder of ``file``, and where the file is.
+
+    The last thing on a terminal is the answer; a program that reads the output finds the file's path in its last line.
+    """
+    if sys.stdout.isatty():
+        print(file)
+        show(file.parent)
+    else:
+        show(file.parent)
+        print(file)
 
 
 def launch(verb: str, config: str, argv: list[str], help: Help, job: Work) -> None:

@@ -110,7 +110,7 @@ def _write(
 
 def _read(places: list[Path]) -> "tuple[list[CompleteRun], list[Similarity], Tunings]":
     """The complete runs in ``places``, and the rows of similarity and fine-tuning runs."""
-    from toast_cli.report.similarity import meaning_of
+    from toast_cli.report.alike import meaning_of
     from toast_cli.runs.archive import CompleteRun, settings
     from toast_cli.runs.results import read_csv
     from toast_cli.runs.rows import Similarity, Tuned

@@ -3,11 +3,12 @@
 model + data → one streaming pass of moments → translators → one pass of features for every plan → probes → results.csv
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toast_cli.errors import require_flag
-from toast_cli.launch import Help, launch
+from toast_cli.launch import Help, launch, tell
 from toast_cli.runs import contents
 
 if TYPE_CHECKING:
@@ -45,10 +46,12 @@ def main(argv: list[str]) -> None:
 
 def _job(cfg: "DictConfig", path: Path) -> None:
     from toast_cli.machine.team import join
+    from toast_cli.report.sweep import require_rows
     from toast_cli.runs import expected
     from toast_cli.runs.folder import open_folder
 
     dry, reported = require_flag(cfg.dry, "dry"), expected.check(cfg.get("expected"))
+    rows = require_rows(cfg.rows)
     with join() as team:
         if dry:
             if team.leads:
@@ -63,16 +66,15 @@ def _job(cfg: "DictConfig", path: Path) -> None:
                 folder.note(expected=reported)
             if team.share(not folder.complete):
                 run(cfg, folder, team)
-    _show(path)
-    print(path / contents.RESULTS)
+    tell(path / contents.RESULTS, partial(_show, rows=rows))
 
 
-def _show(path: Path) -> None:
+def _show(path: Path, rows: str) -> None:
     from toast_cli.report.changed import read_table
-    from toast_cli.report.screen import print_table
+    from toast_cli.report.sweep import print_sweep
     from toast_cli.runs.rows import Summary
 
-    print_table(read_table(path / contents.SUMMARY, Summary))
+    print_sweep(read_table(path / contents.SUMMARY, Summary), path, rows)
 
 
 def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:

@@ -51,11 +51,11 @@ def main(argv: list[str]) -> None:
 
 def _show(path: Path) -> None:
     from toast_cli.report.changed import read_table
-    from toast_cli.report.screen import print_front
+    from toast_cli.report.found import print_found
     from toast_cli.runs.rows import Baseline, Found
 
     found, baselines = read_table(path / contents.FRONT, Found), read_table(path / contents.BASELINES, Baseline)
-    print_front(found, baselines)
+    print_found(found, baselines, path)
 
 
 def search(cfg: "DictConfig", folder: "RunFolder") -> None:

@@ -31,7 +31,11 @@ def main(argv: list[str]) -> None:
 
 
 def _show(path: Path) -> None:
-    """Print nothing: the path, which is printed next, is enough."""
+    from toast_cli.report.alike import meaning_of, print_similarity
+    from toast_cli.report.changed import read_table
+    from toast_cli.runs.rows import Similarity
+
+    print_similarity(meaning_of(read_table(path / contents.SIMILARITY, Similarity)), path)
 
 
 def similarity(cfg: "DictConfig", folder: "RunFolder") -> None:
