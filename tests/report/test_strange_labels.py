@@ -68,7 +68,7 @@ def test_every_special_letter_of_latex_is_typeset():
 @pytest.mark.parametrize("label", LABELS)
 def test_the_page_shows_them(label: str):
     written = page.render([Path(label)], [hostile(label)], {"a' onerror='x": b""})
-    assert "<script>" not in written
+    assert written.count("<script>") == 1, "the page's own"
     assert " onerror='" not in written
     cells = [unescape(cell) for cell in re.findall(r"<td.*?>(.*?)</td>", written)]
     assert cells[0::6] == [visible(label)] * 3

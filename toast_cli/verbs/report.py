@@ -91,20 +91,28 @@ def _write(
 ) -> Path:
     """Write one report, of what was ``read`` from these files, into ``out``; returns its page."""
     from toast_cli.files import write_atomically
-    from toast_cli.report import classes, page, side_tables, tables
+    from toast_cli.report import best, classes, page, side_tables, tables, tuned
     from toast_cli.report.findings import findings_of
+    from toast_cli.runs.archive import settings
 
     findings = findings_of(runs)
     out.mkdir(parents=True, exist_ok=True)
-    others = side_tables.against_expected(findings) + tables.of_tuned(tunings)
+    others = side_tables.against_expected(findings) + tuned.of_tuned(tunings)
     found = [table.noting(notes) for table in tables.by_model(findings) + others]
-    wide = [table.noting(notes) for table in tables.by_model(findings, changes=True) + others]
+    wide = [table.noting(notes) for table in tables.by_model(findings, changes=True)]
+    answers = best.best_tables(findings, runs, best.held_out_choices([run.path for run in runs]))
+    answers = [table.noting(notes) for table in answers]
     folded = [table.noting(notes) for table in side_tables.worst_classes(findings)]
     _write_tables(out, findings, classes.changes_of(runs), similarities, tunings)
+    if answers:
+        write_atomically(out / "best.md", "\n".join(map(tables.markdown, answers)))
+        write_atomically(out / "best.tex", "\n".join(map(tables.latex_float, answers)))
     write_atomically(out / "tables.md", "\n".join(map(tables.markdown, found)))
     write_atomically(out / "tables.tex", "\n".join(map(tables.latex, found)))
+    sources = [file.parent for file in read]
+    told = {path: settings(path) for path in sources}
     shown = _draw(_pictures(runs, findings, similarities), out / "figures")
-    write_atomically(out / "report.html", page.render([file.parent for file in read], wide, shown, notes, folded))
+    write_atomically(out / "report.html", page.render(sources, answers + others, shown, notes, [*wide, *folded], told))
     return out / "report.html"
 
 
