@@ -1,5 +1,6 @@
 """Run a verb through Hydra: compose the config, run one job or many, report failures at the end."""
 
+import io
 import json
 import os
 import re
@@ -7,7 +8,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -41,6 +42,7 @@ _TEXTS = (
       for key in ("label", "source", "config", "train_split", "test_split", "image_column", "label_column")),
 )  # fmt: skip
 
+_SETTINGS = "Settings and their defaults (key=value)\n"  # before and after the settings in what Hydra prints as help
 Work = Callable[["DictConfig", Path], None]  # takes the settings and the folder that they name
 
 
@@ -58,7 +60,7 @@ class Help:
         examples = "".join(f"  {line}\n" for line in self.examples.splitlines())
         closing = "".join(f"  {line}\n" for line in self.closing.splitlines())
         groups = "Groups and their options (group=option)\n$APP_CONFIG_GROUPS\n" if self.groups else ""
-        return f"toast {verb}: {self.summary}\n\nExamples\n{examples}\n{groups}Settings and their defaults (key=value)\n\n$CONFIG\n{closing}"
+        return f"toast {verb}: {self.summary}\n\nExamples\n{examples}\n{groups}{_SETTINGS}\n$CONFIG\n{_SETTINGS}\n{closing}"
 
 
 class _Stop(BaseException):
@@ -169,16 +171,31 @@ def launch(verb: str, config: str, argv: list[str], help: Help, job: Work) -> No
         node = {"app_name": f"toast {verb}", "header": "", "footer": "", "template": help.template(verb)}
         ConfigStore.instance().store(group="hydra/help", name="toast", node=node)
         argv = [*argv, "hydra/help=toast"]
+    helps = {"--help", "-h"} & set(argv)
     task = _Task(job, Path.cwd() / f".toast-failures-{uuid.uuid4().hex[:8]}")
     program, sys.argv = sys.argv, ["toast", *argv]
     try:
-        hydra.main(config_path=str(CONF), config_name=config, version_base="1.3")(task)()
+        run = hydra.main(config_path=str(CONF), config_name=config, version_base="1.3")(task)
+        _explain(config, run) if helps else run()
     except _Stop:
         pass
     finally:
         sys.argv = program
     task.collect()
     _raise(task.failures)
+
+
+def _explain(config: str, print_help: Callable[[], None]) -> None:
+    """Print the help that Hydra prints, with the meaning of every setting."""
+    from toast_cli.report.settings import explained
+
+    written = io.StringIO()
+    try:
+        with redirect_stdout(written):
+            print_help()
+    finally:
+        before, *composed = written.getvalue().split(_SETTINGS)
+        print("".join([before, _SETTINGS, "\n", explained(config, composed[0]), *composed[1:]]) if composed else before)
 
 
 def as_typed(argv: list[str]) -> list[str]:
