@@ -16,13 +16,16 @@ TABLE = tables.by_model([finding("0-1", 0.8), finding("1-2", 0.95), finding("0-1
 
 
 def written() -> str:
-    settings = {Path("a"): {"data.seed": 0, "spans": "<b>"}, Path("b"): {"data.seed": 1, "spans": "<b>"}}
+    settings = {
+        Path("a"): {"data.seed": 0, "spans": "<b>", "tune.rate": None},
+        Path("b"): {"data.seed": 1, "spans": "<b>"},
+    }
     return page.render([Path("a"), Path("b")], [TABLE], {}, settings=settings)
 
 
 def test_settings_of_all_runs_are_told_apart_from_those_of_each():
     text = written()
-    assert "<code>a</code> <code>data.seed=0</code></li>" in text
+    assert "<code>a</code> <code>data.seed=0</code> <code>tune.rate=null</code></li>" in text
     assert "Settings of all: <code>spans=&lt;b&gt;</code>" in text
 
 

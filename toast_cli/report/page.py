@@ -137,7 +137,7 @@ def _runs(sources: Sequence[Path], settings: Mapping[Path, Mapping[str, Any]]) -
     """The folders of the runs, what all have been told, and for each what others have not."""
     known = [settings.get(path, {}) for path in sources]
     keys = list(dict.fromkeys(key for each in known for key in each))
-    shared = [key for key in keys if len({str(each.get(key)) for each in known}) == 1]
+    shared = [key for key in keys if len({str(each[key]) if key in each else () for each in known}) == 1]
     listed = "".join(
         f"<li><code>{_text(str(path))}</code> {_settings(each, [key for key in keys if key in each and key not in shared])}</li>"
         for path, each in zip(sources, known, strict=True)

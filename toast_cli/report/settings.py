@@ -1,19 +1,52 @@
-"""The settings of a verb as its help shows them: each as it is typed, with its default, and what it means."""
+"""The help of a verb: each setting as it is typed, with its default, and what it means."""
 
+import io
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from toast_cli.machine.console import visible
 from toast_cli.registry import meanings
 
+_SETTINGS = "Settings and their defaults (key=value)\n"  # before and after the settings in what Hydra prints as help
 _WIDTH = 100  # letters of a line of the help
+
+
+@dataclass(frozen=True)
+class Help:
+    """What ``toast <verb> --help`` says around the settings; ``groups``: whether the verb has config groups."""
+
+    summary: str
+    examples: str
+    closing: str = ""
+    groups: bool = True
+
+    def template(self, verb: str) -> str:
+        """The text of the help, as a template that Hydra fills with the groups and the settings."""
+        examples = "".join(f"  {line}\n" for line in self.examples.splitlines())
+        closing = "".join(f"  {line}\n" for line in self.closing.splitlines())
+        groups = "Groups and their options (group=option)\n$APP_CONFIG_GROUPS\n" if self.groups else ""
+        return f"toast {verb}: {self.summary}\n\nExamples\n{examples}\n{groups}{_SETTINGS}\n$CONFIG\n{_SETTINGS}\n{closing}"
+
+
+def explain(config: str, print_help: Callable[[], None]) -> None:
+    """Print the help that Hydra prints, with the meaning of every setting."""
+    written = io.StringIO()
+    try:
+        with redirect_stdout(written):
+            print_help()
+    finally:
+        before, *composed = written.getvalue().split(_SETTINGS)
+        print("".join([before, _SETTINGS, "\n", explained(config, composed[0]), *composed[1:]]) if composed else before)
 
 
 def explained(config: str, composed: str) -> str:
     """Lines for all settings of a ``composed`` config, in YAML; ``config`` is the verb's file in ``conf/``."""
+    from toast_cli.machine.console import visible
+
     settings = yaml.safe_load(composed)
     told = meanings(config, settings)
     lines = []

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toast_cli.errors import ToastError, require_flag
-from toast_cli.launch import Help, launch_in_folder
+from toast_cli.launch import launch_in_folder
+from toast_cli.report.settings import Help
 from toast_cli.runs import contents
 
 if TYPE_CHECKING:
