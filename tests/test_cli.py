@@ -5,16 +5,20 @@ import re
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import hydra
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
-from tests.conftest import SMALL
+from tests.conftest import OPTIONS, SMALL
 from toast_cli import __version__, cli
 from toast_cli.models import factory as models
 from toast_cli.registry import CONF
+from toast_cli.report.settings import explained
+from toast_cli.runs.naming import register_resolvers
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,7 +57,7 @@ def test_run_help_shows_examples_then_groups_then_settings(toast):
     status, out, _ = toast("run", "--help")
     assert status == 0
     assert out.index("Examples") < out.index("toast run model=dinov2_s") < out.index("Groups and their options")
-    assert out.index("translator: affine, context, deep_mlp, identity, linear") < out.index("fit_images: 500")
+    assert out.index("translator: affine, context, deep_mlp, identity, linear") < out.index("fit_images=500")
 
 
 def test_every_example_of_the_help_composes(toast):
@@ -103,15 +107,65 @@ def test_ones_own_translator_is_found_and_used(toast, tmp_path, monkeypatch):
     assert "halved translator" in out
 
 
-def test_completion_knows_the_verb(toast, monkeypatch):
-    for line, word in (
-        ("toast run mod", "model="),
-        ("toast run data=mn", "data=mnist"),
-        ("toast run translator=li", "translator=linear"),
-    ):
-        monkeypatch.setenv("COMP_LINE", line)
-        assert word in toast("-sc", "query=bash")[1].split()
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("toast ", {"run", "search", "export", "list"}),
+        ("toast se", {"search"}),
+        ("toast run mod", {"model="}),
+        ("toast run data=mn", {"data=mnist"}),
+        ("toast run translator=li", {"translator=linear"}),
+        ("toast run translator=lowrank translator.ra", {"translator.rank="}),
+        ("toast search budget.g", {"budget.gflops="}),
+        ("toast finetune tune.le", {"tune.learning_rate="}),
+        ("toast export outputs/run/x dt", {"dtype="}),
+        ("toast bench sec", {"seconds="}),
+        ("toast report --o", {"--out"}),
+        ("toast list mo", {"models"}),
+    ],
+)
+def test_completion_knows_the_verbs_and_their_settings(line: str, offered: set[str], toast, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", line)
+    assert offered <= set(toast("-sc", "query=bash")[1].split())
+
+
+@pytest.mark.parametrize("line", ["toast run budget.", "toast export outputs/r", "toast status out", "toast fly x"])
+def test_completion_offers_no_settings_of_other_verbs(line: str, toast, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", line)
+    assert toast("-sc", "query=bash")[:2] in ((0, ""), (0, "\n"))
+
+
+def test_completion_is_installed_for_toast(toast):
     assert toast("-sc", "install=bash")[1].rstrip().endswith("hydra_bash_completion toast")
+
+
+CONFIGS = {"run": "config"} | {verb: verb for verb in ("search", "similarity", "finetune", "export", "bench")}
+CHOICES = [("run", f"{option.replace('/', '=')}") for option in OPTIONS if "experiment" not in option]
+
+
+@pytest.mark.parametrize(("verb", "choice"), [*((verb, "") for verb in CONFIGS), *CHOICES])
+def test_the_help_says_what_every_setting_means(verb: str, choice: str):
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        text = explained(CONFIGS[verb], OmegaConf.to_yaml(compose(CONFIGS[verb], [choice] if choice else [])))
+    lines = text.splitlines()
+    settings = [(line, below) for line, below in pairwise([*lines, ""]) if re.match(r"  \S", line)]
+    assert len(settings) >= (8 if verb in ("export", "bench") else 30)
+    assert [line for line, below in settings if not below.startswith("      ")] == []
+
+
+def test_the_help_shows_defaults_as_they_are_typed(toast):
+    out = toast("run", "--help", "translator=lowrank")[1]
+    for text in (
+        "  seeds=[0]\n      a list of whole numbers",
+        "  data.train_images=null\n      a stratified draw",
+        "  translator.rank=0.95\n      a number of directions",
+        "  keep_features=false\n      true: leave",
+        "model.options={patch_size:2,embed_dim:64,depth:12,num_heads:4}",
+    ):
+        assert text in out
+    assert "toast search" not in out
+    assert toast("search", "--help")[1].count("Settings and their defaults") == 1
 
 
 def test_our_own_bugs_are_not_put_on_the_person(monkeypatch):

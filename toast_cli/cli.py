@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 
 from toast_cli import __version__
 from toast_cli.errors import Parser, ToastError, did_you_mean
@@ -119,6 +119,30 @@ TOAST_DEBUG=1 shows the traceback of an error.""",
 
 
 def _complete(argv: list[str]) -> None:
-    """Complete the settings of ``run``: Hydra's completion calls ``toast -sc query=bash`` with COMP_LINE set."""
-    os.environ["COMP_LINE"] = re.sub(r"^(\S+\s+)run(\s|$)", r"\1", os.environ.get("COMP_LINE", ""))
-    VERBS["run"].main(argv)
+    """Complete a verb, or what comes after it: Hydra's completion calls ``toast -sc query=bash`` with COMP_LINE set.
+
+    Where nothing is printed, the shell completes names of files.
+    """
+    line = os.environ.get("COMP_LINE", "")
+    program, *words = line.split() or ["toast"]
+    unfinished = words.pop() if words and not line.endswith(" ") else ""
+    if argv[1:2] != ["query=bash"]:
+        VERBS["run"].main(argv)  # install=bash
+    elif not words:
+        print(" ".join(verb for verb in VERBS if verb.startswith(unfinished)))
+    elif hasattr(verb := VERBS.get(words[0]), "HELP"):
+        settings = [word for word in words[1:] if "=" in word or word.startswith("-")]  # and no folder of a run
+        if unfinished and os.sep in unfinished and "=" not in unfinished:
+            return
+        os.environ["COMP_LINE"] = " ".join([program, *settings, unfinished])
+        VERBS[words[0]].main(argv)
+    elif verb is not None:
+        print(" ".join(word for word in _flags(words[0]) if word.startswith(unfinished)))
+
+
+def _flags(verb: str) -> list[str]:
+    """The flags of a verb without settings, and the names that it takes."""
+    written = io.StringIO()
+    with redirect_stdout(written), suppress(SystemExit):
+        VERBS[verb].main(["--help"])
+    return [*dict.fromkeys(re.findall(r"--[a-z][\w-]*", written.getvalue())), *getattr(VERBS[verb], "GROUPS", ())]

@@ -125,3 +125,9 @@ def require_data_folder(path: Path) -> None:
 def typed_path(text: object) -> Path:
     """The path that a person has typed: ``~`` is the home folder, and ``~x`` that of user x or, without one, a name."""
     return Path(os.path.expanduser(str(text)))  # noqa: PTH111  # Path.expanduser refuses a user that there is not
+
+
+def from_here(path: Path) -> str:
+    """The path as one types it from the current folder: relative if it is below, else absolute."""
+    whole = path.absolute()
+    return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)

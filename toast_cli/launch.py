@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from toast_cli.errors import ToastError, require_flag
 from toast_cli.folders import as_utf8
+from toast_cli.machine.processes import check_processes
 from toast_cli.registry import CONF
+from toast_cli.report.settings import Help, explain
 from toast_cli.room import take_for_products
 from toast_cli.sentences import sentence
 
@@ -42,23 +44,6 @@ _TEXTS = (
 )  # fmt: skip
 
 Work = Callable[["DictConfig", Path], None]  # takes the settings and the folder that they name
-
-
-@dataclass(frozen=True)
-class Help:
-    """What ``toast <verb> --help`` says around the settings; ``groups``: whether the verb has config groups."""
-
-    summary: str
-    examples: str
-    closing: str = ""
-    groups: bool = True
-
-    def template(self, verb: str) -> str:
-        """The text of the help, as a template that Hydra fills with the groups and the settings."""
-        examples = "".join(f"  {line}\n" for line in self.examples.splitlines())
-        closing = "".join(f"  {line}\n" for line in self.closing.splitlines())
-        groups = "Groups and their options (group=option)\n$APP_CONFIG_GROUPS\n" if self.groups else ""
-        return f"toast {verb}: {self.summary}\n\nExamples\n{examples}\n{groups}Settings and their defaults (key=value)\n\n$CONFIG\n{closing}"
 
 
 class _Stop(BaseException):
@@ -129,10 +114,22 @@ def launch_in_folder(
         with open_folder(path, cfg, outputs) as folder:
             if not folder.complete:
                 work(cfg, folder)
-        show(path)
-        print(path / outputs[0])
+        tell(path / outputs[0], show)
 
     launch(verb, verb, argv, help, job)
+
+
+def tell(file: Path, show: Callable[[Path], None]) -> None:
+    """Show the results in the folder of ``file``, and where the file is.
+
+    The last thing on a terminal is the answer; a program that reads the output finds the file's path in its last line.
+    """
+    if sys.stdout.isatty():
+        print(file)
+        show(file.parent)
+    else:
+        show(file.parent)
+        print(file)
 
 
 def launch(verb: str, config: str, argv: list[str], help: Help, job: Work) -> None:
@@ -152,15 +149,17 @@ def launch(verb: str, config: str, argv: list[str], help: Help, job: Work) -> No
     argv = sorted(argv, key=lambda word: "=" in word and not word.startswith("-"))  # Hydra wants all overrides together
     argv = as_typed(argv)
     _check_flags(argv)
-    _check_processes(config, argv)
+    check_processes(config, argv)
     if {"--help", "-h"} & set(argv):
         node = {"app_name": f"toast {verb}", "header": "", "footer": "", "template": help.template(verb)}
         ConfigStore.instance().store(group="hydra/help", name="toast", node=node)
         argv = [*argv, "hydra/help=toast"]
+    helps = {"--help", "-h"} & set(argv)
     task = _Task(job, Path.cwd() / f".toast-failures-{uuid.uuid4().hex[:8]}")
     program, sys.argv = sys.argv, ["toast", *argv]
     try:
-        hydra.main(config_path=str(CONF), config_name=config, version_base="1.3")(task)()
+        run = hydra.main(config_path=str(CONF), config_name=config, version_base="1.3")(task)
+        explain(config, run) if helps else run()
     except _Stop:
         pass
     finally:
@@ -236,31 +235,6 @@ def _check_flags(argv: list[str]) -> None:
     parser = get_args_parser()
     parser.error = complain  # type: ignore[method-assign]
     parser.parse_args(argv)
-
-
-def _check_processes(config: str, argv: list[str]) -> None:
-    """Raises ToastError if several processes were started for work that only one can do."""
-    size, rank = os.environ.get("WORLD_SIZE", "1"), os.environ.get("RANK")
-    if not size.isdecimal() or int(size) == 0:
-        raise ToastError(
-            f"WORLD_SIZE={size} is not a number of processes: unset it, or start the processes with torchrun."
-        )
-    if int(size) == 1 or rank is None:
-        return
-    if config != "config":
-        raise ToastError(
-            f"{os.environ['WORLD_SIZE']} processes were started, but only toast run can share its work between them: start one, or unset WORLD_SIZE."
-        )
-    if {"-m", "--multirun"} & set(argv):
-        raise ToastError(
-            "Several processes can share one run, but not a multirun: leave out -m, or start the multirun without torchrun."
-        )
-    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-    if missing or not rank.isdecimal() or int(rank) >= int(size):
-        why = f"{missing[0]} is not" if missing else f"RANK={rank} is none of them"
-        raise ToastError(
-            f"WORLD_SIZE={size} and RANK are set, as for one of {size} processes, but {why}: unset both, or start the processes with torchrun."
-        )
 
 
 def _raise(failures: list[tuple[Path, Exception]]) -> None:

@@ -1,7 +1,9 @@
 """Where ``conf/`` is and what it offers."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -51,3 +53,42 @@ def settings() -> list[str]:
         if not group.startswith("experiment"):
             collect(yaml.safe_load(file.read_text(encoding="utf-8")), "" if group == "." else group.replace("/", "."))
     return [key for key in found if key]
+
+
+_SETTING = re.compile(r"^( *)(\w+):(.*?)(?:\s#\s*(.*))?$")
+
+
+def meanings(config: str, chosen: Mapping[str, Any]) -> dict[str, str]:
+    """What settings mean, by dotted key, as the comments beside them in ``conf/`` say.
+
+    ``config`` is the verb's own file. Where options of a group share a setting, the option that is ``chosen`` says it,
+    else another one: what all have in common is said once.
+    """
+    found: dict[str, str] = {}
+    own = [CONF / f"{config}.yaml", CONF / "base.yaml"]
+    groups = [path for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "experiment"]
+    groups.sort(key=lambda path: not _is_chosen(path, chosen))
+    for path in [*own, *groups, *sorted(CONF.glob("*.yaml"))]:
+        for key, told in _told(path):
+            found.setdefault(key, told)
+    return found
+
+
+def _is_chosen(path: Path, chosen: Mapping[str, Any]) -> bool:
+    group = chosen.get(path.parent.name)
+    target = group.get("_target_") if isinstance(group, Mapping) else None
+    return target is not None and f"_target_: {target}\n" in path.read_text(encoding="utf-8")
+
+
+def _told(path: Path) -> Iterator[tuple[str, str]]:
+    """The settings of a file with a comment beside them, and the comments."""
+    text = path.read_text(encoding="utf-8")
+    above: list[tuple[int, str]] = (
+        [] if path.parent == CONF or "@package _global_" in text else [(-1, path.parent.name)]
+    )
+    for line in text.splitlines():
+        if found := _SETTING.match(line):
+            indent = len(found[1])
+            above = [*((depth, name) for depth, name in above if depth < indent), (indent, found[2])]
+            if found[4]:
+                yield ".".join(name for _, name in above), found[4]

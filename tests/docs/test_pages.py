@@ -6,6 +6,7 @@ import pytest
 
 from tests.docs.commands import PAGES, ROOT
 from toast_cli.registry import CONF
+from toast_cli.report.answer import Measured
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row, Summary
 from toast_cli.verbs import VERBS
@@ -22,17 +23,23 @@ def test_readme_is_read_in_one_sitting():
 
 
 def test_first_screen_is_true(toast, tmp_path):
-    shown = re.findall(r"^│ (\S+) +│ +(\S+) │ +(\S+) │ +(\S+) │ +(\S+) │ +(\S+) │ +(\S*) │", README, re.MULTILINE)
+    interval = r"(?: +(\S+) … (\S+))?(?:  ≈)?"
+    shown = re.findall(
+        rf"^(none|\d+-\d+) +(\S+) +(\d\.\d+) +(\S+){interval} +(\d\.\d+) +(\d\.\d+)$", README, re.MULTILINE
+    )
     plans = [row[0] for row in shown if row[0] != "none"]
     assert toast("run", f"spans=[{','.join(plans)}]", "device=cpu", "hydra.run.dir=here")[0] == 0
     measured = {line.plan: line for line in read_csv(tmp_path / "here" / "summary.csv", Summary)}
     assert len(shown) == len(measured) >= 5
-    for plan, blocks, accuracy, delta, params, gflops, r2 in shown:
+    for plan, blocks, accuracy, delta, low, high, params, gflops in shown:
         line = measured[plan]
         assert int(blocks) == -line.blocks_removed
         assert (params, gflops) == (f"{line.params_ratio:.3f}", f"{line.gflops_ratio:.3f}")
         assert float(accuracy) == pytest.approx(line.accuracy_mean, abs=0.01), "another processor rounds otherwise"
-        assert r2 == "" if line.fit_r2 is None else float(r2) == pytest.approx(line.fit_r2, abs=0.001)
+        interval = Measured(tmp_path / "here").interval(line)
+        assert [float(end) for end in (low, high) if end] == pytest.approx(
+            [] if interval is None else [interval.low, interval.high], abs=0.01
+        )
         assert float(delta) == pytest.approx(line.accuracy_delta_mean, abs=0.01)
 
 

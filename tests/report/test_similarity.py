@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from tests.test_pinned import PINNED
-from toast_cli.report.similarity import meaning_of, of_similarity
+from toast_cli.report.alike import meaning_of
+from toast_cli.report.similarity import of_similarity
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import MEASURES, Similarity
 

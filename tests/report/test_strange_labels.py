@@ -12,9 +12,9 @@ from matplotlib.text import Text
 
 from tests.report.conftest import finding
 from toast_cli.machine.console import visible
-from toast_cli.report import figures, page, screen, tables
+from toast_cli.report import figures, page, sweep, tables
 from toast_cli.report.labels import name_of
-from toast_cli.runs.rows import Baseline, Candidate, Found, Summary
+from toast_cli.runs.rows import Baseline, Candidate, Found, Row, Summary
 from toast_cli.search.figure import picture
 
 LABELS = [
@@ -68,7 +68,7 @@ def test_every_special_letter_of_latex_is_typeset():
 @pytest.mark.parametrize("label", LABELS)
 def test_the_page_shows_them(label: str):
     written = page.render([Path(label)], [hostile(label)], {"a' onerror='x": b""})
-    assert "<script>" not in written
+    assert written.count("<script>") == 1, "the page's own"
     assert " onerror='" not in written
     cells = [unescape(cell) for cell in re.findall(r"<td.*?>(.*?)</td>", written)]
     assert cells[0::6] == [visible(label)] * 3
@@ -99,14 +99,24 @@ def test_the_figure_of_a_search_draws_them():
     assert "$x$ on $\\frac{$" in figure.get_suptitle()
 
 
-def test_the_screen_shows_them(capsys: pytest.CaptureFixture):
+def test_the_screen_shows_them(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     label = "\x1b]0;pwned\x07[red]\u202e\n:dog:"
     head = row_of(Summary, model=label, data=label, translator=label, plan=label, fit_rank=None, seeds=1)
-    screen.print_table([head])
+    monkeypatch.setattr(sweep, "Measured", lambda path: Unknown())
+    sweep.print_sweep([head], Path("here"))
     out = capsys.readouterr().out
     assert not {"\x1b", "\x07", "\u202e"} & set(out)
-    assert any(line.startswith("│ " + visible(label)) for line in out.splitlines())
-    screen.print_table([row_of(Summary, model="", data="x" * 10_000, translator="", plan="", seeds=1)])
+    assert any(line.startswith(visible(label)) for line in out.splitlines()[1:])
+    sweep.print_sweep([row_of(Summary, model="", data="x" * 10_000, translator="", plan="", seeds=1)], Path("here"))
+
+
+class Unknown:
+    """A run of which it is not known what its probes predicted."""
+
+    rows = (row_of(Row, probe="linear"),)
+
+    def interval(self, line: Summary) -> None:
+        return None
 
 
 def test_file_names_are_short_and_their_own():

@@ -25,21 +25,23 @@ def test_best_and_second_of_as_many_blocks_are_marked_in_each_column():
     assert latex.count("&") == 6 * 7
 
 
-def test_relative_changes_stand_beside_accuracies_if_asked_for():
+def test_changes_stand_beside_accuracies_if_asked_for():
     findings = [
-        finding("none", 0.9, translator=""), finding("none", 0.9, "e", translator=""),
-        finding("0-1", 0.81), finding("0-1", 0.95, "e"), finding("1-2", 0.0, delta_relative_mean=None),
+        finding("none", 0.9, translator="", delta_low=None, delta_high=None),
+        finding("none", 0.9, "e", translator="", delta_low=None, delta_high=None),
+        finding("0-1", 0.81, delta_low=-0.12, delta_high=-0.05), finding("0-1", 0.95, "e"), finding("1-2", 0.0, delta_relative_mean=None),
     ]  # fmt: skip
     table = tables.by_model(findings, changes=True)[0]
-    assert table.head[-4:] == ["d", "d: relative change", "e", "e: relative change"]
-    assert {cells[1]: cells[-4:] for cells, _ in table.rows} == {
-        "none": ["0.9000 ± 0.0100", "", "0.9000 ± 0.0100", ""],
-        "0-1": ["0.8100 ± 0.0100", "-10.00%", "0.9500 ± 0.0100", "+5.56%"],
-        "1-2": ["0.0000 ± 0.0100", "", "", ""],
-    }
-    plain = tables.by_model(findings)[0]
-    wide = [[(text, rank) for text, rank in zip(*row, strict=True)] for row in table.rows]
-    assert [[*row[:-4], row[-4], row[-2]] for row in wide] == [list(zip(*row, strict=True)) for row in plain.rows]
+    told = [f"{data}{of}" for data in "de" for of in ("", ": change", ": 95% interval", ": relative change")]
+    assert table.head == ["translator", "plan", *told, "blocks removed", "params", "GFLOPs"]
+    cells = {cells[1]: cells[2:10] for cells, _ in table.rows}
+    assert cells["none"] == ["0.9000 ± 0.0100", "", "", ""] * 2
+    assert cells["0-1"] == [
+        "0.8100 ± 0.0100", "-0.0900", "-0.1200 … -0.0500", "-10.00%", "0.9500 ± 0.0100", "+0.0500", "+0.0000 … +0.0000", "+5.56%",
+    ]  # fmt: skip
+    assert cells["1-2"] == ["0.0000 ± 0.0100", "-0.9000", "+0.0000 … +0.0000", "", "", "", "", ""]
+    accuracy = [(row[0][2], row[1][2]) for row in table.rows]
+    assert accuracy == [(row[0][5], row[1][5]) for row in tables.by_model(findings)[0].rows]
 
 
 def test_within_noise_is_marked():

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toast_cli.errors import ToastError
-from toast_cli.report.screen import print_table
 from toast_cli.runs.results import csv_of, read_csv, relative_change, rows_of, summarise, write_csv
 from toast_cli.runs.rows import Row, Summary
 
@@ -118,13 +117,6 @@ def test_best_trade_offs_are_the_pareto_front():
         row("c", accuracy=0.6, gflops=1),
     ]
     assert [line.plan for line in summarise(rows) if line.best_trade_off] == ["a", "c"]
-
-
-def test_table_shows_every_plan(capsys: pytest.CaptureFixture):
-    print_table(summarise([row(), row("9-11", accuracy=0.85), dataclasses.replace(row("9-11", accuracy=0.75), seed=1)]))
-    out = capsys.readouterr().out
-    for text in ("m on d, linear translator", "9-11", "0.8000 ± 0.0707", "-0.1000", "0.333", "0.500"):
-        assert text in out
 
 
 # Text as people have it in labels; NUL cannot be in a file of text, and lone surrogates cannot be encoded.

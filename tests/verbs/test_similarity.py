@@ -2,6 +2,8 @@
 
 import csv
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,7 @@ from toast_cli.runs.rows import MEASURES, Similarity
 def test_the_verb_writes_all_pairs_all_plans_and_pictures(toast, tmp_path):
     status, out, err = toast("similarity", *SMALL, "hydra.run.dir=here")
     assert status == 0, err
-    assert out.strip() == str(tmp_path / "here" / "similarity.csv")
+    assert out.splitlines()[-1] == str(tmp_path / "here" / "similarity.csv")
     rows = read_csv(tmp_path / "here" / "similarity.csv", Similarity)
     blocks, plans = ([row for row in rows if row.kind == kind] for kind in ("blocks", "plans"))
     assert len(blocks) == 5 * 13 * 13
@@ -22,6 +24,10 @@ def test_the_verb_writes_all_pairs_all_plans_and_pictures(toast, tmp_path):
     assert {(row.model, row.data, row.fit_images) for row in rows} == {("digits_vit", "digits", 40)}
     pictures = {path.name for path in (tmp_path / "here").glob("*.png")}
     assert {f"similarity-{measure}-digits_vit.png" for measure in MEASURES} <= pictures
+    values = {(row.source, row.target, row.measure): row.value for row in rows}
+    assert re.search(rf"^11 .* {values['10', '11', 'r2']:.3f} ", out, re.MULTILINE)
+    assert re.search(rf"^9-11 +-2 +{values['none', '9-11', 'cka']:.3f} ", out, re.MULTILINE)
+    assert all(f"\n{Path(name).stem}\n" in out for name in pictures)
     runs = toast("run", *SMALL, "hydra.run.dir=run")
     assert runs[0] == 0
     with (tmp_path / "run" / "results.csv").open(newline="") as file:

@@ -1,6 +1,5 @@
 """Many runs as one table: means over seeds, and what differences are worth."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from toast_cli.report.classes import worst_of
+from toast_cli.report.paired import interval_of, right_of
 from toast_cli.report.samples import Line, Sample, expected_of, grouped
-from toast_cli.report.statistics import bootstrap_interval, flip_rate, mcnemar
+from toast_cli.report.statistics import flip_rate, mcnemar
 from toast_cli.runs.archive import CompleteRun
 from toast_cli.runs.results import spread_of
 
@@ -92,25 +92,16 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _worth(samples: list[Sample]) -> dict[str, Any]:
     """Interval, test and flips against the original of the same run and seed; empty for originals and without predictions."""
-    empty = dict.fromkeys(("delta_low", "delta_high", "mcnemar_p", "flip_rate", "within_noise"))
-    if samples[0].row.plan == "none" or any(sample.stored is None for sample in samples):
-        return empty
-    differences: dict[tuple[int, int], list[float]] = defaultdict(list)  # test image -> one value per run
+    interval = interval_of(samples)
+    if interval is None:
+        return dict.fromkeys(("delta_low", "delta_high", "mcnemar_p", "flip_rate", "within_noise"))
+    low, high = interval
     chances, flips = [], []
     for sample in samples:
-        stored = sample.stored
-        if stored is None:
-            return empty
-        predicted = stored.by_seed[sample.row.seed]
-        right, original = predicted[sample.number] == stored.truth, predicted[0] == stored.truth
-        for image, change in zip(
-            stored.images.tolist(), (right.astype(int) - original.astype(int)).tolist(), strict=True
-        ):
-            differences[sample.run.split, image].append(change)
-        chances.append(mcnemar(right, original))
-        flips.append(flip_rate(predicted[sample.number], predicted[0]))
-    changes, counts = (np.array([reduce(values) for values in differences.values()]) for reduce in (sum, len))
-    low, high = bootstrap_interval(changes, counts)
+        if (right := right_of(sample)) is not None and sample.stored is not None:
+            predicted = sample.stored.by_seed[sample.row.seed]
+            chances.append(mcnemar(*right))
+            flips.append(flip_rate(predicted[sample.number], predicted[0]))
     return {
         "delta_low": low,
         "delta_high": high,

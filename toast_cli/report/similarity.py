@@ -12,16 +12,6 @@ from toast_cli.report.labels import grouped, map_name, name_of, told_apart, with
 from toast_cli.runs.rows import MEASURES, Similarity
 
 
-def meaning_of(rows: Sequence[Similarity]) -> list[Similarity]:
-    """The rows of one ``similarity.csv`` as today's measures.
-
-    Versions of toast that had no ``r2_identity`` called it ``r2`` where it was between plans.
-    """
-    if any(row.measure == "r2_identity" for row in rows):
-        return list(rows)
-    return [replace(row, measure="r2_identity") if (row.kind, row.measure) == ("plans", "r2") else row for row in rows]
-
-
 def of_similarity(rows: Sequence[Similarity]) -> dict[str, Figure]:
     """One figure for each model and measure, with a panel for each data set; and, for plans of one span, how similar the
     last latents with and without the span are, against how similar the latents at its ends are."""

@@ -29,7 +29,7 @@ def mcnemar(right: np.ndarray, right_original: np.ndarray) -> float:
 
     A binomial test on the images on which one is right and the other wrong (McNemar, 1947); 1 if there are none.
     """
-    from scipy.stats import binomtest
+    from scipy.stats import binomtest  # slow to import, and a table needs intervals only
 
     lost, won = int((right_original & ~right).sum()), int((right & ~right_original).sum())
     return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0

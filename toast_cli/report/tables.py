@@ -6,18 +6,15 @@ Labels come from strangers: whatever is in them is set as text.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
 
 from toast_cli.machine.console import visible
 from toast_cli.report.findings import Finding
-from toast_cli.runs.rows import Tuned
 
 NOTE = (
     "≈: the 95% paired bootstrap interval of the change over test images contains 0 (± is the spread over probe and data seeds). Bold and "
     "underlined: best and second best among plans that remove the same number of blocks."
 )
+_Cell = tuple[str, int | None]  # its text and its rank
 
 
 @dataclass(frozen=True)
@@ -29,6 +26,11 @@ class Table:
     rows: list[tuple[list[str], list[int | None]]]
     note: str = NOTE
 
+    @property
+    def of_words(self) -> range:
+        """The columns that hold words; all others hold numbers."""
+        return range(self.head.index("plan") + 1)
+
     def noting(self, sentences: Sequence[str]) -> "Table":
         """The same table with further ``sentences`` in its note."""
         return replace(self, note=" ".join([self.note, *sentences]).strip())
@@ -37,7 +39,8 @@ class Table:
 def by_model(findings: Sequence[Finding], changes: bool = False) -> list[Table]:
     """A table for each model: accuracy of every plan on every data set, ranked among plans of equally many blocks.
 
-    With ``changes``, there is a column beside each data set's for the changes' shares of the original's accuracy.
+    With ``changes``, there are columns beside each data set's for the changes, their intervals and their shares of the
+    original's accuracy, and all of these come before the sizes.
     """
     return [
         _table(model, [f for f in findings if f.model == model], changes)
@@ -58,63 +61,16 @@ def _table(model: str, findings: list[Finding], changes: bool) -> Table:
         first = _first(found)
         group = [other for _, other in ordered if _first(other).blocks_removed == first.blocks_removed]
         texts = [str(cell) if cell else "–" for cell in row[:-1]]
-        texts += [row[-1], str(first.blocks_removed), f"{first.params_ratio:.3f}", f"{first.gflops_ratio:.3f}"]
-        cells_of_data = [cell for column in columns for cell in _cells(found, group, column, changes)]
-        ranks = [*[None] * len(texts), *(rank for _, rank in cells_of_data)]
-        rows.append(([*texts, *(text for text, _ in cells_of_data)], ranks))
-    head = [
-        "translator",
-        *(name.replace("_", " ") for name in extras),
-        "plan",
-        "blocks removed",
-        "params",
-        "GFLOPs",
-        *(name for column in columns for name in [column, *[f"{column}: relative change"] * changes]),
-    ]
+        words: list[_Cell] = [(text, None) for text in (*texts, row[-1])]
+        sizes: list[_Cell] = [(str(first.blocks_removed), None)]
+        sizes += [(f"{ratio:.3f}", None) for ratio in (first.params_ratio, first.gflops_ratio)]
+        of_data = [cell for column in columns for cell in _cells(found, group, column, changes)]
+        line = [*words, *of_data, *sizes] if changes else [*words, *sizes, *of_data]
+        rows.append(([text for text, _ in line], [rank for _, rank in line]))
+    told = [f"{column}{of}" for column in columns for of in ("", *(_CHANGES if changes else ()))]
+    names, sized = [name.replace("_", " ") for name in extras], ["blocks removed", "params", "GFLOPs"]
+    head = ["translator", *names, "plan", *([*told, *sized] if changes else [*sized, *told])]
     return Table(f"{model}: accuracy, {_over(findings)}", head, rows)
-
-
-# Settings of fine-tuning that have columns of their own, are averaged over, or only say where things are.
-_SHOWN = ("seeds", "spans", "data.seed", "data.label", "translator._target_", "data.path", "fit_data.path")
-_OF_MAPS = ("translator.", "fit.", "fit_data.", "data.fit_", "tune.train_maps")  # irrelevant without a map
-
-
-def of_tuned(entries: Sequence[tuple[Tuned, dict[str, Any]]]) -> list[Table]:
-    """A table for each model: accuracy before and after fine-tuning, means over seeds.
-
-    There is a line for each choice of the settings that differ. Every row comes with the settings of its run by dotted
-    key.
-    """
-    models = dict.fromkeys(row.model for row, _ in entries)
-    return [_of_tuned(model, [entry for entry in entries if entry[0].model == model]) for model in models]
-
-
-def _of_tuned(model: str, entries: list[tuple[Tuned, dict[str, Any]]]) -> Table:
-    keys = [key for key in dict.fromkeys(key for _, found in entries for key in found) if key not in _SHOWN]
-    keys = [key for key in keys if not key.startswith(("model.", "data.source", "data.config"))]
-    extras = [key for key in keys if len({str(found.get(key)) for row, found in entries if row.blocks_removed}) > 1]
-    groups: dict[tuple[str, ...], dict[tuple[int, int], Tuned]] = {}
-    for row, found in sorted(entries, key=lambda entry: entry[0].blocks_removed):
-        told = ["–" if not row.blocks_removed and key.startswith(_OF_MAPS) else str(found.get(key)) for key in extras]
-        seen = groups.setdefault((row.data, row.translator or "–", *told, row.plan), {})
-        seen.setdefault((row.data_seed, row.seed), row)  # the untouched model is tuned alike, whatever the maps are
-    head = ["data", "translator", *(key.removeprefix("tune.").replace("_", " ") for key in extras), "plan"]
-    head += ["params", "GFLOPs", "original", "before", "after", "seeds"]
-    lines = [_tuned(key, list(found.values())) for key, found in groups.items()]
-    no_ranks: list[int | None] = [None] * len(head)
-    return Table(f"{model}: accuracy before and after fine-tuning", head, [(line, no_ranks) for line in lines], note="")
-
-
-def _tuned(key: tuple[str, ...], group: list[Tuned]) -> list[str]:
-    def spread(values: list[float]) -> str:
-        deviation = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
-        return f"{np.mean(values):.4f}{deviation}"
-
-    accuracies = [
-        spread([getattr(row, name) for row in group])
-        for name in ("accuracy_original", "accuracy_before", "accuracy_after")
-    ]
-    return [*key, f"{group[0].params_ratio:.3f}", f"{group[0].gflops_ratio:.3f}", *accuracies, str(len(group))]
 
 
 def _first(found: dict[str, Finding]) -> Finding:
@@ -152,13 +108,12 @@ def _over(findings: list[Finding]) -> str:
     return f"{spread}{counted} seed{'s' * (runs[-1] > 1)}"
 
 
-def _cells(
-    found: dict[str, Finding], group: list[dict[str, Finding]], column: str, changes: bool
-) -> list[tuple[str, int | None]]:
+def _cells(found: dict[str, Finding], group: list[dict[str, Finding]], column: str, changes: bool) -> list[_Cell]:
     """The texts and ranks of a line for one data set."""
     finding = found.get(column)
-    texts = ["" if finding is None else write(finding) for write in (_cell, _change)[: 1 + changes]]
-    return list(zip(texts, (_rank(found, group, column), None), strict=False))
+    writers = (_cell, *(_CHANGES.values() if changes else ()))
+    texts = ["" if finding is None else write(finding) for write in writers]
+    return [(text, None if number else _rank(found, group, column)) for number, text in enumerate(texts)]
 
 
 def _cell(finding: Finding) -> str:
@@ -166,9 +121,21 @@ def _cell(finding: Finding) -> str:
     return f"{finding.accuracy_mean:.4f}{spread}{' ≈' if finding.within_noise else ''}"
 
 
-def _change(finding: Finding) -> str:
+def _delta(finding: Finding) -> str:
+    return "" if finding.plan == "none" else f"{finding.delta_mean:+.4f}"
+
+
+def _interval(finding: Finding) -> str:
+    known = finding.delta_low is not None and finding.delta_high is not None
+    return f"{finding.delta_low:+.4f} … {finding.delta_high:+.4f}" if known else ""
+
+
+def _relative(finding: Finding) -> str:
     relative = finding.delta_relative_mean
     return "" if relative is None or finding.plan == "none" else f"{100 * relative:+.2f}%"
+
+
+_CHANGES = {": change": _delta, ": 95% interval": _interval, ": relative change": _relative}
 
 
 def _rank(found: dict[str, Finding], group: list[dict[str, Finding]], column: str) -> int | None:
@@ -208,7 +175,27 @@ def _in_markdown(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    """The table in LaTeX, for booktabs and longtable."""
+    """The table in LaTeX, for booktabs and longtable: it may take several pages."""
+    columns, head, body = _parts(table)
+    lines = ["% \\usepackage{booktabs,longtable}", rf"\begin{{longtable}}{{{columns}}}", rf"{_caption(table)}\\"]
+    lines += [r"\toprule", head, r"\midrule", r"\endhead", *body, r"\bottomrule", r"\end{longtable}"]
+    return "\n".join(lines) + "\n"
+
+
+def latex_float(table: Table) -> str:
+    """The table in LaTeX, for booktabs, as a float that a paper puts at the top of a page."""
+    columns, head, body = _parts(table)
+    lines = ["% \\usepackage{booktabs}", r"\begin{table}", r"\centering", _caption(table)]
+    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
+    return "\n".join([*lines, r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def _caption(table: Table) -> str:
+    return rf"\caption{{{_in_latex(f'{table.title}. {table.note}'.strip())}}}"
+
+
+def _parts(table: Table) -> tuple[str, str, list[str]]:
+    """How columns are aligned, the head and the lines of the body."""
     marks = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}", None: "{}"}
 
     def line(texts: Sequence[str], mark: Callable[[int, str], str] = lambda _, text: text) -> str:
@@ -218,27 +205,15 @@ def latex(table: Table) -> str:
         line(texts, lambda i, text, ranks=ranks: marks[ranks[i]].format(text))  # type: ignore[misc]
         for texts, ranks in table.rows
     ]
-    texts = table.head.index("plan") + 1
-    columns = "l" * texts + "r" * (len(table.head) - texts)
-    caption = f"{table.title}. {table.note}".strip()
-    head = [
-        "% \\usepackage{booktabs,longtable}",
-        rf"\begin{{longtable}}{{{columns}}}",
-        rf"\caption{{{_in_latex(caption)}}}\\",
-    ]
-    return (
-        "\n".join(
-            [*head, r"\toprule", line(table.head), r"\midrule", r"\endhead", *body, r"\bottomrule", r"\end{longtable}"]
-        )
-        + "\n"
-    )
+    texts = len(table.of_words)
+    return "l" * texts + "r" * (len(table.head) - texts), line(table.head), body
 
 
 _LATEX = {letter: f"\\{letter}" for letter in "{}$&#_%"}
 _LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other letters in TeX's first encoding
 _LATEX |= {"[": "{[}", "*": "{*}"}  # at the beginning of a row they would belong to the line break before it
-_LATEX |= {"±": r"$\pm$", "≈": r"$\approx$", "–": "--"}
+_LATEX |= {"±": r"$\pm$", "≈": r"$\approx$", "–": "--", "†": r"$\dagger$"}
 
 
 def _in_latex(text: str) -> str:

@@ -27,6 +27,7 @@ NOT_SCIENTIFIC = (
     "fresh",
     "fail_fast",
     "dry",
+    "rows",
     "keep_features",
     "features_from",
     "expected",

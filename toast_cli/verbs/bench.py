@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toast_cli.errors import ToastError, is_number, require_flag
-from toast_cli.launch import Help, launch
+from toast_cli.launch import launch
+from toast_cli.report.settings import Help
 from toast_cli.runs import contents
 
 if TYPE_CHECKING:

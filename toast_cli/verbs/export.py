@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from toast_cli import __version__
 from toast_cli.errors import ToastError, did_you_mean, require_flag
 from toast_cli.folders import typed_path
-from toast_cli.launch import Help, launch, own_folders
+from toast_cli.launch import launch, own_folders
+from toast_cli.report.settings import Help
 from toast_cli.runs import contents
 
 if TYPE_CHECKING:

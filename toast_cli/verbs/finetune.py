@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toast_cli.launch import Help, launch_in_folder
+from toast_cli.launch import launch_in_folder
+from toast_cli.report.settings import Help
 from toast_cli.runs import contents
 
 if TYPE_CHECKING:

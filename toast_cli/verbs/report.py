@@ -91,8 +91,9 @@ def _write(
 ) -> Path:
     """Write one report, of what was ``read`` from these files, into ``out``; returns its page."""
     from toast_cli.files import write_atomically
-    from toast_cli.report import classes, page, side_tables, tables
+    from toast_cli.report import best, classes, page, side_tables, tables, tuned
     from toast_cli.report.findings import findings_of
+    from toast_cli.runs.archive import settings
 
     findings, raced = findings_of(runs), _races(runs)
     told = [
@@ -105,21 +106,28 @@ def _write(
     notes = [*notes, *told]
     races = [row for rows in raced.values() for row in rows]
     out.mkdir(parents=True, exist_ok=True)
-    others = side_tables.against_expected(findings) + side_tables.left_races(races) + tables.of_tuned(tunings)
+    others = side_tables.against_expected(findings) + side_tables.left_races(races) + tuned.of_tuned(tunings)
     found = [table.noting(notes) for table in tables.by_model(findings) + others]
-    wide = [table.noting(notes) for table in tables.by_model(findings, changes=True) + others]
+    wide = [table.noting(notes) for table in tables.by_model(findings, changes=True)]
+    answers = best.best_tables(findings, runs, best.held_out_choices([run.path for run in runs]))
+    answers = [table.noting(notes) for table in answers]
     folded = [table.noting(notes) for table in side_tables.worst_classes(findings)]
     _write_tables(out, findings, classes.changes_of(runs), similarities, tunings, races)
+    if answers:
+        write_atomically(out / "best.md", "\n".join(map(tables.markdown, answers)))
+        write_atomically(out / "best.tex", "\n".join(map(tables.latex_float, answers)))
     write_atomically(out / "tables.md", "\n".join(map(tables.markdown, found)))
     write_atomically(out / "tables.tex", "\n".join(map(tables.latex, found)))
+    sources = [file.parent for file in read]
+    ran = {path: settings(path) for path in sources}
     shown = _draw(_pictures(runs, findings, similarities), out / "figures")
-    write_atomically(out / "report.html", page.render([file.parent for file in read], wide, shown, notes, folded))
+    write_atomically(out / "report.html", page.render(sources, answers + others, shown, notes, [*wide, *folded], ran))
     return out / "report.html"
 
 
 def _read(places: list[Path]) -> "tuple[list[CompleteRun], list[Similarity], Tunings]":
     """The complete runs in ``places``, and the rows of similarity and fine-tuning runs."""
-    from toast_cli.report.similarity import meaning_of
+    from toast_cli.report.alike import meaning_of
     from toast_cli.runs.archive import CompleteRun, settings
     from toast_cli.runs.results import read_csv
     from toast_cli.runs.rows import Similarity, Tuned

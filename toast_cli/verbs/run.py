@@ -3,11 +3,13 @@
 model + data → one streaming pass of moments → translators → one pass of features for every plan → probes → results.csv
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toast_cli.errors import ToastError, require_flag
-from toast_cli.launch import Help, launch
+from toast_cli.launch import launch, tell
+from toast_cli.report.settings import Help
 from toast_cli.runs import contents
 
 if TYPE_CHECKING:
@@ -49,11 +51,13 @@ def main(argv: list[str]) -> None:
 
 def _job(cfg: "DictConfig", path: Path) -> None:
     from toast_cli.machine.team import join
+    from toast_cli.report.sweep import require_rows
     from toast_cli.runs import expected
     from toast_cli.runs.folder import open_folder
 
     _refuse_what_cannot_race(cfg)
     dry, reported = require_flag(cfg.dry, "dry"), expected.check(cfg.get("expected"))
+    rows = require_rows(cfg.rows)
     with join() as team:
         if dry:
             if team.leads:
@@ -68,16 +72,15 @@ def _job(cfg: "DictConfig", path: Path) -> None:
                 folder.note(expected=reported)
             if team.share(not folder.complete):
                 run(cfg, folder, team)
-    _show(path)
-    print(path / contents.RESULTS)
+    tell(path / contents.RESULTS, partial(_show, rows=rows))
 
 
-def _show(path: Path) -> None:
+def _show(path: Path, rows: str) -> None:
     from toast_cli.report.changed import read_table
-    from toast_cli.report.screen import print_race, print_table
+    from toast_cli.report.sweep import print_race, print_sweep
     from toast_cli.runs.rows import Raced, Summary
 
-    print_table(read_table(path / contents.SUMMARY, Summary))
+    print_sweep(read_table(path / contents.SUMMARY, Summary), path, rows)
     if raced := read_table(path / contents.RACE, Raced):
         print_race(raced)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toast_cli.errors import ToastError, require_flag
-from toast_cli.launch import Help, launch_in_folder
+from toast_cli.launch import launch_in_folder
+from toast_cli.report.settings import Help
 from toast_cli.runs import contents
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ def main(argv: list[str]) -> None:
 
 def _show(path: Path) -> None:
     from toast_cli.report.changed import read_table
-    from toast_cli.report.screen import print_front
+    from toast_cli.report.found import print_found
     from toast_cli.runs.rows import Baseline, Found
 
     found, baselines = read_table(path / contents.FRONT, Found), read_table(path / contents.BASELINES, Baseline)
-    print_front(found, baselines)
+    print_found(found, baselines, path)
 
 
 def search(cfg: "DictConfig", folder: "RunFolder") -> None:

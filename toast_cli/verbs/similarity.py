@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toast_cli.launch import Help, launch_in_folder
+from toast_cli.launch import launch_in_folder
+from toast_cli.report.settings import Help
 from toast_cli.runs import contents
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ def main(argv: list[str]) -> None:
 
 
 def _show(path: Path) -> None:
-    """Print nothing: the path, which is printed next, is enough."""
+    from toast_cli.report.alike import meaning_of, print_similarity
+    from toast_cli.report.changed import read_table
+    from toast_cli.runs.rows import Similarity
+
+    print_similarity(meaning_of(read_table(path / contents.SIMILARITY, Similarity)), path)
 
 
 def similarity(cfg: "DictConfig", folder: "RunFolder") -> None:
