@@ -115,7 +115,7 @@ def test_random_blocks_are_a_mean_over_draws(toast, tmp_path):
     words = [*FEW[:4], *ONE_SIZE, WHOLE, "seeds=[0,1]", "search.baselines=[random]"]
     status, out, _ = toast("search", *words, "hydra.run.dir=here")
     assert status == 0
-    assert "random, the mean of up to 20 draws" in out
+    assert "random: the mean of up to 20 draws" in out
     (line,) = read_csv(tmp_path / "here" / "baselines.csv", Baseline)
     rows = read_csv(tmp_path / "here" / "results.csv", Row)
     plans = {str(baselines.without(blocks, "identity")) for blocks in baselines.random_blocks(12, 2, seed=0)}
