@@ -24,9 +24,10 @@ from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row
 from toast_cli.stages.job import Job
 from toast_cli.stages.probe import right_answers
+from toast_cli.stages.racing import Settings
 from toast_cli.stages.reopen import job_of
 from toast_cli.stages.rivals import BEATEN, RACING, verdicts
-from toast_cli.stages.schedule import Schedule, Settings, by_size
+from toast_cli.stages.schedule import Schedule, by_size
 from toast_cli.stages.walk import build_trie
 
 AUTO = dict.fromkeys(("device", "batch_size", "workers"), "auto")

@@ -88,8 +88,8 @@ def _show(path: Path, rows: str) -> None:
 def _refuse_what_cannot_race(cfg: "DictConfig") -> None:
     """Raises ToastError for settings of a race that cannot be used, or that it would ignore."""
     from toast_cli.machine.team import expected
-    from toast_cli.stages.load import plain
-    from toast_cli.stages.schedule import Settings
+    from toast_cli.stages.racing import Settings
+    from toast_cli.stages.settings import plain
 
     if Settings.check(plain(cfg.get("sweep"))) is None:
         return
@@ -150,7 +150,8 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
 def _schedule(cfg: "DictConfig", job: "Job") -> "Schedule | None":
     """The rounds of a race; None for a full sweep."""
     from toast_cli.stages.load import plain
-    from toast_cli.stages.schedule import Schedule, Settings
+    from toast_cli.stages.racing import Settings
+    from toast_cli.stages.schedule import Schedule
 
     settings = Settings.check(plain(cfg.get("sweep")))
     return Schedule.of(settings, job.data, job.variants) if settings else None
