@@ -1,6 +1,6 @@
 """Every command that a page shows is run as it stands, page by page, one after the other in one folder.
 
-A command that needs the hub runs with blank weights and a few thousand blank images, and ends where its first image would be
+A command that needs the hub runs with blank weights and two thousand blank images, and ends where its first image would be
 encoded; so does one that takes a minute or more by its own comment. One that runs to its end has fewer of the embedded images,
 and measures for a moment. Commands of scripts are parsed, and so are the words of torchrun.
 """
@@ -40,7 +40,7 @@ _HUB = {
     "zalando-datasets/fashion_mnist": (("train", "test"), "image", {"label": 10}),
     "ILSVRC/imagenet-1k": (("train", "validation"), "image", {"label": 1000}),
 }
-_ROWS, _STREAMED_ROWS = 4000, 100_000  # of each split: more than a page asks for
+_ROWS, _STREAMED_ROWS = 2000, 100_000  # of each split: as many as a page asks for
 _FEW = {"data.fit_images": 100, "data.train_images": 300, "data.test_images": 100}  # as in conf/experiment/smoke
 
 
@@ -119,7 +119,7 @@ def stand_ins(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) ->
                 picture.save(tmp_path / "photos" / split / label / f"{i}.jpg")
     (tmp_path / "w.safetensors").symlink_to(weights)
     (tmp_path / "cifar10").mkdir()
-    for split, rows in (("train", 4000), ("test", 2000)):
+    for split, rows in (("train", 2000), ("test", 1000)):
         _blank(rows, "img", {"label": 10}).to_parquet(tmp_path / "cifar10" / f"{split}.parquet")
     monkeypatch.setattr(factory.timm, "create_model", _random_model)
     monkeypatch.setattr("toast_cli.machine.memory.peak_memory", lambda *_: 1.0)  # measured in tests/machine
@@ -219,8 +219,9 @@ def check_reached(command: Command, toast) -> None:
 
 
 def few(words: list[str]) -> list[str]:
-    """Settings that give a command fewer of the embedded images, unless it names a number or has no data."""
-    if words[0] not in ("run", "search", "similarity", "finetune") or {"--help", "data=folder"} & set(words):
+    """Settings that give a command fewer of the embedded images, unless it names a number or has others or none."""
+    others = any(word.startswith("data=") and not word.startswith("data=digits") for word in words)
+    if words[0] not in ("run", "search", "similarity", "finetune") or "--help" in words or others:
         return []
     return [f"{key}={number}" for key, number in _FEW.items() if not any(word.startswith(f"{key}=") for word in words)]
 
