@@ -133,7 +133,7 @@ def test_a_failed_attempt_is_freed_before_the_next():
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS as Linux has it")
-def test_a_run_under_a_limit_of_its_address_space(tmp_path):
+def test_a_run_under_a_limit_of_its_address_space(toast, tmp_path):
     """It ends well, or with one sentence about memory, as libraries need. Then it goes on without the limit."""
     words = ["run", "experiment=smoke/digits", "hydra.run.dir=here", "batch_size=512"]
     limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv.pop(1)),) * 2); from toast_cli.cli import main; main(sys.argv[1:])"
@@ -142,8 +142,8 @@ def test_a_run_under_a_limit_of_its_address_space(tmp_path):
     assert "Traceback" not in told.stderr
     assert told.returncode in (0, 1), told.stderr
     assert told.returncode == 0 or told.stderr.splitlines()[-1].startswith("toast: Memory ran out")
-    told = subprocess.run([sys.executable, "-m", "toast_cli", *words], cwd=tmp_path, capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
+    status, _, err = toast(*words)
+    assert status == 0, err
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -1,5 +1,6 @@
 """Several processes of one run."""
 
+import math
 import socket
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from tests.conftest import SMALL
 from toast_cli.machine import team
@@ -16,8 +18,9 @@ from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row
 
 WORK = [
-    *(setting for setting in SMALL if not setting.startswith("data.fit_images")),
+    *(setting for setting in SMALL if not setting.startswith(("data.fit_images", "spans"))),
     "data.fit_images=[33,40]",
+    "spans=[stem-2,9-11,2-3+9-11,stem-2:context,2-3:context+9-11:context]",
     "translator=ridge",
     "keep_features=true",
     "batch_size=16",
@@ -47,6 +50,9 @@ def test_two_processes_give_what_one_does(toast, tmp_path: Path):
     assert [(row.plan, row.fit_images, row.accuracy) for row in one] == [
         (row.plan, row.fit_images, row.accuracy) for row in two
     ]
+    with safe_open(tmp_path / "two" / "translators.safetensors", "pt") as file:
+        chosen = [file.get_tensor(key) for key in file.keys() if ":context" in key and key.endswith("strengths_")]  # noqa: SIM118
+    assert any((each < math.inf).any() for each in chosen), "some maps see the image"
     for split in ("train", "test"):
         a, b = (np.fromfile(tmp_path / name / "features" / f"{split}.f32", np.float32) for name in ("one", "two"))
         assert np.abs(a - b).max() < 2e-6 * np.abs(a).max()

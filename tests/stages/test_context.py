@@ -1,15 +1,11 @@
 """Maps that see the image: in the walk, in runs and searches, beside other maps."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from tests.conftest import SMALL, pixels, tiny
-from tests.machine.test_team import several
 from tests.models.families import FAMILIES
 from tests.models.test_families import features, relative
 from toast_cli import compress
@@ -195,24 +191,6 @@ def test_a_dry_run_foretells_its_memory(toast):
         return float(number) * {"kB": 1e-3, "MB": 1.0, "GB": 1e3}[unit]
 
     assert memory("context") > memory("affine")
-
-
-@pytest.mark.slow
-def test_two_processes_give_what_one_does(toast, tmp_path):
-    words = [*SMALL[1:], "data.fit_images=[33,40]", "translator=context", "keep_features=true", "batch_size=16"]
-    assert toast("run", *words, "hydra.run.dir=one")[0] == 0
-    done = several("run", *words, "hydra.run.dir=two")
-    assert done.returncode == 0, done.stderr
-    one, two = (read_csv(tmp_path / name / "results.csv", Row) for name in ("one", "two"))
-    assert [(row.plan, row.fit_images, row.accuracy) for row in one] == [
-        (row.plan, row.fit_images, row.accuracy) for row in two
-    ]
-    for name in ("one", "two"):
-        with safe_open(tmp_path / name / "translators.safetensors", "pt") as file:
-            chosen = [file.get_tensor(key) for key in file.keys() if key.endswith("strengths_")]  # noqa: SIM118
-        assert any((each < math.inf).any() for each in chosen)
-    a, b = (np.fromfile(tmp_path / name / "features" / "test.f32", np.float32) for name in ("one", "two"))
-    assert np.abs(a - b).max() < 1e-5 * np.abs(a).max()
 
 
 @pytest.mark.parametrize("family", ["class token", "average pooling, no class token", "rotary embeddings, DINOv3"])
