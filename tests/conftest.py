@@ -1,6 +1,7 @@
 """Shared by all tests: offline, on the CPU, in a folder of their own."""
 
 import os
+import pickle
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from toast_cli import cli
+from toast_cli.machine import memory, timing
 from toast_cli.models import factory as models
 from toast_cli.models.factory import Backbone
 from toast_cli.registry import CONF
@@ -62,6 +64,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder = f"hydra.run.dir={root}/{translator}{draw}"
             cli.main(["run", *SMALL, f"translator={translator}", f"data.seed={draw}", "seeds=[0,1]", folder])
     return root
+
+
+@pytest.fixture
+def short_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``toast bench`` with at most 8 images at a time, and peak memory without a process for each model."""
+
+    @torch.inference_mode()
+    def called(model: torch.nn.Module, shape: tuple[int, ...], device: torch.device) -> float:
+        pickle.loads(pickle.dumps(model))(torch.zeros(shape, dtype=next(model.parameters()).dtype))  # as in the process
+        return 1.0
+
+    monkeypatch.setattr(memory, "peak_memory", called)
+    monkeypatch.setattr(timing, "_LARGEST_BATCH", 8)
 
 
 @pytest.fixture

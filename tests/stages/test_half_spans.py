@@ -180,6 +180,7 @@ def test_halves_are_exported(toast, form: str):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_bench")
 def test_halves_are_tuned_timed_and_compared(toast):
     words = WORDS[1:]
     assert toast("finetune", *words, "spans=[2-3a]", "tune.epochs=1", "hydra.run.dir=tuned")[0] == 0

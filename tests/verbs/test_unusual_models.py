@@ -46,6 +46,7 @@ def made(name: str, **options: object) -> torch.nn.Module:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_bench")
 def test_a_grey_model_from_run_to_predict(toast, tmp_path: Path):
     """Pictures in colour become grey as Pillow does it, before they are resized."""
     photos = save_image_folder(tmp_path / "photos", size=32)
