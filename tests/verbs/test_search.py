@@ -107,11 +107,12 @@ def test_no_plan_is_tested_twice(found):
 
 
 ONE_SIZE = ["search.blocks=2", "search.rounds=1", "search.beam=1", "budget.blocks=2"]
+WHOLE = "search.halves=false"
 
 
 @pytest.mark.slow
 def test_random_blocks_are_a_mean_over_draws(toast, tmp_path):
-    words = [*FEW[:4], *ONE_SIZE, "seeds=[0,1]", "search.baselines=[random]"]
+    words = [*FEW[:4], *ONE_SIZE, WHOLE, "seeds=[0,1]", "search.baselines=[random]"]
     status, out, _ = toast("search", *words, "hydra.run.dir=here")
     assert status == 0
     assert "random, the mean of up to 20 draws" in out
@@ -142,9 +143,9 @@ def test_baselines_are_not_healed(toast, tmp_path):
 @pytest.mark.parametrize(
     ("words", "last"),
     [
-        (["search.beside=[]"], "9-11:identity"),
-        (["translator=context", "search.beside=[]"], "9-11:identity"),
-        (["translator=identity"], "9-11"),
+        ([WHOLE, "search.beside=[]"], "9-11:identity"),
+        ([WHOLE, "translator=context", "search.beside=[]"], "9-11:identity"),
+        ([WHOLE, "translator=identity"], "9-11"),
         (["translator=mlp", "translator.steps=2", "search.beside=[]", "search.baselines=[]", "fit.sequential=false"], None),
     ],
 )  # fmt: skip
@@ -229,7 +230,8 @@ def test_budgets_and_targets(found, toast, tmp_path):
             "target.accuracy_drop=0.03": lambda row: row.held_out_accuracy_delta >= -0.03,
         }.items()
     ):
-        assert toast("search", *FEW[:4], "search.blocks=2", "search.rounds=1", word, f"hydra.run.dir={number}")[0] == 0
+        words = [*FEW[:4], "search.blocks=2", "search.rounds=1", "search.beam=3", WHOLE]
+        assert toast("search", *words, word, f"hydra.run.dir={number}")[0] == 0
         chosen = [row for row in read_csv(tmp_path / str(number) / "front.csv", Found) if row.chosen]
         assert len(chosen) == 1
         assert holds(chosen[0]), word
