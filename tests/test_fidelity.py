@@ -124,8 +124,8 @@ def test_real_weights_agree(toast, tmp_path, assets):
         f"model.checkpoint={assets}/weights/dinov2_s_saliency.safetensors",
         "data=cifar10",
         f"data.path={assets}/cifar10_sample",
-        "data.fit_images=12",
-        "data.train_images=20",
-        "data.test_images=16",
+        "data.fit_images=8",
+        "data.train_images=12",
+        "data.test_images=12",
     ]
     compare(toast, tmp_path / "here", overrides, [(4, 9), (0, 2)])

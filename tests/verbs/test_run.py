@@ -132,7 +132,7 @@ def test_real_weights_and_images(toast, assets, tmp_path):
         "data=cifar10",
         f"data.path={assets}/cifar10_sample",
         "data.fit_images=8",
-        "data.train_images=24",
+        "data.train_images=12",
         "data.test_images=10",
         "spans=[9-11,stem-0]",
         "precision=fp32",
