@@ -120,7 +120,7 @@ def stand_ins(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) ->
                 picture.save(tmp_path / "photos" / split / label / f"{i}.jpg")
     (tmp_path / "w.safetensors").symlink_to(weights)
     (tmp_path / "cifar10").mkdir()
-    for split, rows in (("train", 2000), ("test", 1000)):
+    for split, rows in (("train", 4000), ("test", 2000)):
         _blank(rows, "img", {"label": 10}).to_parquet(tmp_path / "cifar10" / f"{split}.parquet")
     monkeypatch.setattr(factory.timm, "create_model", _random_model)
     monkeypatch.setattr("toast_cli.machine.memory.peak_memory", lambda *_: 1.0)  # measured in tests/machine
