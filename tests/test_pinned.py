@@ -37,6 +37,7 @@ COMMANDS = {
         "search.rounds=1",
         "search.beam=1",
         "search.halves=false",
+        "search.penalty=1",
     ],
     "similarity": ["similarity", *SIZES, "spans=none"],
 }

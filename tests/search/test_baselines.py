@@ -14,8 +14,9 @@ from tests.conftest import pixels, tiny
 from toast_cli.errors import ToastError
 from toast_cli.plans import Plan
 from toast_cli.runs.folder import Folder
-from toast_cli.search.baselines import DRAWS, check_names, plans_of, random_blocks, without
+from toast_cli.search.baselines import DRAWS, plans_of, random_blocks, without
 from toast_cli.search.influence import block_influence
+from toast_cli.search.settings import check_names
 
 DEPTH = 5
 

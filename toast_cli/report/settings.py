@@ -62,8 +62,8 @@ def _flat(settings: Mapping[str, Any], above: str) -> Iterator[tuple[str, str]]:
     """The settings by dotted key with their values as the command line takes them, without classes' names."""
     for name, value in settings.items():
         key = f"{above}{name}"
-        if isinstance(value, dict) and value and name != "options":
-            yield from _flat(value, f"{key}.")
+        if isinstance(value, dict) and name != "options":
+            yield from _flat(value, f"{key}.")  # nothing for a group without settings
         elif name != "_target_":
             yield key, _typed(value)
 

@@ -11,6 +11,7 @@ from toast_cli.errors import ToastError
 from toast_cli.machine.console import say
 from toast_cli.plans import INDEPENDENT, Fit, Plan, Span, Variant
 from toast_cli.runs import contents
+from toast_cli.runs.features import Features
 from toast_cli.runs.rows import Candidate
 from toast_cli.search.held_out import LeaveOneOut, Score
 from toast_cli.search.paths import pieces
@@ -116,12 +117,14 @@ class Survey:
 
     def _measured(self, job: Job, fitted: Fitted) -> dict[Variant, Score]:
         encode(job, job.modules(fitted), ["train"])
-        return self.scores(job)
+        return self._scores(job, job.feature_file("train").read())
 
     def scores(self, job: Job) -> dict[Variant, Score]:
-        """The held-out score of each variant of ``job``, whose train features are on disk."""
+        """The held-out score of each variant of ``job``, whose features of all train images are on disk."""
         features = job.feature_file("train").read()
-        features = features.at(np.flatnonzero(np.isin(features.positions, self.positions)))
+        return self._scores(job, features.at(np.flatnonzero(np.isin(features.positions, self.positions))))
+
+    def _scores(self, job: Job, features: Features) -> dict[Variant, Score]:
         judge = LeaveOneOut(job.data.train.labels[features.positions], len(job.data.classes), self.penalty)
         judge.fit(features.of_plan(0))
         return {variant: judge.score(features.of_plan(number)) for number, variant in enumerate(job.variants)}

@@ -41,11 +41,11 @@ class Settings:
             raise ToastError(
                 f"search.penalty={penalty} cannot be used: give a number above 0, or null for the one that suits the original best."
             )
-        baselines = _baselines(given["baselines"])
+        baselines = check_names(given["baselines"])
         return cls(**{**given, "beside": tuple(dict.fromkeys(beside)), "baselines": baselines})
 
 
-def _baselines(given: Any) -> tuple[str, ...]:
+def check_names(given: Any) -> tuple[str, ...]:
     """The baselines of ``search.baselines``, each once. Raises ToastError for anything but a list of known names."""
     if not isinstance(given, list):
         raise ToastError(
