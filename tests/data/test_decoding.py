@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.pictures import png
-from toast_cli.data.decoding import MAX_PIXELS, UNDECODABLE, read_rgb, to_rgb
+from toast_cli.data.decoding import MAX_PIXELS, UNDECODABLE, read_image, to_rgb
 
 QUARTERS = np.zeros((24, 16, 3), np.uint8)  # four colours, so that every turn and flip shows
 QUARTERS[:12, :8], QUARTERS[:12, 8:], QUARTERS[12:, :8], QUARTERS[12:, 8:] = (
@@ -35,7 +35,7 @@ STORED = {
 
 
 def decoded(content: bytes) -> np.ndarray:
-    return np.asarray(read_rgb(io.BytesIO(content), MAX_PIXELS, "")).astype(int)
+    return np.asarray(read_image(io.BytesIO(content), MAX_PIXELS, "")).astype(int)
 
 
 @pytest.mark.parametrize("orientation", STORED)
@@ -183,5 +183,5 @@ def test_random_bytes_make_a_picture_or_a_bad_image():
         for _ in range(chance.choice((1, 2, 8))):
             content[chance.randrange(min(len(content), chance.choice((30, 200, 10**6))))] = chance.randrange(256)
         with contextlib.suppress(*UNDECODABLE):
-            seen += read_rgb(io.BytesIO(content[: chance.choice((len(content), 9**9, 40))]), 10**6, "").mode == "RGB"
+            seen += read_image(io.BytesIO(content[: chance.choice((len(content), 9**9, 40))]), 10**6, "").mode == "RGB"
     assert 1000 < seen < 5000

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.conftest import save_image_folder
 from tests.data.conftest import all_pixels, digits, folder, transform
 from tests.pictures import icon, png
-from toast_cli.data.decoding import MAX_PIXELS, UNDECODABLE, read_rgb, to_rgb
+from toast_cli.data.decoding import MAX_PIXELS, UNDECODABLE, read_image, to_rgb
 from toast_cli.data.images import PixelCache, Split
 from toast_cli.errors import ToastError
 
@@ -104,7 +104,7 @@ def test_a_bad_image_in_a_worker_is_named_too(broken):
 
 def refusal(content: bytes, max_pixels: int = MAX_PIXELS) -> str:
     with pytest.raises(UNDECODABLE) as caught:
-        read_rgb(io.BytesIO(content), max_pixels, "data.max_pixels=")
+        read_image(io.BytesIO(content), max_pixels, "data.max_pixels=")
     return str(caught.value)
 
 
@@ -119,13 +119,13 @@ def test_a_large_image_is_not_decoded():
 
 
 def test_as_many_pixels_as_are_allowed():
-    assert read_rgb(io.BytesIO(png(40, 30)), 1200, "").size == (40, 30)
+    assert read_image(io.BytesIO(png(40, 30)), 1200, "").size == (40, 30)
     assert "40 × 30 pixels, more than" in refusal(png(40, 30), 1199)
-    assert read_rgb(io.BytesIO(icon(png(16, 16))), 256, "").size == (16, 16)
+    assert read_image(io.BytesIO(icon(png(16, 16))), 256, "").size == (16, 16)
 
 
 def test_a_line_of_pixels_would_become_huge():
-    assert read_rgb(io.BytesIO(png(2000, 2)), MAX_PIXELS, "").size == (2000, 2)
+    assert read_image(io.BytesIO(png(2000, 2)), MAX_PIXELS, "").size == (2000, 2)
     assert "it has 2001 × 2 pixels, and one side is more than 1000 times the other" in refusal(png(2001, 2))
     assert "pixels" in refusal(png(3, 70_000))
 
@@ -134,7 +134,7 @@ def test_pillows_own_limit_is_as_it_was():
     before = Image.MAX_IMAGE_PIXELS
     for content in (png(8, 8), b"none", png(2000, 1)):
         with contextlib.suppress(*UNDECODABLE):
-            read_rgb(io.BytesIO(content), 100, "")
+            read_image(io.BytesIO(content), 100, "")
         assert before == Image.MAX_IMAGE_PIXELS
 
 
@@ -143,9 +143,9 @@ def test_a_large_photo_is_held_once(tmp_path):
     """Pillow takes four bytes for a pixel in RGB."""
     Image.new("RGB", (9000, 9000), (1, 2, 3)).save(tmp_path / "it.png")
     script = (
-        "import resource, sys; from pathlib import Path; from toast_cli.data.decoding import read_rgb\n"
+        "import resource, sys; from pathlib import Path; from toast_cli.data.decoding import read_image\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "assert read_rgb(Path(sys.argv[1]), 10**8, '').size == (9000, 9000)\n"
+        "assert read_image(Path(sys.argv[1]), 10**8, '').size == (9000, 9000)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     said = subprocess.run(
@@ -157,7 +157,7 @@ def test_a_large_photo_is_held_once(tmp_path):
 def test_a_pipe_and_a_program_are_no_images(tmp_path):
     os.mkfifo(tmp_path / "it.png")
     with pytest.raises(OSError, match="it is not a file"):
-        read_rgb(tmp_path / "it.png", MAX_PIXELS, "")
+        read_image(tmp_path / "it.png", MAX_PIXELS, "")
     page = io.BytesIO()
     Image.new("RGB", (8, 8)).save(page, "EPS")
     assert "it is PostScript, a program" in refusal(page.getvalue())

@@ -32,9 +32,13 @@ RUN = [
 
 
 def seen(file: Path, mode: str) -> torch.Tensor:
-    """A picture of 32 pixels as timm's config has it resized to 35 and cropped: uint8 (C, 32, 32)."""
-    picture = Image.open(file).convert(mode).resize((35, 35), Image.Resampling.BICUBIC)
-    return pil_to_tensor(picture.crop((2, 2, 34, 34)))
+    """A picture of 32 pixels as timm's config has it: uint8 (C, 32, 32)."""
+    return pil_to_tensor(resized(Image.open(file).convert(mode)))
+
+
+def resized(picture: Image.Image) -> Image.Image:
+    """To 35 pixels, and cropped to 32."""
+    return picture.resize((35, 35), Image.Resampling.BICUBIC).crop((2, 2, 34, 34))
 
 
 def made(name: str, **options: object) -> torch.nn.Module:
@@ -78,6 +82,41 @@ def test_a_grey_model_from_run_to_predict(toast, tmp_path: Path):
     for verb in (["bench", "seconds=0.01"], ["similarity"], ["finetune", "tune.epochs=1"]):
         rest = [word for word in words[1:] if verb[0] != "bench" or not word.startswith("data")]
         assert toast(*verb, *rest)[0] == 0, verb
+
+
+def test_a_model_of_four_channels_sees_the_bands_as_they_are_stored(toast, tmp_path: Path):
+    """Nothing lies on white, and a band is resized on its own: here the fourth is 0 where the others are bright."""
+    photos, generator = tmp_path / "photos", np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in ("dark", "light"):
+            (photos / split / label).mkdir(parents=True)
+            for i in range(6):
+                values = generator.integers(0, 256, (48, 48, 4)).astype(np.uint8)
+                values[:24, :, 3], values[:24, :, :3] = 0, 200 if label == "light" else 20
+                Image.fromarray(values, "RGBA").save(photos / split / label / f"{i}.png")
+    vit = made("vit_tiny_patch16_224", in_chans=4, num_classes=0)
+    save_file(vit.state_dict(), tmp_path / "four.safetensors")
+    words = [*RUN, "+model.options.in_chans=4", "model.name=vit_tiny_patch16_224", "model.checkpoint=four.safetensors"]
+    words += [f"data.path={photos}", "keep_features=true", "probe=logistic"]
+    status, _, told = toast(*words, "hydra.run.dir=run")
+    assert status == 0, told
+    assert toast("export", "run", "plan=0-1", "out=small")[0] == 0
+    small = toast_cli.load("small")
+    assert small.pretrained_cfg["input_size"] == (4, 32, 32)
+    files = sorted((photos / "test").rglob("*.png"))
+    pixels = [[pil_to_tensor(resized(band)) for band in Image.open(file).split()] for file in files]
+    pixels = torch.stack([torch.cat(each) for each in pixels])
+    images = (pixels / 255 - 0.5) / 0.5
+    features = FeatureFile(Path("run") / contents.features("test"), len(files), 2, 24).read()[:][:, 0]
+    with torch.inference_mode():
+        wanted = vit(images)
+        chance = small(images[:1]).softmax(-1).max().item()
+    assert np.abs(features - wanted.numpy()).max() < 1e-5 * wanted.abs().max().item()
+    assert f"{100 * chance:.1f}%" in toast("predict", "small", str(files[0]), "--top", "1")[1]
+    Image.open(files[0]).convert("RGB").save(files[0])
+    status, _, told = toast(*words, "hydra.run.dir=other")
+    assert status == 1
+    assert "its pixels have mode RGB, and the model takes pictures with four channels of 8 bits (RGBA)" in told
 
 
 def test_the_pretrained_head_of_a_distilled_model_is_the_mean_of_both(toast, tmp_path: Path):

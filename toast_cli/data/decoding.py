@@ -1,4 +1,5 @@
-"""A file becomes an image in RGB, upright and opaque, or a reason why it does not; large ones are refused unread."""
+"""A file becomes an image, upright, in RGB and opaque or in four bands as they are stored, or a reason why it does not; large ones are
+refused unread."""
 
 import logging
 import re
@@ -50,8 +51,8 @@ def require_pixels(value: object, key: str) -> int:
     return value
 
 
-def read_rgb(file: Path | IO[bytes], max_pixels: int, key: str) -> Image.Image:
-    """The image in ``file`` as ``to_rgb`` gives it, or the first frame of several.
+def read_image(file: Path | IO[bytes], max_pixels: int, key: str, bands: int = 3) -> Image.Image:
+    """The image in ``file`` as ``to_rgb`` gives it, or as ``four_bands`` does for 4 ``bands``, or the first frame of several.
 
     Nothing with more than ``max_pixels``, which ``key`` sets, is decoded, not even an image inside another (icons hold
     PNGs): a small file can unpack to gigabytes. Raises one of UNDECODABLE for a larger image or none.
@@ -65,7 +66,7 @@ def read_rgb(file: Path | IO[bytes], max_pixels: int, key: str) -> Image.Image:
             short, long = sorted(image.size)
             if long > _LONGEST * short:
                 raise ValueError(f"it has {_sides(image)} pixels, and one side is more than {_LONGEST} times the other")
-            return to_rgb(image)
+            return four_bands(image) if bands == 4 else to_rgb(image)
     except _TOO_LARGE as e:
         raise ValueError(f"it has {_sides_in(file)} pixels, more than {key}{max_pixels}") from e
 
@@ -113,6 +114,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         return _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")  # a large image is not copied for nothing
+
+
+def four_bands(image: Image.Image) -> Image.Image:
+    """The image upright, its four bands of 8 bits as they are stored: the fourth may be near infrared or depth as well as opacity.
+
+    Raises ValueError for other pixels.
+    """
+    image.load()
+    if image.mode != "RGBA":
+        raise ValueError(
+            f"its pixels have mode {image.mode}, and the model takes pictures with four channels of 8 bits (RGBA)"
+        )
+    return _upright(image)
 
 
 def _upright(image: Image.Image) -> Image.Image:

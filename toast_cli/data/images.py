@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from toast_cli.data.decoding import MAX_PIXELS, UNDECODABLE, read_rgb, reason
+from toast_cli.data.decoding import MAX_PIXELS, UNDECODABLE, read_image, reason
 from toast_cli.data.streamed import Rows, StreamedRows
 from toast_cli.errors import ToastError
 
@@ -63,9 +63,13 @@ class Split:
             return b"no file"
 
     def pixels(self, index: int, transform: Transform) -> Tensor | BadImage:
-        """Image ``index`` in RGB through ``transform``, uint8 (C, H, W) with C = 3; a BadImage if it cannot be decoded."""
+        """Image ``index`` through ``transform``, uint8 (C, H, W); a BadImage if it cannot be decoded.
+
+        It is in RGB, or has as many bands as the ``bands`` of the transform.
+        """
+        bands = getattr(transform, "bands", 3)
         try:
-            image = read_rgb(io.BytesIO(self.encoded(index)), self.max_pixels, "data.max_pixels=")
+            image = read_image(io.BytesIO(self.encoded(index)), self.max_pixels, "data.max_pixels=", bands)
         except UNDECODABLE as e:
             stored = self._stored(index)
             path = stored.get("path") if isinstance(stored, dict) else None
@@ -81,7 +85,7 @@ class PixelCache:
         self._kept: dict[int, Tensor | BadImage] = {}
 
     def get(self, split: Split, index: int) -> Tensor | BadImage | None:
-        """The pixels of image ``index``, uint8 (C, H, W) with C = 3; None if they are not kept."""
+        """The pixels of image ``index``, uint8 (C, H, W); None if they are not kept."""
         return self._kept.get(index) if split is self._split else None
 
     def keep(self, split: Split, index: int, pixels: Tensor | BadImage) -> None:
@@ -98,7 +102,7 @@ class PixelCache:
 class Batch:
     """``size`` consecutive images from number ``first`` on; those at ``positions`` (B,) could be decoded.
 
-    ``pixels`` are uint8 (B, 3, H, W).
+    ``pixels`` are uint8 (B, C, H, W).
     """
 
     first: int
@@ -132,7 +136,7 @@ class Images:
         keep: bool = False,
         pin: bool = False,
     ) -> Iterator[Batch]:
-        """The images in order as uint8 (B, 3, H, W), ``size`` at a time, or one batch for each of the ``ranges``.
+        """The images in order as uint8 (B, C, H, W), ``size`` at a time, or one batch for each of the ``ranges``.
 
         Pixels that ``cache`` holds are not decoded again; with ``keep``, newly decoded ones are added to it. ``pin`` puts
         batches in memory that CUDA can copy from while it computes.

@@ -12,7 +12,7 @@ from toast_cli.models.timm_parts import Vit, channels_of
 
 @torch.inference_mode()
 def check_dry(vit: Vit, name: str) -> None:
-    """Check a model on the meta device. Raises ToastError if it is not for square images, grey or in RGB, or gives no vector.
+    """Check a model on the meta device. Raises ToastError if it is not for square images of 1, 3 or 4 channels, or gives no vector.
 
     Raises what timm and torch raise for images of its size, if it does not take these.
     """
@@ -29,8 +29,8 @@ def check_dry(vit: Vit, name: str) -> None:
     channels = channels_of(vit)
     if channels not in CHANNELS:
         raise ToastError(
-            f"{name} takes images of {channels} channels, and toast decodes pictures in RGB or grey: give in_chans 3 or 1, or shorten the model in "
-            "memory with toast_cli.compress."
+            f"{name} takes images of {channels} channels, and toast decodes pictures in grey, RGB or four channels: give in_chans 1, 3 or 4, or "
+            "shorten the model in memory with toast_cli.compress."
         )
     latent = vit.eval().forward_features(torch.empty(2, channels, height, width, device="meta"))
     features = vit.forward_head(latent, pre_logits=True)

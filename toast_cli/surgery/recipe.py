@@ -130,11 +130,11 @@ def check_config(config: Any) -> None:
 
 
 def _numbers(value: Any) -> bool:
-    return isinstance(value, list) and len(value) in (1, 3) and all(map(is_number, value))
+    return isinstance(value, list) and len(value) in (1, 3, 4) and all(map(is_number, value))
 
 
 def _size(value: Any) -> bool:
-    sides = value[1:] if isinstance(value, list) and value[:1] in ([1], [3]) else []
+    sides = value[1:] if isinstance(value, list) and value[:1] in ([1], [3], [4]) else []
     return len(sides) == 2 and all(type(side) is int and 1 <= side <= _MOST_PIXELS_A_SIDE for side in sides)
 
 

@@ -149,13 +149,13 @@ def _batches(
     """Files with their normalised images (N, 3, H, W); ``bad`` collects what is wrong with the others."""
     import torch
 
-    from toast_cli.data.decoding import UNDECODABLE, read_rgb, reason
+    from toast_cli.data.decoding import UNDECODABLE, read_image, reason
 
     for start in range(0, len(files), _BATCH):
         good, images = [], []
         for file in files[start : start + _BATCH]:
             try:
-                image = read_rgb(file, max_pixels, f"{_MAX_PIXELS} ")
+                image = read_image(file, max_pixels, f"{_MAX_PIXELS} ", getattr(transform, "bands", 3))
             except UNDECODABLE as e:
                 bad.append(f"{file} cannot be decoded and is left out: {reason(e)}")
                 continue
