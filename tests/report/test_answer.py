@@ -77,7 +77,11 @@ def test_the_command_is_what_a_shell_reads(name: str, tmp_path: Path):
 
 
 def test_probes_without_a_head_are_named():
-    kinds = [each for each in vars(probes).values() if isinstance(each, type) and hasattr(each, "name")]
+    kinds = [
+        each
+        for each in (getattr(probes, name) for name in probes.__all__)
+        if isinstance(each, type) and hasattr(each, "name")
+    ]
     assert {kind.name for kind in kinds if kind.to_module is Probe.to_module} == set(answer.NO_HEAD)
 
 

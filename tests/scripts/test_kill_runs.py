@@ -18,7 +18,7 @@ def test_killed_twice_anywhere_a_run_ends_with_the_same(tmp_path: Path):
     told = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert told.returncode == 0, told.stdout + told.stderr
     lines = told.stdout.splitlines()
-    runs = [re.fullmatch(r" *\d+ of \d+  (SIG\w+) +survived  3 starts  (\w+): .+", line) for line in lines[:7]]
+    runs = [re.fullmatch(r" *\d+ of \d+  (SIG\w+) +survived  3 starts  ([\w ]+): .+", line) for line in lines[:7]]
     assert all(runs), told.stdout
     assert {run[2] for run in runs} >= {"begin", "load", "fit", "encode", "probe"}
     assert lines[7].startswith("run: 7 of 7 runs survived, killed 14 times in all, ")

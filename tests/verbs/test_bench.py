@@ -59,7 +59,7 @@ def test_bench_help_examples_compose(toast):
     help_text = toast("bench", "--help")[1]
     examples = re.findall(r"^ +toast bench(.*?)(?:  .*)?$", help_text, re.MULTILINE)
     assert len(examples) >= 4
-    assert "seconds: 5" in help_text
+    assert "seconds=5" in help_text
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for example in examples:
             compose("bench", example.split())
