@@ -1,5 +1,6 @@
 """toast check: what passes, what does not, and what cannot be said."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_a_loss_ends_with_status_1(toast: Callable, runs: Path, run: CompleteRun
         (["identity0", "--baseline", "linear0"], "The run has no stem-2 linear of digits_vit on digits and 2 more of 4 plans"),
         (["linear0", "--baseline", "linear1"], "none has the seeds (data, probe) [(1, 0), (1, 1)] in the baseline and [(0, 0), (0, 1)] in the run"),
         (["linear0", "--baseline", "linear0/summary.csv"], "A summary.csv has no predictions to compare image by image: give --tolerance"),
-        (["linear0", "--baseline", "linear0/results.csv", "--tolerance", "0"], "linear0/results.csv does not have the columns"),
+        (["linear0", "--baseline", "linear0/results.csv", "--tolerance", "0"], "linear0/results.csv is not the summary.csv of a run: give one"),
         (["linear0", "--baseline", "linear0", "--tolerance", "nan"], "--tolerance nan is not a share of the images"),
         (["linear0", "--baseline", "nowhere"], "nowhere is not a folder"),
         (["linear0"], "the following arguments are required: --baseline"),
@@ -110,6 +111,13 @@ def test_other_images_and_lost_predictions_cannot_be_compared(run: CompleteRun):
     with pytest.raises(IncomparableError, match="no predictions to compare"):
         against_runs([run], [other], None)
     assert not any(change.worse for change in against_runs([run], [other], 0.0))
+
+
+def test_what_other_verbs_left_beside_it_is_no_run(toast: Callable, runs: Path, tmp_path: Path):
+    shutil.copytree(runs / "linear0", tmp_path / "all" / "run")
+    (tmp_path / "all" / "similarity").mkdir()
+    (tmp_path / "all" / "similarity" / "run.json").write_text('{"complete": true}')
+    assert toast("check", "all", "--baseline", str(runs / "linear0"))[0] == 0
 
 
 def test_a_run_that_is_not_complete_never_passes(toast: Callable, runs: Path, tmp_path: Path):

@@ -79,14 +79,7 @@ def bench(cfg: "DictConfig", path: Path) -> None:
     costs = Costs(backbone, modules)
     same = {"model": backbone.label, "translator": translator.name, **_where(compute)}
     rows = [
-        Timing(
-            **same,
-            plan=str(variant),
-            blocks_removed=variant.plan.blocks_removed,
-            healed=variant.healed,
-            **costs.columns(variant),
-            **columns,
-        )
+        Timing(**same, **_plan_columns(variant), **costs.columns(variant), **columns)
         for variant, columns in zip(variants, measured, strict=True)
     ]
     path.mkdir(parents=True, exist_ok=True)
@@ -109,6 +102,10 @@ def _modules(
         elif isinstance(step, HealedBlock):
             found[step] = backbone.healed(step.block, example_tensors(backbone.part(step.block)))
     return found
+
+
+def _plan_columns(variant: "Variant") -> dict[str, Any]:
+    return {"plan": str(variant), "blocks_removed": variant.plan.blocks_removed, "healed": variant.healed}
 
 
 def _where(compute: "Compute") -> dict[str, Any]:

@@ -64,7 +64,12 @@ def check(run: Path, baseline: Path, tolerance: float | None = None) -> "list[Ch
     runs = _read(run)
     if not baseline.is_file():
         return against_runs(runs, _read(baseline), tolerance)
-    lines = read_csv(baseline, Summary)
+    try:
+        lines = read_csv(baseline, Summary)
+    except ToastError as e:
+        raise ToastError(
+            f"{baseline} is not the summary.csv of a run: give one that toast run wrote, or the folder of a run."
+        ) from e
     if not lines:
         raise ToastError(f"{baseline} has no lines: give the summary.csv of a run.")
     return against_summary(runs, lines, tolerance)
@@ -73,13 +78,14 @@ def check(run: Path, baseline: Path, tolerance: float | None = None) -> "list[Ch
 def _read(place: Path) -> "list[CompleteRun]":
     """The complete runs at or below ``place``. Raises ToastError if there is none, or one that is not complete."""
     from toast_cli.runs.archive import CompleteRun, find
+    from toast_cli.runs.record import read_record
 
     if not place.is_dir():
         raise ToastError(f"{place} is not a folder: give that of a run, or one that holds runs.")
-    complete, others = find([place], RESULTS)
-    unfinished = [record.parent for record in place.rglob(RECORD) if not (record.parent / RESULTS).is_file()]
-    if others or unfinished:
-        raise ToastError(f"{[*others, *unfinished][0]} is not complete: run its command again to finish it.")
+    unfinished = [file.parent for file in place.rglob(RECORD) if not read_record(file.parent).get("complete")]
+    if unfinished:
+        raise ToastError(f"{unfinished[0]} is not complete: run its command again to finish it.")
+    complete, _ = find([place], RESULTS)
     if not complete:
         raise ToastError(f"There is no run in {place}: give a folder that toast run wrote.")
     return [CompleteRun.read(path) for path in complete]
