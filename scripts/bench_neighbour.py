@@ -4,9 +4,9 @@
     python scripts/bench_neighbour.py model=vit_s model.pretrained=false --images 4
 
 Takes the settings of `toast run` for the model, its translator and the spans. Two processes encode the same images through all
-plans, in turn: in one, threads that wait for each other stay awake as long as OpenMP has it by default; in the other briefly,
-as in toast's command. Each is timed alone, then beside busy loops, several rounds long. Prints medians, and of the ratios of the
-times in each round too; writes them as <out>/neighbour.csv.
+plans, in turn: in one, all threads share every product and wait for each other as OpenMP has it by default; in the other each
+computes its own images, as in toast's command. Each is timed alone, then beside busy loops, several rounds long. Prints medians,
+and of the ratios of the times in each round too; writes them as <out>/neighbour.csv.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-WAYS = ("long", "briefly")
+WAYS = ("shared", "apart")
 
 
 def main() -> None:
@@ -60,14 +60,14 @@ def compare(words: list[str], rounds: int) -> list[dict]:
 
 
 def row_of(took: dict[tuple[int, str], list[float]], busy: int) -> dict:
-    long, briefly = (took[busy, way] for way in WAYS)
-    ratio = statistics.median(one / other for one, other in zip(briefly, long, strict=True))
+    shared, apart = (took[busy, way] for way in WAYS)
+    ratio = statistics.median(one / other for one, other in zip(apart, shared, strict=True))
     alone = {
         way: statistics.median(one / other for one, other in zip(took[busy, way], took[0, way], strict=True))
         for way in WAYS
     }
-    return {"busy_loops": busy, "cores": os.cpu_count() or 0, "long_s": statistics.median(long), "briefly_s": statistics.median(briefly),
-            "briefly_to_long": ratio, "long_to_alone": alone["long"], "briefly_to_alone": alone["briefly"]}  # fmt: skip
+    return {"busy_loops": busy, "cores": os.cpu_count() or 0, "shared_s": statistics.median(shared), "apart_s": statistics.median(apart),
+            "apart_to_shared": ratio, "shared_to_alone": alone["shared"], "apart_to_alone": alone["apart"]}  # fmt: skip
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def seconds(child: subprocess.Popen) -> float:
 
 def encode_when_asked(way: str, overrides: list[str], images: int) -> None:
     """What one of the processes does: encode for each line of its input, and print the seconds."""
-    if way == "briefly":
+    if way == "apart":
         from toast_cli.machine.threads import wait_briefly
 
         wait_briefly()
@@ -129,9 +129,10 @@ def encode_when_asked(way: str, overrides: list[str], images: int) -> None:
     spans = {span for plan in plans for span in plan.spans}
     maps = {span: example(translator, backbone.width, backbone.prefix_tokens, backbone.tokens) for span in spans}
     encoder, pixels = Encoder(backbone, plans, maps), torch.zeros(images, *backbone.image_shape, dtype=torch.uint8)
+    encode = encoder if way == "apart" else encoder.encode
     for _ in sys.stdin:
         begun = time.perf_counter()
-        encoder(pixels)
+        encode(pixels)
         print(time.perf_counter() - begun, flush=True)
 
 

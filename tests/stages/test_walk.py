@@ -69,3 +69,15 @@ def test_gpus_round_maps_of_latents_that_are_rounded_already_and_nothing_else(dt
     assert {plan for plan, asked in notes.items() if asked} == rounded
     assert len(notes) == 7
     assert not torch.backends.cuda.matmul.allow_tf32, "the rest of the program is exact"
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(("images", "tolerance"), [(64, 0.0), (5, 2e-6)])
+def test_threads_with_images_of_their_own_give_what_all_give_together(images: int, tolerance: float):
+    plans = parse_plans(["1-2", "0-1+2a-3", "stem-1", "1-3"], 4)
+    maps = {span: torch.nn.Identity() for plan in plans for span in plan.spans}
+    encoder, batch = Encoder(tiny(depth=4), plans, maps), pixels(images)
+    apart, together = encoder(batch), encoder.encode(batch)
+    assert torch.equal(apart[:, 0], together[:, 0]), "the untouched model, bit for bit"
+    # products of very few rows, the class tokens of some images, may add up in another order
+    torch.testing.assert_close(apart, together, rtol=0, atol=tolerance)

@@ -19,7 +19,7 @@ from toast_cli.models.branches import Branch, with_tensors
 from toast_cli.models.fused import FusedBlock, fast_block, layers_of
 from toast_cli.models.halves import kept_block
 from toast_cli.models.preprocessing import Transform, settings_of, to_pixels
-from toast_cli.models.timm_parts import Vit, channels_of
+from toast_cli.models.timm_parts import Vit, channels_of, exchanged
 from toast_cli.plans import STEM, Kept, Point
 
 _ALWAYS_FP32 = (0, 1)  # blocks
@@ -193,14 +193,10 @@ class Backbone(nn.Module):
 
     def block_and_middle(self, i: int, latent: Tensor, extras: Extras) -> tuple[Tensor, Tensor]:
         """X^(i−1) (N, T, D) -> what enters block i's second branch, and X^(i), both (N, T, D); by timm's own code."""
-        seen: list[Tensor] = []
-        second = self.vit.blocks[i].norm2
-        hook = second.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))  # type: ignore[union-attr]
-        try:
-            after = self.block(i, latent, extras)
-        finally:
-            hook.remove()
-        return seen[0].to(latent.dtype), after
+        block = self.vit.blocks[i]
+        second = _Remembering(block.norm2)  # type: ignore[arg-type]  # of this call alone: others may run at the same time
+        after = self.block(i, latent, extras, exchanged(block, modules={"norm2": second}))
+        return second.taken.to(latent.dtype), after
 
     def hidden(self, i: int, branch: Branch, latent: Tensor, extras: Extras) -> Tensor:
         """The hidden layer (N, T, F) of one of block i's branches for x (N, T, D)."""
@@ -266,6 +262,20 @@ class Backbone(nn.Module):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
+
+
+class _Remembering(nn.Module):
+    """``module``, and what it was called with last."""
+
+    taken: Tensor
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.taken = x
+        return self.module(x)
 
 
 def _random_pooler(width: int) -> nn.Sequential:

@@ -9,12 +9,14 @@ those alone.
 
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from toast_cli.layers import leading, rounded_on_gpus
+from toast_cli.machine.side_by_side import GivenUpError, in_parts
 from toast_cli.models.backbone import Backbone, Extras, FastBlock
 from toast_cli.moments.streamed import Layer
 from toast_cli.plans import STEM, Half, HealedBlock, Kept, PlanLike, Point, block_of, kept_of
@@ -72,6 +74,7 @@ class Encoder:
         self.read = (lambda latent: latent) if whole else backbone.readout
         self.rows = None if whole else backbone.readout_tokens
         self.trie = build_trie(plans, backbone.depth)
+        self.given_up = Event()
         self.fused: dict[Hashable, FastBlock] = {}
         for block, keys in by_block(self.trie.tails()).items():
             parts: dict[Hashable, nn.Module] = {
@@ -79,9 +82,13 @@ class Encoder:
             }
             self.fused |= backbone.fused_blocks(block, parts)
 
-    @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) -> float32 (N, P, F), or (N, P, T, D) if ``whole``."""
+        return in_parts(self.encode, pixels, self.given_up)
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """The same, by all threads together."""
         features: dict[int, Tensor] = {}
         self._walk(self.trie, *self.backbone.stem(pixels), features)
         return torch.stack([features[plan] for plan in range(len(features))], dim=1)
@@ -90,6 +97,8 @@ class Encoder:
         self, node: Node, latent: Tensor, extras: Extras, features: dict[int, Tensor], shortened: bool = False
     ) -> None:
         """``latent`` (N, T, D) is the output of ``node``'s prefix; ``shortened`` says whether a translator is in it."""
+        if self.given_up.is_set():
+            raise GivenUpError
         for plan in node.plans:
             features[plan] = self.read(latent)
         untouched = {} if shortened else self._untouched(node, latent, extras)
