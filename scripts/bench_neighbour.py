@@ -25,7 +25,7 @@ WAYS = ("shared", "apart")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="settings of toast run: model=... translator=... spans=...")
-    parser.add_argument("--images", type=int, default=64, help="encoded at a time (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=128, help="encoded at a time (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=7, help="(default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench_neighbour"), help="where the CSV file goes")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)  # what the processes are started with

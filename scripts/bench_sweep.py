@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -29,8 +30,10 @@ from toast_cli.data.dataset import Data
 from toast_cli.data.images import Images
 from toast_cli.machine.console import say
 from toast_cli.machine.device import Compute
+from toast_cli.machine.side_by_side import in_parts
 from toast_cli.machine.team import ALONE
 from toast_cli.models.factory import Backbone
+from toast_cli.models.fused import Dense
 from toast_cli.moments import Moments
 from toast_cli.plans import Plan, Span
 from toast_cli.probes.batched import LinearProbe
@@ -141,7 +144,7 @@ def naive_latents(backbone: Backbone, data: Data, batch: int) -> list[Tensor]:
         x, _ = backbone.stem(pixels)
         for i in range(backbone.depth):
             x = backbone.vit.blocks[i](x)
-            after[i].append(x.flatten(0, 1))
+            after[i].append(x.flatten(0, 1).float())
     return [torch.cat(parts) for parts in after]
 
 
@@ -157,7 +160,7 @@ def naive_fit(stored: list[Tensor], span: Span) -> nn.Module:
 @torch.inference_mode()
 def naive_encode(backbone: Backbone, model: nn.Module, images: Images, batch: int) -> Tensor:
     """Every image decoded and run through the shortened model: features (N, F)."""
-    return torch.cat([model(backbone.normalise(pixels)).cpu() for pixels in decoded(images, backbone, batch)])
+    return torch.cat([model(backbone.normalise(pixels)).float().cpu() for pixels in decoded(images, backbone, batch)])
 
 
 def naive_probe(train: Tensor, labels: np.ndarray, classes: int) -> nn.Module:
@@ -177,8 +180,17 @@ def decoded(images: Images, backbone: Backbone, batch: int) -> Iterator[Tensor]:
         yield decoded_batch.pixels.to(backbone.mean.device)
 
 
-def naive(backbone: Backbone, data: Data, batch: int) -> dict:
-    """Measure four spans, fit seconds = images × (a + b × blocks) to their encoding, and add up all plans."""
+def naive(backbone: Backbone, data: Data, batch: int, precision: str = "fp32") -> dict:
+    """Measure four spans, fit seconds = images × (a + b × blocks) to their encoding, and add up all plans.
+
+    In bf16 everything runs under torch's autocast, maps too, as people would have it.
+    """
+    with torch.autocast(backbone.mean.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        row = naive_sweep(backbone, data, batch)
+    return {"procedure": "plain", "precision": precision, **row}
+
+
+def naive_sweep(backbone: Backbone, data: Data, batch: int) -> dict:
     depth = backbone.depth
     storing, stored = timed(lambda: naive_latents(backbone, data, batch))
     measured = []
@@ -205,7 +217,7 @@ def naive(backbone: Backbone, data: Data, batch: int) -> dict:
     total = whole * (a * (len(spans) + 1) + b * blocks)
     total += (storing + float(np.mean(fits)) * len(spans)) * WHOLE["fit"] / len(data.fit[0])
     total += float(np.mean(probes)) * WHOLE["train"] / len(data.train) * (len(spans) + 1)
-    return {"procedure": "plain", "precision": "fp32", "blocks_an_image": blocks, "measured_images": images, "ms_a_block": 1e3 * b,
+    return {"blocks_an_image": blocks, "measured_images": images, "ms_a_block": 1e3 * b,
             "ms_an_image": 1e3 * (a * (len(spans) + 1) + b * blocks), "cost_model_error": error, "whole_s": total}  # fmt: skip
 
 
@@ -214,9 +226,10 @@ def naive(backbone: Backbone, data: Data, batch: int) -> dict:
 
 def sweep(cfg: DictConfig, backbone: Backbone, data: Data, compute: Compute, batch: int) -> list[dict]:
     """The whole sweep, extrapolated to WHOLE from each stage's rate: the plain procedure, then `toast run` itself."""
-    rows = [naive(backbone, data, batch)]
     auto = Compute.pick(str(compute.device), "auto", backbone.width).precision
-    for precision in dict.fromkeys(["fp32", auto]):
+    plain = {precision: naive(backbone, data, batch, precision) for precision in dict.fromkeys(["fp32", auto])}
+    rows = list(plain.values())
+    for precision in plain:
         cfg.precision = precision
         with tempfile.TemporaryDirectory() as place, open_folder(Path(place) / "run", cfg, []) as folder:
             run(cfg, folder, ALONE)
@@ -233,7 +246,7 @@ def sweep(cfg: DictConfig, backbone: Backbone, data: Data, compute: Compute, bat
         ).trie.evaluations()
         rows.append({"procedure": "toast", "precision": precision, "blocks_an_image": evaluations, "measured_images": images,
                      "ms_an_image": 1e3 * took["encode"] / images, **whole, "load_s": took["load"], "whole_s": total,
-                     "ratio": rows[0]["whole_s"] / total, "is_auto": precision == auto})  # fmt: skip
+                     "ratio": plain[precision]["whole_s"] / total, "is_auto": precision == auto})  # fmt: skip
     return rows
 
 
@@ -321,20 +334,34 @@ def efficiency(backbone: Backbone, pixels: Tensor, maps: dict[Span, nn.Module], 
 
 
 def products(backbone: Backbone, batch: int, dtype: torch.dtype, at_least: float = 3.0) -> float:
-    """TFLOP/s of qkv, projection and MLP as bare products into existing buffers, over ``at_least`` seconds."""
-    rows, d, device = batch * backbone.tokens, backbone.width, backbone.mean.device
+    """TFLOP/s of qkv, projection and MLP as bare products, over ``at_least`` seconds: the best of the ways that there are.
+
+    On CPUs these are torch's own product and oneDNN's with packed weights, with all threads sharing each or each
+    multiplying rows of its own; the first into existing buffers.
+    """
+    tokens, d, device = backbone.tokens, backbone.width, backbone.mean.device
     shapes = ((d, 3 * d), (d, d), (d, 4 * d), (4 * d, d))
-    tensors = [
-        tuple(torch.randn(*shape, device=device).to(dtype) for shape in ((rows, wide), (wide, narrow), (rows, narrow)))
-        for wide, narrow in shapes
-    ]
+    inputs = {wide: torch.randn(batch, tokens, wide, device=device).to(dtype) for wide in (d, 4 * d)}
+    weights = [torch.randn(narrow, wide, device=device).to(dtype) for wide, narrow in shapes]
+    buffers = [torch.empty(batch * tokens, narrow, device=device, dtype=dtype) for _, narrow in shapes]
+    layers = [Dense(weight, None, dtype) for weight in weights]
 
-    def multiply() -> None:
-        for x, weight, out in tensors:
-            torch.mm(x, weight, out=out)
+    def into_buffers() -> None:
+        for weight, buffer in zip(weights, buffers, strict=True):
+            torch.mm(inputs[weight.shape[1]].flatten(0, 1), weight.T, out=buffer)
 
-    took = seconds(multiply, repeat=max(9, int(at_least / max(seconds(multiply, 1), 1e-6)) if at_least else 9))
-    return 24 * rows * d * d / took / 1e12
+    def layer_by_layer(part: Tensor) -> Tensor:
+        with torch.inference_mode():
+            for layer, (wide, _) in zip(layers, shapes, strict=True):
+                layer(inputs[wide][: len(part)])
+        return part
+
+    numbers = torch.arange(batch)
+    ways = [into_buffers, lambda: layer_by_layer(numbers), lambda: in_parts(layer_by_layer, numbers, Event())]
+    took = min(
+        seconds(way, repeat=max(9, int(at_least / 3 / max(seconds(way, 1), 1e-6)) if at_least else 9)) for way in ways
+    )
+    return 24 * batch * tokens * d * d / took / 1e12
 
 
 def exactness(backbone: Backbone, pixels: Tensor, maps: dict[Span, nn.Module]) -> list[dict]:
