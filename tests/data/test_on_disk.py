@@ -61,7 +61,7 @@ def test_splits_may_have_other_names(tmp_path):
     (tmp_path / "set" / "test").rename(tmp_path / "set" / "val")
     assert len(folder(tmp_path / "set", test_split="val").test) == 12
     with pytest.raises(
-        ToastError, match=r"has no split 'test' \(it has train, val\): toast looks for test.parquet, a folder"
+        ToastError, match=r"has no split 'test' \(it has train, val\): toast looks for test.parquet, test-\*.tar, a"
     ):
         folder(tmp_path / "set")
 

@@ -9,6 +9,7 @@ import io
 import re
 import runpy
 import sys
+import tarfile
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -118,6 +119,7 @@ def stand_ins(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) ->
             for i in range(count):
                 picture = Image.fromarray(generator.integers(0, 255, (48, 64, 3), dtype=np.uint8))
                 picture.save(tmp_path / "photos" / split / label / f"{i}.jpg")
+    _pack(tmp_path / "photos", tmp_path / "shards")
     (tmp_path / "w.safetensors").symlink_to(weights)
     (tmp_path / "cifar10").mkdir()
     for split, rows in (("train", 4000), ("test", 2000)):
@@ -128,6 +130,18 @@ def stand_ins(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(timing, "_LARGEST_BATCH", 8)
     monkeypatch.setattr(factory, "published", lambda name: {})
     monkeypatch.setattr("toast_cli.data.sources.read_hub", _read_hub)
+
+
+def _pack(photos: Path, shards: Path) -> None:
+    """A tar file of each split, with the class number beside each image."""
+    shards.mkdir()
+    for split in ("train", "test"):
+        with tarfile.open(shards / f"{split}-000000.tar", "w") as tar:
+            for number, picture in enumerate(sorted((photos / split).rglob("*.jpg"))):
+                label = tarfile.TarInfo(f"{number:04}.cls")
+                label.size = 1
+                tar.add(picture, f"{number:04}.jpg")
+                tar.addfile(label, io.BytesIO(b"%d" % (picture.parent.name == "dog")))
 
 
 def stop_at_the_first_image(monkeypatch: pytest.MonkeyPatch) -> None:

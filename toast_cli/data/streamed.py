@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from toast_cli.data.class_folders import FolderRows
+from toast_cli.data.tar_shards import TarRows
 from toast_cli.errors import ToastError
 from toast_cli.hub.fetching import quiet
 from toast_cli.hub.listening import watched
@@ -143,4 +144,4 @@ class StreamedRows:
             raise refusal(e, self._asked) from e
 
 
-Rows: TypeAlias = datasets.Dataset | StreamedRows | FolderRows
+Rows: TypeAlias = datasets.Dataset | StreamedRows | FolderRows | TarRows

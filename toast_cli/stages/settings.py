@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.errors import ToastError, require_flag, require_group
-from toast_cli.folders import require_data_folder, typed_path
+from toast_cli.folders import require_data, typed_path
 from toast_cli.machine.device import pick_device, require_batch_size, require_precision
 from toast_cli.models.weight_files import file_of
 from toast_cli.plans import HEALED, Fit, written_plans
@@ -26,7 +26,7 @@ def check(cfg: DictConfig) -> None:
     for name in ("data", "fit_data"):
         group = plain(cfg[name])
         if _is_ours(group) and group.get("path") is not None:
-            require_data_folder(typed_path(group["path"]))
+            require_data(typed_path(group["path"]))
 
 
 def check_model(cfg: DictConfig) -> None:
