@@ -7,7 +7,7 @@ from tests.bad_input.conftest import Check
 SENTENCES = {
     "run data=cifar": (
         "data=cifar does not exist (did you mean cifar10, cifar100?): use one of cifar10, cifar100, "
-        "cifar100_coarse, digits, digits_inverted, fashion_mnist, folder, imagenet1k, mnist, or --config-dir "
+        "cifar100_coarse, digits, digits_inverted, fashion_mnist, folder, imagenet1k, mnist, voc, or --config-dir "
         "<dir> with your own."
     ),
     "run data.label=": "data.label= is not a name: choose data=<name>, see toast list, or give text as a name for yours.",
@@ -40,7 +40,7 @@ SENTENCES = {
         "pattern such as 'shards/*.tar'."
     ),
     "run data=folder": (
-        "data=folder has no data.path: give data.path=<dir> with an image folder, parquet files, tar files or a saved data "
+        "There is no data.path: give data.path=<dir> with an image folder, parquet files, tar files or a saved data "
         "set."
     ),
     "run data=folder data.fit_images=2 data.path=@hollow": (

@@ -76,6 +76,8 @@ def scientific(cfg: DictConfig) -> dict[str, Any]:
             group["_target_"] = _FIRST_NAMES.get(target, target)
     if not settings.get("sweep"):  # added later too: a full sweep has no settings
         settings.pop("sweep", None)
+    if settings.get("eval") == "classification":  # and this is what runs were
+        del settings["eval"]
     for (name, key), before in _ADDED_LATER.items():
         if isinstance(group := settings.get(name), dict) and key in group and repr(group[key]) == repr(before):
             del group[key]
