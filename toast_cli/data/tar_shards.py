@@ -39,8 +39,8 @@ _NONE = (-1, 0)
 class _Shard(NamedTuple):
     """The samples of one tar file: image names, (offset, size) of each kind of member, and what samples without an image hold."""
 
-    names: list[bytes]
-    places: dict[str, list[tuple[int, int]]]
+    names: pa.Array  # N bytes; as arrays, since a million samples as Python's own objects would take half a gigabyte
+    places: dict[str, np.ndarray]  # (N, 2), −1 where a sample has no such member
     left_out: Counter[str]
 
 
@@ -57,12 +57,9 @@ class TarRows:
     def __init__(self, files: Sequence[str], classes: list[str] | None = None) -> None:
         self.files = list(files)
         shards = _indexed(self.files)
-        self._names = pa.array([name for shard in shards for name in shard.names], pa.large_binary())
+        self._names = pa.concat_arrays([shard.names for shard in shards])
         self._shards = np.repeat(np.arange(len(shards)), [len(shard.names) for shard in shards])  # (N,)
-        self._places = {  # (N, 2)
-            kind: np.array([place for shard in shards for place in shard.places[kind]], np.int64).reshape(-1, 2)
-            for kind in _LARGEST
-        }
+        self._places = {kind: np.concatenate([shard.places[kind] for shard in shards]) for kind in _LARGEST}  # (N, 2)
         self._held: tuple[tuple[int, int], BinaryIO] | None = None  # (process, number of a file), opened
         self._numbered = bool((self._places[_CLASS][:, 0] >= 0).any())  # whether there are .cls members
         self.features = self._columns(classes)
@@ -219,9 +216,11 @@ def _sorted(file: str, samples: Mapping[str, Mapping[str, Member]], others: Mapp
             f"{file} holds no images ({why}): pack each image beside its label, such as 0001.jpg and 0001.cls."
         )
     places = {
-        kind: [sample[kind][1:] if kind in sample else _NONE for sample in complete.values()] for kind in _LARGEST
+        kind: np.array([sample[kind][1:] if kind in sample else _NONE for sample in complete.values()], np.int64)
+        for kind in _LARGEST
     }
-    return _Shard([os.fsencode(sample[_IMAGE].name) for sample in complete.values()], places, left_out)
+    names = pa.array([os.fsencode(sample[_IMAGE].name) for sample in complete.values()], pa.large_binary())
+    return _Shard(names, places, left_out)
 
 
 def _parts(name: str) -> tuple[str | None, str]:
