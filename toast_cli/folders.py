@@ -1,6 +1,8 @@
 """All files below a folder as a person sees them: links are followed, and what other programs leave behind is left out."""
 
+import glob
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +15,7 @@ from toast_cli.errors import ToastError
 _CLUTTER = (".git", ".ipynb_checkpoints", ".thumbnails", ".AppleDouble", "__MACOSX", "__pycache__", "@eaDir",
             "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")  # fmt: skip
 _TRASH = ".Trash"  # .Trash, .Trashes, .Trash-1000
+_TAR = re.compile(r"\.(tar|tgz|tbz2?|txz)$|\.tar\.\w+$")
 
 
 @dataclass(frozen=True)
@@ -114,12 +117,18 @@ def child(folder: Path, name: str) -> Path:
     return next((path for path in folder.iterdir() if as_text(path.name) == as_text(name)), exact)
 
 
-def require_data_folder(path: Path) -> None:
-    """Raises ToastError unless there is a folder at ``path``, which was given as ``data.path``."""
-    if not path.is_dir():
+def require_data(path: Path) -> None:
+    """Raises ToastError unless ``path``, which was given as ``data.path``, is a folder or a pattern of tar files."""
+    if not path.is_dir() and not tar_files(path):
         raise ToastError(
-            f"data.path={path} is not a folder: give one with an image folder, parquet files or a saved data set."
+            f"data.path={path} is not a folder: give one with an image folder, parquet files, tar files or a saved data set, or a pattern such as "
+            "'shards/*.tar'."
         )
+
+
+def tar_files(pattern: Path) -> list[str]:
+    """The tar files, compressed ones too, that a pattern such as ``shards/*.tar`` stands for, in the order of their names."""
+    return sorted(file for file in glob.glob(str(pattern)) if _TAR.search(file) and os.path.isfile(file))  # noqa: PTH113, PTH207
 
 
 def typed_path(text: object) -> Path:

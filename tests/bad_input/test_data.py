@@ -7,7 +7,7 @@ from tests.bad_input.conftest import Check
 SENTENCES = {
     "run data=cifar": (
         "data=cifar does not exist (did you mean cifar10, cifar100?): use one of cifar10, cifar100, "
-        "cifar100_coarse, digits, digits_inverted, fashion_mnist, folder, imagenet1k, mnist, or --config-dir "
+        "cifar100_coarse, digits, digits_inverted, fashion_mnist, folder, imagenet1k, mnist, voc, or --config-dir "
         "<dir> with your own."
     ),
     "run data.label=": "data.label= is not a name: choose data=<name>, see toast list, or give text as a name for yours.",
@@ -36,10 +36,12 @@ SENTENCES = {
     ),
     "run fit_data.path=nowhere": "fit_data.path=nowhere needs a data set: add fit_data=folder or another.",
     "run data.path=nowhere": (
-        "data.path=nowhere is not a folder: give one with an image folder, parquet files or a saved data set."
+        "data.path=nowhere is not a folder: give one with an image folder, parquet files, tar files or a saved data set, or a "
+        "pattern such as 'shards/*.tar'."
     ),
     "run data=folder": (
-        "data=folder has no data.path: give data.path=<dir> with an image folder, parquet files or a saved data set."
+        "There is no data.path: give data.path=<dir> with an image folder, parquet files, tar files or a saved data "
+        "set."
     ),
     "run data=folder data.fit_images=2 data.path=@hollow": (
         "hollow/train holds no images in class folders (it is empty): put them into train/<class>/."
@@ -48,8 +50,8 @@ SENTENCES = {
         "one_class/train holds images of one class only, kind0: put those of another into train/<class>/."
     ),
     "run data=folder data.fit_images=2 data.path=@no_test": (
-        "data.path=no_test has no split 'test' (it has train): toast looks for test.parquet, a folder test/<class>/ of images or "
-        "a saved data set; set data.train_split or data.test_split if yours has another name."
+        "data.path=no_test has no split 'test' (it has train): toast looks for test.parquet, test-*.tar, a folder test/<class>/ of "
+        "images or a saved data set; set data.train_split or data.test_split if yours has another name."
     ),
     "run data=folder data.fit_images=2 data.path=@good data.train_images=13": (
         "data.train_images=13 is not available: give a whole number from 1 to 4, the images of that split."

@@ -61,7 +61,7 @@ def test_splits_may_have_other_names(tmp_path):
     (tmp_path / "set" / "test").rename(tmp_path / "set" / "val")
     assert len(folder(tmp_path / "set", test_split="val").test) == 12
     with pytest.raises(
-        ToastError, match=r"has no split 'test' \(it has train, val\): toast looks for test.parquet, a folder"
+        ToastError, match=r"has no split 'test' \(it has train, val\): toast looks for test.parquet, test-\*.tar, a"
     ):
         folder(tmp_path / "set")
 
@@ -69,7 +69,7 @@ def test_splits_may_have_other_names(tmp_path):
 def test_paths_that_hold_nothing_are_named(tmp_path):
     with pytest.raises(ToastError, match="data.path=.*nowhere is not a folder: give one with an image folder"):
         folder(tmp_path / "nowhere")
-    with pytest.raises(ToastError, match="data=folder has no data.path: give data.path=<dir>"):
+    with pytest.raises(ToastError, match="There is no data.path: give data.path=<dir>"):
         data.load("folder", None)
     (tmp_path / "train.parquet").write_bytes(b"garbage")
     (tmp_path / "test.parquet").write_bytes(b"garbage")

@@ -9,6 +9,7 @@ import io
 import re
 import runpy
 import sys
+import tarfile
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch.distributed.run import parse_args
 from torch.overrides import TorchFunctionMode
 
 from tests.docs.commands import PAGES, ROOT, Command, commands_of, inline_of
+from tests.scenes import save_scenes
 from toast_cli.data.streamed import Rows, StreamedRows
 from toast_cli.machine import timing
 from toast_cli.models import factory
@@ -108,8 +110,18 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sets with masks, one with as many images as a run takes for its maps, and with VOC's splits."""
+    root = tmp_path_factory.mktemp("scenes")
+    save_scenes(root / "scenes")
+    save_scenes(root / "voc", train=500)
+    (root / "voc" / "test.parquet").rename(root / "voc" / "val.parquet")
+    return root
+
+
 @pytest.fixture
-def stand_ins(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stand_ins(tmp_path: Path, weights: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files that pages name, and a hub of random weights and blank images."""
     generator = np.random.default_rng(0)
     for split, count in (("train", 8), ("test", 4)):
@@ -118,6 +130,9 @@ def stand_ins(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) ->
             for i in range(count):
                 picture = Image.fromarray(generator.integers(0, 255, (48, 64, 3), dtype=np.uint8))
                 picture.save(tmp_path / "photos" / split / label / f"{i}.jpg")
+    _pack(tmp_path / "photos", tmp_path / "shards")
+    for name in ("scenes", "voc"):
+        (tmp_path / name).symlink_to(scenes / name)
     (tmp_path / "w.safetensors").symlink_to(weights)
     (tmp_path / "cifar10").mkdir()
     for split, rows in (("train", 4000), ("test", 2000)):
@@ -128,6 +143,18 @@ def stand_ins(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(timing, "_LARGEST_BATCH", 8)
     monkeypatch.setattr(factory, "published", lambda name: {})
     monkeypatch.setattr("toast_cli.data.sources.read_hub", _read_hub)
+
+
+def _pack(photos: Path, shards: Path) -> None:
+    """A tar file of each split, with the class number beside each image."""
+    shards.mkdir()
+    for split in ("train", "test"):
+        with tarfile.open(shards / f"{split}-000000.tar", "w") as tar:
+            for number, picture in enumerate(sorted((photos / split).rglob("*.jpg"))):
+                label = tarfile.TarInfo(f"{number:04}.cls")
+                label.size = 1
+                tar.add(picture, f"{number:04}.jpg")
+                tar.addfile(label, io.BytesIO(b"%d" % (picture.parent.name == "dog")))
 
 
 def stop_at_the_first_image(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,11 @@ def named(**groups: dict) -> str:
     )
 
 
+def test_so_does_the_evaluation_that_runs_had():
+    assert named(eval="classification") == named()
+    assert named(eval="segmentation") != named()
+
+
 @pytest.mark.parametrize("group", ["data", "fit_data"])
 def test_only_another_value_makes_another_run(group: str):
     assert named(**{group: {"max_pixels": MAX_PIXELS}}) == named()

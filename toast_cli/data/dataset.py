@@ -13,6 +13,7 @@ from toast_cli.data.class_names import composed, in_order
 from toast_cli.data.decoding import MAX_PIXELS, require_pixels
 from toast_cli.data.draws import divide, draw, draw_fit
 from toast_cli.data.images import Images, Split
+from toast_cli.data.masked import with_masks
 from toast_cli.data.sources import columns_of, read
 from toast_cli.data.streamed import Rows
 from toast_cli.errors import ToastError, did_you_mean, require_flag
@@ -60,6 +61,8 @@ def load(
     image_column: str | None = None,
     label_column: str | None = None,
     one_split: Mapping[str, Any] | None = None,
+    classes: list[str] | None = None,
+    masks: bool = False,
     splits: str = "standard",
     fit_images: int | list[int] = 500,
     train_images: int | None = None,
@@ -77,7 +80,8 @@ def load(
     train split (``random``: seeded, ``first``: in stored order), so they do not depend on ``train_images``; if several
     numbers of them are given, the draws are nested. An image of more than ``max_pixels`` counts as one that cannot be
     decoded.
-    ``streaming`` reads parquet files in place, on disk or on the hub. With ``splits="paper"``, a data set that has
+    With ``masks``, the label column holds a mask for each image, a class number for each pixel, and ``classes`` may name these numbers; the
+    labels of images are all 0 then. ``streaming`` reads parquet files in place, on disk or on the hub. With ``splits="paper"``, a data set that has
     ``one_split`` {"name", "test_images"} is that split alone, divided at random with the ``seed``.
 
     Raises ToastError for data that are missing, unreachable, empty or too small, and for invalid settings.
@@ -94,10 +98,13 @@ def load(
         names = (train_split, test_split)
         rows = read(source, config, path, names, streaming)
     how = (require_flag(skip_bad_images, "data.skip_bad_images"), require_pixels(max_pixels, "data.max_pixels="))
-    classes, train, test = _labelled(names, rows, image_column, label_column, how)
+    if masks:
+        named, train, test = with_masks(names, rows, image_column, label_column, classes, how)
+    else:
+        named, train, test = _labelled(names, rows, image_column, label_column, how)
     return Data(
         label=label,
-        classes=classes,
+        classes=named,
         fit=tuple(train.only(np.sort(part)) for part in draw_fit(len(train), fit_images, fit_order, seed)),
         train=train.only(np.sort(draw(train.labels, train_images, "data.train_images", seed))),
         test=test.only(np.sort(draw(test.labels, test_images, "data.test_images", seed))),

@@ -13,7 +13,9 @@ from toast_cli.data.class_folders import FolderRows
 from toast_cli.data.dataset import Data
 from toast_cli.data.decoding import UNDECODABLE, pillows_limit
 from toast_cli.data.images import Images
+from toast_cli.data.masked import MaskedSplit
 from toast_cli.data.streamed import StreamedRows
+from toast_cli.data.tar_shards import TarRows
 
 _MOST = 100_000  # files of each kind that are compared, evenly spread
 _DARK = 1 << 14  # a set of 16-bit images has brighter values than this, unless it has 14 bits or fewer
@@ -29,12 +31,16 @@ def warnings_of(data: Data) -> list[str]:
 
 
 def _left_out(data: Data) -> list[str]:
-    """What image folders hold beside the images of a class."""
+    """What image folders and tar files hold beside the images of a class."""
     splits = (images.split.rows for images in (data.train, data.test, *data.fit))
-    return list(dict.fromkeys(note for rows in splits if isinstance(rows, FolderRows) for note in rows.left_out))
+    return list(
+        dict.fromkeys(note for rows in splits if isinstance(rows, FolderRows | TarRows) for note in rows.left_out)
+    )
 
 
 def _missing(data: Data) -> list[str]:
+    if isinstance(data.train.split, MaskedSplit):
+        return []  # what classes its pixels have is not known yet
     told = []
     for name, images in (("train", data.train), ("test", data.test)):
         absent = np.setdiff1d(np.arange(len(data.classes)), images.labels)

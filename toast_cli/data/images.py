@@ -41,17 +41,20 @@ class Split:
 
     def encoded(self, index: int) -> bytes:
         """The stored file of image ``index``. Raises OSError or ValueError if there is none."""
-        value = self._stored(index)
+        return self._encoded(index, self.image_column)
+
+    def _encoded(self, index: int, column: str) -> bytes:
+        value = self._stored(index, column)
         if value is None:
             raise ValueError("there is no image in this row")
         if isinstance(value, bytes):
             return value
         return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
 
-    def _stored(self, index: int) -> Any:
+    def _stored(self, index: int, column: str) -> Any:
         if isinstance(self.rows, datasets.Dataset):
-            return self.rows[index][self.image_column]
-        return self.rows.value(index, self.image_column)
+            return self.rows[index][column]
+        return self.rows.value(index, column)
 
     def signature(self, index: int) -> bytes:
         """What identifies image ``index``: a hash of its file, or its place if it is streamed."""
@@ -67,14 +70,19 @@ class Split:
 
         It is in RGB, or has as many bands as the ``bands`` of the transform.
         """
-        bands = getattr(transform, "bands", 3)
+        image = self._image(index, getattr(transform, "bands", 3))
+        return image if isinstance(image, BadImage) else transform(image)
+
+    def _image(self, index: int, bands: int) -> Image.Image | BadImage:
         try:
-            image = read_image(io.BytesIO(self.encoded(index)), self.max_pixels, "data.max_pixels=", bands)
+            return read_image(io.BytesIO(self.encoded(index)), self.max_pixels, "data.max_pixels=", bands)
         except UNDECODABLE as e:
-            stored = self._stored(index)
-            path = stored.get("path") if isinstance(stored, dict) else None
-            return BadImage(f"{self.name} image {index}{f' ({path})' if path else ''}", reason(e))
-        return transform(image)
+            return self._bad(index, reason(e))
+
+    def _bad(self, index: int, why: str) -> BadImage:
+        stored = self._stored(index, self.image_column)
+        path = stored.get("path") if isinstance(stored, dict) else None
+        return BadImage(f"{self.name} image {index}{f' ({path})' if path else ''}", why)
 
 
 class PixelCache:

@@ -1,7 +1,8 @@
-"""What lies in the folder ``data.path``: image folders, parquet files, or a saved data set."""
+"""What lies in the folder ``data.path``: image folders, parquet files, tar files, or a saved data set."""
 
 import glob
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,23 +11,28 @@ import pyarrow.parquet as pq
 
 from toast_cli.data.class_folders import read_class_folders
 from toast_cli.data.streamed import Rows, StreamedRows
+from toast_cli.data.tar_shards import TarRows, class_names
 from toast_cli.errors import ToastError, did_you_mean, reraise_disk
-from toast_cli.folders import child, require_data_folder
+from toast_cli.folders import as_text, child, require_data, tar_files
 
 _DESCRIBED = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # the hub's own tables of images, with file names
+_WITHOUT_NUMBER = re.compile(r"[\W_]*\d.*")  # of a shard: train-000012
 
 
 def read_path(path: Path, names: Sequence[str], streaming: bool) -> Mapping[str, Rows]:
-    """The stored splits called ``names``; with ``streaming``, parquet files are read in place.
+    """The stored splits called ``names``; with ``streaming``, parquet files are read in place. Tar files always are.
 
-    Raises ToastError for a folder that does not hold them or cannot be read.
+    ``path`` is a folder, or a pattern of tar files. Raises ToastError for one that does not hold them or cannot be read.
     """
-    require_data_folder(path)
+    require_data(path)
     try:
         saved = {state.parent.name: state.parent for state in sorted(path.glob("*/state.json"))}
         if saved:
             return _read_saved(path, saved, names)
-        parquet = _find_parquet(path, names)
+        parquet = _find_parquet(path, names) if path.is_dir() else {}
+        if not any(parquet.values()) and (shards := _find_shards(path, names)):
+            classes = class_names(next(folder for folder in (path, *path.parents) if folder.is_dir()))
+            return {name: TarRows(found, classes) for name, found in shards.items()}
         _require_splits(path, names, parquet)
         if any(parquet.values()):
             return _read_parquet(parquet, streaming)
@@ -90,8 +96,8 @@ def _require_splits(path: Path, names: Sequence[str], parquet: Mapping[str, list
     for name in names:
         if not (parquet[name] if any(parquet.values()) else child(path, name).is_dir()):
             raise ToastError(
-                f"data.path={path} has no split '{name}'{_perhaps(path, name)}: toast looks for {name}.parquet, a folder {name}/<class>/ of images or a "
-                "saved data set; set data.train_split or data.test_split if yours has another name."
+                f"data.path={path} has no split '{name}'{_perhaps(path, name)}: toast looks for {name}.parquet, {name}-*.tar, a folder {name}/<class>/ "
+                "of images or a saved data set; set data.train_split or data.test_split if yours has another name."
             )
 
 
@@ -131,3 +137,42 @@ def _parquet_of(folder: Path, name: str) -> list[str]:
             parts = (file for file in split.glob("*.parquet") if file.name not in _DESCRIBED)
             files = sorted(str(part) for part in parts if not part.name.startswith((".", "_")))
     return files
+
+
+def _find_shards(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
+    """The tar files of each split; none if there are none of any. Raises ToastError for a split without, and one file for two.
+
+    They lie in a folder of the split's name without subfolders, or have its name as a word in theirs. Beside a folder of
+    the split's name with anything else in it, they are what that folder was unpacked from.
+    """
+    beside = tar_files(Path(glob.escape(str(path))) / "*") if path.is_dir() else tar_files(path)
+    found = {name: _shards_of(path, name, beside) for name in names}
+    if not any(found.values()):
+        return {}
+    for name, files in found.items():
+        if not files:
+            has = sorted({_WITHOUT_NUMBER.sub("", _stem(file)) for file in beside} - {""})
+            others = did_you_mean(name, has) or (f" (it has {', '.join(has[:5])})" if has else "")
+            raise ToastError(
+                f"data.path={path} has no tar files of split '{name}'{others}: set data.train_split or data.test_split if yours has another name."
+            )
+    twice = {file for name in names for other in names if other != name for file in found[name] if file in found[other]}
+    if twice:
+        raise ToastError(
+            f"{min(twice)} has the names of two splits in its own, {' and '.join(names)}: put it into a folder named after its split."
+        )
+    return found
+
+
+def _shards_of(path: Path, name: str, beside: Sequence[str]) -> list[str]:
+    folder = child(path, name)
+    if folder.is_dir():
+        flat = not any(entry.is_dir() for entry in os.scandir(folder))
+        return tar_files(Path(glob.escape(str(folder))) / "*") if flat else []
+    word = re.compile(rf"(?<![^\W\d_]){re.escape(as_text(name))}(?![^\W\d_])")
+    inside = None if path.is_dir() else name  # a pattern may have found the shards in a folder of the split's name
+    return [file for file in beside if word.search(_stem(file)) or Path(file).parent.name == inside]
+
+
+def _stem(shard: str) -> str:
+    return as_text(Path(shard).name).partition(".tar")[0]

@@ -1,4 +1,4 @@
-"""Where images come from: hub data sets, parquet files, image folders, saved data sets and scikit-learn's digits."""
+"""Where images come from: hub data sets, parquet and tar files, image folders, saved data sets and scikit-learn's digits."""
 
 import sys
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def read(
     else:
         called_null = ", or data.path=./null for the folder of that name" if typed_path("null").is_dir() else ""
         raise ToastError(
-            f"data=folder has no data.path: give data.path=<dir> with an image folder, parquet files or a saved data set{called_null}."
+            f"There is no data.path: give data.path=<dir> with an image folder, parquet files, tar files or a saved data set{called_null}."
         )
     for name in names:
         if name not in splits:
@@ -81,12 +81,12 @@ def columns_of(rows: Rows, image: str | None, label: str | None) -> tuple[str, s
 
     Raises ToastError for a column that does not fit, and if a name is needed to choose one.
     """
-    images = [name for name, feature in rows.features.items() if _holds_images(feature)]
+    images = [name for name, feature in rows.features.items() if holds_images(feature)]
     marked = [name for name, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
     labels = marked or [name for name in rows.features if name == _LABEL]
     found = [_column(rows, "image", image, images), _column(rows, "label", label, labels)]
     if found[0] not in images:
-        raise ToastError(f"data.image_column={found[0]} holds no images: the data set has {_schema(rows)}.")
+        raise ToastError(f"data.image_column={found[0]} holds no images: the data set has {schema(rows)}.")
     return found[0], found[1]
 
 
@@ -94,17 +94,17 @@ def _column(rows: Rows, kind: str, name: str | None, fitting: list[str]) -> str:
     if name is None and len(fitting) != 1:
         marked = f"{len(fitting)} are" if fitting else "none is"
         raise ToastError(
-            f"The data set's columns are {_schema(rows)}, of which {marked} marked as {kind}: name one with data.{kind}_column."
+            f"The data set's columns are {schema(rows)}, of which {marked} marked as {kind}: name one with data.{kind}_column."
         )
     if name is not None and name not in rows.features:
         raise ToastError(
-            f"data.{kind}_column={name} is not a column{did_you_mean(name, rows.features)}: the data set has {_schema(rows)}; "
+            f"data.{kind}_column={name} is not a column{did_you_mean(name, rows.features)}: the data set has {schema(rows)}; "
             f"name one of these with data.{kind}_column."
         )
     return name or fitting[0]
 
 
-def _holds_images(feature: object) -> bool:
+def holds_images(feature: object) -> bool:
     """Whether a column holds images, or what a parquet file without the hub's own schema holds instead."""
     encoded = isinstance(feature, datasets.Value) and feature.dtype in ("binary", "large_binary")
     return (
@@ -114,5 +114,5 @@ def _holds_images(feature: object) -> bool:
     )
 
 
-def _schema(rows: Rows) -> str:
+def schema(rows: Rows) -> str:
     return ", ".join(f"{name} ({type(feature).__name__})" for name, feature in rows.features.items())

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from toast_cli.data.class_folders import FolderRows
+from toast_cli.data.tar_shards import TarRows
 from toast_cli.errors import ToastError
 from toast_cli.hub.fetching import quiet
 from toast_cli.hub.listening import watched
@@ -53,7 +54,7 @@ class StreamedRows:
         ]
         self._ends = np.cumsum([rows for *_, rows in self._groups])  # (number of row groups,)
         self._only = np.arange(self._ends[-1] if self._groups else 0)
-        self._held: tuple[Any, list[Any]] = (None, [])  # (process, row group, column), and its values
+        self._held: dict[str, tuple[Any, list[Any]]] = {}  # of each column (process, row group), and its values
 
     def __len__(self) -> int:
         return len(self._only)
@@ -88,12 +89,12 @@ class StreamedRows:
     def value(self, row: int, column: str) -> Any:
         """One value; its row group stays in memory until another is needed."""
         place, group, offset = self._place(row)
-        key = (os.getpid(), group, column)  # a process that decodes images opens its own files
-        if self._held[0] != key:
+        key = (os.getpid(), group)  # a process that decodes images opens its own files
+        if column not in self._held or self._held[column][0] != key:
             with quiet(), self._opened(place) as parquet:
                 number = self._groups[group][1]
-                self._held = (key, parquet.read_row_group(number, columns=[column])[column].to_pylist())
-        return self._held[1][offset]
+                self._held[column] = (key, parquet.read_row_group(number, columns=[column])[column].to_pylist())
+        return self._held[column][1][offset]
 
     def signature(self, row: int) -> bytes:
         """What a fingerprint uses instead of the row's content, which would mean reading its whole row group."""
@@ -143,4 +144,4 @@ class StreamedRows:
             raise refusal(e, self._asked) from e
 
 
-Rows: TypeAlias = datasets.Dataset | StreamedRows | FolderRows
+Rows: TypeAlias = datasets.Dataset | StreamedRows | FolderRows | TarRows

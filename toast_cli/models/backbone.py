@@ -141,6 +141,12 @@ class Backbone(nn.Module):
         return self.vit.num_prefix_tokens
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """The numbers of patches (h, w) below and beside each other."""
+        grid: Any = self.vit.patch_embed.grid_size
+        return grid
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
         return channels_of(self.vit), self.image_size, self.image_size
@@ -246,6 +252,11 @@ class Backbone(nn.Module):
             return normed[:, :2].flatten(1)
         features = self.vit.forward_head(normed, pre_logits=True)
         return features if self.pooler is None else self.pooler(features)
+
+    def patches(self, latent: Tensor) -> Tensor:
+        """Last latent (N, T, D) -> its patch tokens (N, p, D) after the final norm, which some models have behind their pooling."""
+        norm: Any = self.vit.norm if not isinstance(self.vit.norm, nn.Identity) else self.vit.fc_norm
+        return norm(latent)[:, self.prefix_tokens :]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) -> logits (N, C) of the head, or features (N, F) without one."""

@@ -60,6 +60,13 @@ def to_input(settings: Mapping[str, Any]) -> Transform:
     return _prepared(settings, create_transform(**{key: settings[key] for key in _SETTINGS}))
 
 
+def to_mask(settings: Mapping[str, Any]) -> Transform:
+    """A transform in the same geometry for a mask, PIL image in grey -> uint8 (1, H, W): each value is one of the mask's own, or 255 beyond it."""
+    nearest = {key: settings[key] for key in _GEOMETRY} | {"interpolation": "nearest"}
+    nearest["input_size"] = (3, *settings["input_size"][1:])  # a mask needs no conversion to grey
+    return _prepared(nearest, create_transform(**nearest, mean=(1.0,), normalize=False))
+
+
 @dataclass(frozen=True)
 class _EachBand:
     """``transform`` of each of four bands on its own: Pillow would take the fourth for opacity, and multiply by it while it resizes.

@@ -12,7 +12,7 @@ from typing import Any
 from toast_cli.errors import ToastError
 from toast_cli.plans import Plan
 from toast_cli.runs import expected, predictions, projection
-from toast_cli.runs.contents import PREDICTIONS, PROJECTION, RECORD, RESULTS
+from toast_cli.runs.contents import PREDICTIONS, PROJECTION, RECORD, RESULTS, SEGMENTATION
 from toast_cli.runs.folder import Folder
 from toast_cli.runs.predictions import Predictions
 from toast_cli.runs.record import read_record
@@ -134,6 +134,14 @@ def find(places: Iterable[Path], file: str) -> tuple[list[Path], list[Path]]:
     found = sorted(record.parent for record in records if (record.parent / file).is_file())
     complete = [path for path in found if read_record(path).get("complete")]
     return complete, [path for path in found if path not in complete]
+
+
+def require_accuracies(place: Path) -> None:
+    """Raises ToastError for the folder of a run with ``eval=segmentation``, which has none."""
+    if (place / SEGMENTATION).is_file():
+        raise ToastError(
+            f"{place} is a run with eval=segmentation, whose numbers are in its {SEGMENTATION}: give a run of images by class."
+        )
 
 
 def settings(path: Path) -> dict[str, Any]:

@@ -11,6 +11,8 @@ RESULTS, SUMMARY = "results.csv", "summary.csv"
 SIMILARITY, FINETUNE = "similarity.csv", "finetune.csv"
 SEARCH, BASELINES, FRONT = "search.csv", "baselines.csv", "front.csv"
 BENCH = "bench.csv"
+SEGMENTATION, SEGMENTATION_CLASSES = "segmentation.csv", "segmentation_classes.csv"
+HEADS = "heads.safetensors"  # of segmentation: a linear layer on the patch tokens of each plan
 RACE = "race.csv"
 TRANSLATORS = "translators.safetensors"
 PREDICTIONS, PROJECTION = "predictions.safetensors", "projection.safetensors"
@@ -74,7 +76,7 @@ def weights_of_epoch(seed: int, epoch: int) -> str:
 # Every fixed name. The record is last: a folder without one never belonged to a run.
 FIXED = (
     features("train"), features("test"), TRANSLATORS, PREDICTIONS, PROJECTION, RESULTS, SUMMARY, SIMILARITY, FINETUNE,
-    SEARCH, BASELINES, FRONT, RACE, EPOCH, CONFIG, RECORD,
+    SEARCH, BASELINES, FRONT, RACE, SEGMENTATION, SEGMENTATION_CLASSES, HEADS, EPOCH, CONFIG, RECORD,
 )  # fmt: skip
 
 

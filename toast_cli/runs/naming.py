@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.errors import ToastError
-from toast_cli.folders import as_utf8, child, files_below, typed_path
+from toast_cli.folders import as_utf8, child, files_below, tar_files, typed_path
 
 # How a run is carried out, not what it computes; what others report; and the name of an experiment, since its settings are
 # there already.
@@ -76,6 +76,8 @@ def scientific(cfg: DictConfig) -> dict[str, Any]:
             group["_target_"] = _FIRST_NAMES.get(target, target)
     if not settings.get("sweep"):  # added later too: a full sweep has no settings
         settings.pop("sweep", None)
+    if settings.get("eval") == "classification":  # and this is what runs were
+        del settings["eval"]
     for (name, key), before in _ADDED_LATER.items():
         if isinstance(group := settings.get(name), dict) and key in group and repr(group[key]) == repr(before):
             del group[key]
@@ -120,7 +122,7 @@ def inputs(settings: dict[str, Any]) -> str:
 
 
 def _input_files(settings: dict[str, Any]) -> list[Path]:
-    """The files of weights, the parquet files of a data folder, and all files in the subfolders named after its splits."""
+    """The files of weights, the parquet and tar files of a data folder, and all files in the subfolders named after its splits."""
     stored = _weights(settings["model"])
     stored += [
         file for data in (settings["data"], settings["fit_data"]) if data.get("path") for file in _data_files(data)
@@ -139,11 +141,17 @@ def _weights(model: dict[str, Any]) -> list[Path]:
 
 def _data_files(data: dict[str, Any]) -> Iterator[Path]:
     path = Path(data["path"])
-    yield from (file for pattern in ("*.parquet", "*/*.parquet") for file in path.glob(pattern))
-    for name in (str(data.get(key)) for key in ("train_split", "test_split")):
+    parquet = [file for pattern in ("*.parquet", "*/*.parquet") for file in path.glob(pattern)]
+    yield from parquet
+    names = [str(data.get(key)) for key in ("train_split", "test_split")]
+    splits = [child(path, name) for name in names]
+    for name, split in zip(names, splits, strict=True):
         yield from path.glob(f"*/{glob.escape(name)}/*.parquet")
-        split = child(path, name)
         yield from (split / file for file in (files_below(split) if split.is_dir() else ()))
+    if not parquet and not all(
+        split.is_dir() for split in splits
+    ):  # else tar files are what folders were unpacked from
+        yield from path.glob("*.tar") if path.is_dir() else map(Path, tar_files(path))
 
 
 def differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
@@ -162,5 +170,6 @@ def register_resolvers() -> None:
 
 
 def _last_name(path: object) -> str:
-    """What a data set is called after the folder that it lies in."""
-    return as_utf8(Path(str(path or "")).name) or "folder"
+    """What a data set is called after the folder that it lies in: for a pattern of tar files, the folder that they are in."""
+    found = Path(str(path or ""))
+    return as_utf8((found.parent if found.suffix == ".tar" and not found.is_dir() else found).name) or "folder"

@@ -8,6 +8,7 @@ from typing import Any
 from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.plans import Plan
 from toast_cli.report.changed import read_table
+from toast_cli.runs.archive import require_accuracies
 from toast_cli.runs.contents import FINETUNE, FRONT, RESULTS
 from toast_cli.runs.record import read_record
 from toast_cli.runs.rows import Found, Row, Tuned
@@ -25,6 +26,7 @@ def row_of(path: Path, plan: str | None, seed: int) -> Any:
         raise ToastError(f"{path} is not a complete run: give the folder of a finished toast run, search or finetune.")
     rows: Sequence[Any] = next((found for name, kind in _TABLES if (found := read_table(path / name, kind))), [])
     if not rows:
+        require_accuracies(path)
         raise ToastError(f"{path} holds no rows: restore its {RESULTS}, or run it again with fresh=true.")
     plans = list(dict.fromkeys(row.plan for row in rows))
     if plan is None:

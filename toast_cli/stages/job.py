@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from toast_cli.data.dataset import Data
-from toast_cli.data.images import Batch, Images, PixelCache
+from toast_cli.data.images import Batch, Images, PixelCache, Transform
 from toast_cli.errors import ToastError
 from toast_cli.machine.device import Compute
 from toast_cli.machine.team import ALONE, Team
@@ -109,16 +109,20 @@ class Job:
             found[block] = self.backbone.healed(block.block, tensors)
         return found
 
-    def batches(self, images: Images, size: int, start: int = 0, keep: bool = False) -> Iterator[Batch]:
+    def batches(
+        self, images: Images, size: int, start: int = 0, keep: bool = False, transform: Transform | None = None
+    ) -> Iterator[Batch]:
         """This process's share of the images from number ``start`` on, ``size`` at a time, on the run's device.
 
-        ``keep`` remembers the pixels of images that are needed again. Raises ToastError that names a bad image, unless
+        ``keep`` remembers the pixels of images that are needed again. ``transform`` is the model's own if None.
+
+        Raises ToastError that names a bad image, unless
         such images are left out.
         """
         device = self.compute.device
         pin = device.type == "cuda"
         ranges = self.team.ranges(start, len(images), size)
-        transform, cache = self.backbone.transform, self.pixels
+        transform, cache = transform or self.backbone.transform, self.pixels
         for batch in images.batches(transform, size, self.workers, ranges, cache, keep, pin):
             yield replace(batch, pixels=batch.pixels.to(device, non_blocking=pin))
 

@@ -30,7 +30,7 @@ from toast_cli.registry import CONF, options
 from toast_cli.runs.folder import Folder, RunFolder
 from toast_cli.runs.naming import today
 from toast_cli.stages.job import Job
-from toast_cli.stages.settings import fit_of, plain, require_workers, seeds_of
+from toast_cli.stages.settings import SEGMENTATION, fit_of, plain, require_workers, seeds_of
 from toast_cli.translators.base import BaseTranslator, ClosedForm, ImageTranslator
 from toast_cli.translators.named import by_name
 from toast_cli.translators.trained import TrainedTranslator
@@ -187,7 +187,7 @@ def _protocol(cfg: DictConfig) -> str:
 
 def load_data(cfg: DictConfig, make: Make = make) -> Data:
     """The data set, its fit images from ``fit_data`` if that is given. Raises ToastError for invalid settings."""
-    data = make(cfg, "data")
+    data = make(cfg, "data", **({"masks": True} if cfg.get("eval") == SEGMENTATION else {}))
     if "_target_" not in cfg.fit_data:
         if cfg.fit_data.get("path") is not None:
             raise ToastError(f"fit_data.path={cfg.fit_data.path} needs a data set: add fit_data=folder or another.")

@@ -35,7 +35,7 @@ def score(job: Job, fitted: Fitted, maps: Modules) -> None:
     todo = missing_seeds(job)
     rows = [_with_change(row) for row in job.folder.rows(contents.RESULTS, Row) if row.seed not in todo]
     costs = Costs(job.backbone, maps)
-    columns = [_variant_columns(job, fitted, variant, costs) for variant in job.variants]
+    columns = [variant_columns(job, fitted, variant, costs) for variant in job.variants]
     labels, truth = job.data.train.labels[train.positions], job.data.test.labels[test.positions]  # (N,), (M,)
     job.folder.write(contents.PROJECTION, projection.project(test, truth))
     stored = predictions.read(job.folder.checked(contents.PREDICTIONS))
@@ -94,7 +94,7 @@ def missing_seeds(job: Job) -> list[int]:
     return [seed for seed in job.seeds if seed not in finished]
 
 
-def _variant_columns(job: Job, fitted: Fitted, variant: Variant, costs: Costs) -> dict[str, Any]:
+def variant_columns(job: Job, fitted: Fitted, variant: Variant, costs: Costs) -> dict[str, Any]:
     """The columns of a variant's rows that are the same for every seed."""
     original, plan = costs.of(Plan()), variant.plan
     maps = [fitted.maps[key] for key in variant.maps]

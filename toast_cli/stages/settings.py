@@ -8,11 +8,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from toast_cli.errors import ToastError, require_flag, require_group
-from toast_cli.folders import require_data_folder, typed_path
+from toast_cli.folders import require_data, typed_path
 from toast_cli.machine.device import pick_device, require_batch_size, require_precision
 from toast_cli.models.weight_files import file_of
 from toast_cli.plans import HEALED, Fit, written_plans
 
+CLASSIFICATION, SEGMENTATION = "classification", "segmentation"  # of `eval`
 _OURS = "toast_cli."  # where a group's _target_ begins unless it is the user's own, whose settings may mean anything
 
 
@@ -26,7 +27,7 @@ def check(cfg: DictConfig) -> None:
     for name in ("data", "fit_data"):
         group = plain(cfg[name])
         if _is_ours(group) and group.get("path") is not None:
-            require_data_folder(typed_path(group["path"]))
+            require_data(typed_path(group["path"]))
 
 
 def check_model(cfg: DictConfig) -> None:
@@ -56,6 +57,15 @@ def seeds_of(given: Any) -> list[int]:
     ):
         raise ToastError(f"seeds={values} is not a list of seeds: use whole numbers from 0, such as seeds=[0,1,2].")
     return list(dict.fromkeys(values))
+
+
+def require_eval(given: Any) -> str:
+    """``given``. Raises ToastError unless it is a way to evaluate plans."""
+    if given not in (CLASSIFICATION, SEGMENTATION):
+        raise ToastError(
+            f"eval={given} is not known: use {CLASSIFICATION} (a class for each image), or {SEGMENTATION} (one for each pixel)."
+        )
+    return str(given)
 
 
 def fit_of(cfg: DictConfig) -> tuple[Fit, bool]:

@@ -77,7 +77,7 @@ def check(run: Path, baseline: Path, tolerance: float | None = None) -> "list[Ch
 
 def _read(place: Path) -> "list[CompleteRun]":
     """The complete runs at or below ``place``. Raises ToastError if there is none, or one that is not complete."""
-    from toast_cli.runs.archive import CompleteRun, find
+    from toast_cli.runs.archive import CompleteRun, find, require_accuracies
     from toast_cli.runs.record import read_record
 
     if not place.is_dir():
@@ -87,5 +87,6 @@ def _read(place: Path) -> "list[CompleteRun]":
         raise ToastError(f"{unfinished[0]} is not complete: run its command again to finish it.")
     complete, _ = find([place], RESULTS)
     if not complete:
+        require_accuracies(place)
         raise ToastError(f"There is no run in {place}: give a folder that toast run wrote.")
     return [CompleteRun.read(path) for path in complete]

@@ -48,6 +48,7 @@ def report(places: list[Path], out: Path) -> list[Path]:
     from toast_cli.machine.console import say
     from toast_cli.report.labels import folder_of
     from toast_cli.report.samples import apart
+    from toast_cli.runs.archive import require_accuracies
 
     for place in places:
         if not place.is_dir():
@@ -58,6 +59,8 @@ def report(places: list[Path], out: Path) -> list[Path]:
     read = _tables_in(places)
     notes = _notes(read)
     if not runs and not similarities and not tunings:
+        for place in places:
+            require_accuracies(place)
         raise ToastError(
             f"There is no complete run in {', '.join(map(str, places))}: give folders that toast run, similarity or finetune wrote."
         )

@@ -56,8 +56,14 @@ def _job(cfg: "DictConfig", path: Path) -> None:
     from toast_cli.runs.folder import open_folder
 
     _refuse_what_cannot_race(cfg)
-    dry, reported = require_flag(cfg.dry, "dry"), expected.check(cfg.get("expected"))
     rows = require_rows(cfg.rows)
+    if _segments(cfg):
+        with open_folder(path, cfg, [contents.SEGMENTATION, contents.SEGMENTATION_CLASSES]) as folder:
+            if not folder.complete:
+                run_segmentation(cfg, folder)
+        tell(path / contents.SEGMENTATION, partial(_show_segmentation, rows=rows))
+        return
+    dry, reported = require_flag(cfg.dry, "dry"), expected.check(cfg.get("expected"))
     with join() as team:
         if dry:
             if team.leads:
@@ -83,6 +89,49 @@ def _show(path: Path, rows: str) -> None:
     print_sweep(read_table(path / contents.SUMMARY, Summary), path, rows)
     if raced := read_table(path / contents.RACE, Raced):
         print_race(raced)
+
+
+def _show_segmentation(path: Path, rows: str) -> None:
+    from toast_cli.report.changed import read_table
+    from toast_cli.report.segmented import print_segmented
+    from toast_cli.runs.rows import Segmented
+
+    print_segmented(read_table(path / contents.SEGMENTATION, Segmented), rows)
+
+
+def _segments(cfg: "DictConfig") -> bool:
+    """Whether the run is with ``eval=segmentation``. Raises ToastError for settings that it would ignore."""
+    from toast_cli.machine.team import expected
+    from toast_cli.stages.settings import SEGMENTATION, require_eval
+
+    if require_eval(cfg.eval) != SEGMENTATION:
+        return False
+    given = [key for key in ("keep_features", "features_from", "expected", "dry") if cfg.get(key)]
+    given += ["sweep"] if cfg.get("sweep") else []
+    if given:
+        raise ToastError(f"{given[0]} is not for eval=segmentation: leave it out, or use eval=classification.")
+    if expected() > 1:
+        raise ToastError("eval=segmentation works in one process: start it without torchrun.")
+    return True
+
+
+def run_segmentation(cfg: "DictConfig", folder: "RunFolder") -> None:
+    """Complete a run with ``eval=segmentation`` in ``folder``. Raises ToastError for invalid settings."""
+    from toast_cli.stages.settings import check
+
+    check(cfg)
+
+    from toast_cli.runs.rows import ClassIou, Segmented
+    from toast_cli.stages.load import begin
+    from toast_cli.stages.segment import segment
+
+    with folder.stage("load"):
+        job = begin(cfg, folder)
+    with folder.stage("segment"):
+        rows, of_classes = segment(job)
+    folder.write_rows(contents.SEGMENTATION_CLASSES, of_classes, ClassIou)
+    folder.write_rows(contents.SEGMENTATION, rows, Segmented)
+    folder.finish()
 
 
 def _refuse_what_cannot_race(cfg: "DictConfig") -> None:
