@@ -198,7 +198,7 @@ class PlanTensors:
                     value = opened.get_tensor(name)
                     if self.sums.get(name) != checksum_of(value):
                         raise ToastError(
-                            f"{self.file} is not the file that {RECIPE} was written for: {name} was changed; export the model again."
+                            f"{self.file} is not the file that {RECIPE} was written for: {name[:80]} was changed; export the model again."
                         )
                     self.before[name] = value
         return {own: self.before[name] for own, name in self.names.items()}
