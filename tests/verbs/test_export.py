@@ -122,6 +122,7 @@ def test_every_form_reads_back(finished, toast, tmp_path, words: list[str]):
         assert "names no classes" in toast("predict", out.strip(), out.strip())[2]
 
 
+@pytest.mark.slow
 def test_several_plans_are_what_they_are_alone(finished, toast, tmp_path):
     command = ["export", str(finished("plain")), f"plan=[none,4-6,{PLAN}]", "out=all"]
     status, out, err = toast(*command)
@@ -145,7 +146,8 @@ def test_several_plans_are_what_they_are_alone(finished, toast, tmp_path):
     assert "all exists" in toast("export", str(finished("plain")), "plan=[none,4-6]", "out=all")[2]
 
 
-@pytest.mark.parametrize("way", ["dynamic", pytest.param("static", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["dynamic", "static"])
 def test_int8_is_measured_beside_others(finished, toast, tmp_path, monkeypatch, way: str):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
