@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from toast_cli.machine.timing import call, quartiles, rounds
-from toast_cli.stages.choice import row_of
+from toast_cli.stages.choice import rows_of
 from toast_cli.stages.deploy import deployed
 from toast_cli.stages.reopen import reopen
 
@@ -26,7 +26,7 @@ def main(plan: str, folders: list[Path]) -> None:
     models = []
     for folder in folders:
         with tempfile.TemporaryDirectory() as scratch:
-            run = reopen(folder, row_of(folder, plan, 0), 0, HOW, Path(scratch))
+            run = reopen(folder, rows_of(folder, plan, 0)[0], 0, HOW, Path(scratch))
             models.append(deployed(run, with_head=False, seed=0)[0])
             side = run.job.backbone.image_size
     for batch in (1, 16):

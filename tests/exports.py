@@ -11,7 +11,9 @@ from toast_cli import Plan
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.timm_parts import attach_head
 from toast_cli.surgery.parts import join, parts_of
-from toast_cli.surgery.saved import RECIPE, WEIGHTS, recipe_of, write_weights
+from toast_cli.surgery.recipe import ELASTIC, RECIPE, WEIGHTS
+from toast_cli.surgery.saved import recipe_of, write_weights
+from toast_cli.surgery.shared import Shared
 
 
 def saved(
@@ -32,6 +34,38 @@ def saved(
     recipe["weights"] = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     (folder / RECIPE).write_text(json.dumps(recipe))
     return vit
+
+
+def saved_plans(
+    folder: Path,
+    models: dict[str, tuple[torch.nn.Module, list]],
+    backbone: Backbone,
+    dtype: torch.dtype = torch.float32,
+) -> Shared:
+    """An export of several plans, from the model and the parts of each; its recipe is not sealed."""
+    shared, plans = Shared(dtype), []
+    for plan, (vit, parts) in models.items():
+        words = recipe_of(vit, backbone.recipe, parts)
+        entry = {
+            "plan": plan,
+            "accuracy": 0.5,
+            "params": 7,
+            "gflops": 1.5,
+            "tensors": shared.add(plan, vit, words["blocks"]),
+        }
+        plans.append(entry | {key: words[key] for key in ("blocks", "head", "classes")})
+    (folder / WEIGHTS).write_bytes(shared.file())
+    recipe = {
+        "format": ELASTIC,
+        "architecture": words["architecture"],
+        "pretrained_cfg": {"num_classes": 5, "input_size": [3, 32, 32]},
+        "file": WEIGHTS,
+        "plans": plans,
+        "tensors": shared.sums,
+        "weights": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+    }
+    (folder / RECIPE).write_text(json.dumps(recipe))
+    return shared
 
 
 def damage(path: Path, change: Callable[[dict], object]) -> None:

@@ -1,6 +1,7 @@
 """Replace spans of a vision transformer's blocks by closed-form maps, and measure what that costs and what it saves.
 
-``compress`` shortens a model in memory, ``load`` reads what ``toast export`` wrote; ``Plan`` and ``Span`` say which blocks leave.
+``compress`` shortens a model in memory, ``load`` reads what ``toast export`` wrote, ``load_elastic`` all plans of an export with several;
+``Plan`` and ``Span`` say which blocks leave.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from toast_cli.in_memory import compress
     from toast_cli.plans import Plan, Span
+    from toast_cli.surgery.elastic import load_elastic
     from toast_cli.surgery.saved import load
 
 __version__ = "0.1.0"
-__all__ = ["Plan", "Span", "__version__", "compress", "load"]
+__all__ = ["Plan", "Span", "__version__", "compress", "load", "load_elastic"]
 
 
 def when_used(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
@@ -30,4 +32,11 @@ def when_used(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     return find
 
 
-__getattr__ = when_used(__name__, {"compress": "in_memory", "load": "surgery.saved", "Plan": "plans", "Span": "plans"})
+_HOMES = {
+    "compress": "in_memory",
+    "load": "surgery.saved",
+    "load_elastic": "surgery.elastic",
+    "Plan": "plans",
+    "Span": "plans",
+}
+__getattr__ = when_used(__name__, _HOMES)

@@ -19,7 +19,7 @@ from tests.conftest import save_image_folder, tiny
 from tests.exports import damage, saved
 from toast_cli.models.weight_files import checkpoint_path
 from toast_cli.runs.rows import Row
-from toast_cli.surgery.saved import RECIPE, WEIGHTS
+from toast_cli.surgery.recipe import RECIPE, WEIGHTS
 
 
 def make(root: Path) -> None:

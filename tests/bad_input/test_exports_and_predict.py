@@ -7,7 +7,22 @@ from tests.bad_input.conftest import Check
 SENTENCES = {
     "export nowhere format=onx": ("format=onx is not known (did you mean onnx?): use safetensors, onnx, torch_export."),
     "export nowhere seed=-1": "seed=-1 cannot be used: give a whole number from 0.",
-    "export nowhere format=onnx dtype=bf16": "format=onnx has no runtime for dtype=bf16: use fp32, fp16.",
+    "export nowhere format=onnx dtype=bf16": (
+        "format=onnx has no runtime for dtype=bf16: use fp32, fp16, int8, or format=safetensors or torch_export."
+    ),
+    "export nowhere dtype=int8": (
+        "format=safetensors has no runtime for dtype=int8: use fp32, fp16, bf16, or format=onnx."
+    ),
+    "export nowhere dtype=int4": "dtype=int4 is not known (did you mean int8?): use fp32, fp16, bf16, int8.",
+    "export nowhere format=onnx dtype=int8 quantisation=qat": "quantisation=qat is not known: use dynamic, static.",
+    "export nowhere format=onnx quantisation=static": (
+        "quantisation=static is a way to int8: give format=onnx dtype=int8 with it."
+    ),
+    "export nowhere plan=[]": "plan is an empty list: give plans of the run, such as plan=[none,9-11].",
+    "export nowhere format=onnx plan=[none,9-11]": (
+        "format=onnx holds one plan: give several with format=safetensors, or one, such as plan=9-11."
+    ),
+    "predict @export @photo.png --plan 9-11": "export holds one plan, None, and not 9-11: leave the plan out.",
     "predict @export nowhere.png": "nowhere.png does not exist: give image files or folders of images.",
     "predict @export @void": "void holds no image files: give others.",
     "predict @export @photo.png --max-pixels many": (

@@ -17,6 +17,7 @@ from toast_cli import load
 from toast_cli.errors import ToastError
 from toast_cli.layers import Context, Shift, blank_context
 from toast_cli.plans import Map, Plan, Span, Variant
+from toast_cli.stages.exported import _TOLERANCES
 from toast_cli.stages.tune import Student
 from toast_cli.surgery import shorten
 from toast_cli.surgery.costs import Costs
@@ -24,7 +25,6 @@ from toast_cli.surgery.folding import fold
 from toast_cli.surgery.formats import DTYPES, FORMATS
 from toast_cli.surgery.parts import MapPart, parts_of
 from toast_cli.surgery.recipe import checksum
-from toast_cli.verbs.export import _TOLERANCES
 
 
 def some_map(prefix: int) -> Context:

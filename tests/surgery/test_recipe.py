@@ -16,8 +16,7 @@ from tests.exports import damage, saved
 from toast_cli import load
 from toast_cli.errors import ToastError
 from toast_cli.files import sealed
-from toast_cli.surgery.recipe import RECIPE, checksum, read_recipe
-from toast_cli.surgery.saved import WEIGHTS
+from toast_cli.surgery.recipe import RECIPE, WEIGHTS, checksum, read_recipe
 
 SEEN = {"interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center", "mean": [0.5] * 3, "std": [0.5] * 3}
 

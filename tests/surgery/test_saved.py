@@ -13,7 +13,7 @@ from tests.models.families import FAMILIES
 from toast_cli import load
 from toast_cli.errors import ToastError
 from toast_cli.models.halves import HalfBlock
-from toast_cli.surgery.saved import RECIPE, WEIGHTS
+from toast_cli.surgery.recipe import RECIPE, WEIGHTS
 
 
 @pytest.mark.parametrize("family", FAMILIES)

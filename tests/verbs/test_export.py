@@ -1,6 +1,7 @@
 """toast export: what is written, in which forms, and what cannot be exported."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ from safetensors.torch import load_file
 from timm.data import create_transform
 
 from tests.verbs.conftest import PLAN, SMALL, digits_tested_on, picture
-from toast_cli import load
+from toast_cli import load, load_elastic
 from toast_cli.errors import ToastError
 from toast_cli.runs import predictions
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Row, Tuned
+from toast_cli.runs.rows import Compared, Row, Tuned
+from toast_cli.stages import exported, quantised
 from toast_cli.surgery.recipe import checksum, read_recipe
-from toast_cli.verbs import export as export_module
 
 
 @pytest.mark.parametrize(
@@ -121,8 +122,74 @@ def test_every_form_reads_back(finished, toast, tmp_path, words: list[str]):
         assert "names no classes" in toast("predict", out.strip(), out.strip())[2]
 
 
+@pytest.mark.slow
+def test_several_plans_are_what_they_are_alone(finished, toast, tmp_path):
+    command = ["export", str(finished("plain")), f"plan=[none,4-6,{PLAN}]", "out=all"]
+    status, out, err = toast(*command)
+    assert (status, out) == (0, "all\n")
+    assert "read back: largest difference 0.0e+00 of the largest output; the same class for 192 of 192 images" in err
+    assert toast("export", str(finished("plain")), "plan=4-6", "out=alone")[0] == 0
+    ours, theirs = load("all", plan="4-6"), load("alone")
+    assert all(torch.equal(ours.state_dict()[key], value) for key, value in theirs.state_dict().items())
+    images = torch.randn(4, 3, 8, 8)
+    with torch.inference_mode():
+        assert torch.equal(ours(images), theirs(images))
+        assert torch.equal(load_elastic("all").use("4-6")(images), theirs(images))
+    assert ours.pretrained_cfg == theirs.pretrained_cfg
+    rows = {row.plan: row for row in read_csv(finished("plain") / "results.csv", Row) if row.seed == 0}
+    assert [(each.plan, each.accuracy, each.gflops) for each in load_elastic("all").plans] == [
+        (plan, rows[plan].accuracy, rows[plan].gflops) for plan in ("none", "4-6", PLAN)
+    ]
+    told = float(re.search(r"3 plans in one file, ([\d.]+) MB if each had its own", err)[1])
+    assert (tmp_path / "all" / "model.safetensors").stat().st_size < 0.5e6 * told
+    assert "all is there already" in toast(*command)[2]
+    assert "all exists" in toast("export", str(finished("plain")), "plan=[none,4-6]", "out=all")[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["dynamic", "static"])
+def test_int8_is_measured_beside_others(finished, toast, tmp_path, monkeypatch, way: str):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(quantised, "_SECONDS", 0.01)
+    command = [
+        "export",
+        str(finished("plain")),
+        "plan=4-6",
+        "format=onnx",
+        "dtype=int8",
+        f"quantisation={way}",
+        "out=it",
+    ]
+    status, out, err = toast(*command)
+    assert (status, out) == (0, "it\n"), err
+    rows = read_csv(tmp_path / "it" / "comparison.csv", Compared)
+    assert [(row.dtype, row.quantisation) for row in rows] == [("fp32", ""), ("fp16", ""), ("int8", way)]
+    assert rows[2].calibration_images == {"dynamic": 0, "static": 40}[way], "the run has 40 fit images"
+    assert rows[2].size == (tmp_path / "it" / "model.onnx").stat().st_size < 0.5 * rows[0].size
+    stored = predictions.read(finished("plain") / "predictions.safetensors")
+    assert abs(rows[0].accuracy - (stored.by_seed[0][2] == stored.truth).mean()) <= 1 / 64
+    recipe, images = read_recipe(tmp_path / "it"), digits_tested_on()
+    transform = create_transform(
+        **{
+            key: recipe["pretrained_cfg"][key]
+            for key in ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
+        }
+    )
+    session = onnxruntime.InferenceSession(tmp_path / "it" / "model.onnx")
+    pixels = torch.stack([transform(picture(images, i)) for i in range(len(images))]).numpy()
+    right = session.run(None, {"images": pixels})[0].argmax(1) == images.labels
+    assert abs(right.mean() - rows[2].accuracy) <= 2 / 64, "a dynamic range is that of a batch"
+    assert rows[2].accuracy_delta == pytest.approx(rows[2].accuracy - rows[0].accuracy)
+    assert "int8 " + way in err
+    assert recipe["quantisation"] == way
+    picture(images, 0).save("0.png")
+    assert toast("predict", "it", "0.png", "--top", "1")[0] == 0
+    assert "it is there already" in toast(*command)[2]
+
+
 def test_a_mismatch_leaves_nothing(finished, toast, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module, "_TOLERANCES", {"fp16": 0.0})
+    monkeypatch.setattr(exported, "_TOLERANCES", {"fp16": 0.0})
     status, _, err = toast("export", str(finished("plain")), "plan=4-6", "dtype=fp16", "out=here/it")
     assert status == 1
     assert "does not do what the model does" in err
@@ -206,6 +273,9 @@ def test_a_run_by_its_key(finished, toast):
         (["{plain}", "plan=4-6", "seed=7"], "seed=7 is not in"),
         (["{plain}", "plan=4-6", "format=onx"], "format=onx is not known (did you mean onnx"),
         (["{plain}", "plan=4-6", "format=onnx", "dtype=bf16"], "format=onnx has no runtime for dtype=bf16"),
+        (["{plain}", "plan=4-6", "quantisation=static"], "quantisation=static is a way to int8"),
+        (["{plain}", "plan=[4-6,4-7]"], "plan=4-7 is not in"),
+        (["{plain}", "plan=front"], "plan=front is all that a search has found, and"),
         (["{plain}", "plan=4-6", "images=0"], "images=0 cannot be used"),
         (["{plain}", "plan=4-6", "out=."], ". exists: give another out="),
     ],

@@ -12,6 +12,7 @@ from toast_cli.runs.rows import Baseline, Candidate, Found, Row
 from toast_cli.search import baselines, front
 from toast_cli.search import measured as survey
 from toast_cli.stages import encode as encode_stage
+from toast_cli.stages.choice import rows_of
 
 FEW = [
     "data.fit_images=60", "data.train_images=160", "data.test_images=60", "device=cpu",
@@ -104,6 +105,15 @@ def test_no_plan_is_tested_twice(found):
     assert len(set(rows)) == len(rows)
     refitted = {plan for plan, sequential in rows if sequential}
     assert refitted == {plan for plan in plans if "+" in plan}
+
+
+def test_the_front_is_the_untouched_model_and_all_that_was_found(found):
+    plans = [row.plan for row in read_csv(found / "front.csv", Found)]
+    assert [row.plan for row in rows_of(found, "front", 0)] == ["none", *plans]
+    (original,) = rows_of(found, "none", 1)
+    assert original in read_csv(found / "results.csv", Row)
+    assert (original.plan, original.seed) == ("none", 1)
+    assert [row.plan for row in rows_of(found, [plans[1], "none", plans[1]], 0)] == [plans[1], "none"]
 
 
 ONE_SIZE = ["search.blocks=2", "search.rounds=1", "search.beam=1", "budget.blocks=2"]

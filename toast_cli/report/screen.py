@@ -28,9 +28,9 @@ _Line = TypeVar("_Line")
 _LEFT = ("plan", "fit", "block", "")  # headings of columns of words; numbers are aligned right
 
 
-def wide_console() -> Screen:
+def wide_console(stderr: bool = False) -> Screen:
     """A console for results, whatever the width of the terminal."""
-    return Screen(width=_WIDEST)
+    return Screen(width=_WIDEST, stderr=stderr)
 
 
 def room() -> int:
@@ -43,8 +43,12 @@ def show(
     lines: Sequence[_Line],
     columns: list[tuple[str, Callable[[_Line], str]]],
     bold: Callable[[_Line], Any] = lambda line: False,
+    stderr: bool = False,
 ) -> None:
-    """Print a table of ``columns``: a heading and a line's cell for each. Columns that no line fills are left out."""
+    """Print a table of ``columns``: a heading and a line's cell for each. Columns that no line fills are left out.
+
+    With ``stderr`` it is no result of the command, but beside it.
+    """
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
     filled = [(heading, [cell(line) for line in lines]) for heading, cell in columns]
     filled = [(heading, cells) for heading, cells in filled if any(cells)]
@@ -58,9 +62,9 @@ def show(
             for heading, cells in filled
         ]
         table.add_row(*texts, style="bold" if bold(line) else None)
-    say(title)
-    say("")
-    wide_console().print(table, crop=False)
+    say(title, stderr)
+    say("", stderr)
+    wide_console(stderr).print(table, crop=False)
 
 
 def folded(plan: str, width: int) -> Text:
@@ -80,9 +84,9 @@ def number(value: float | None, form: str = "{:.3f}") -> str:
     return "" if value is None else form.format(value)
 
 
-def say(sentence: str) -> None:
+def say(sentence: str, stderr: bool = False) -> None:
     """Print a sentence below a table; on a terminal its lines end between words."""
-    Screen(width=room()).print(sentence)
+    Screen(width=room(), stderr=stderr).print(sentence)
 
 
 def to_copy(command: str) -> None:

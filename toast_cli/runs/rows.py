@@ -414,3 +414,37 @@ class Timing:
     device: str
     threads: int
     healed: bool = False
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One ONNX file of a model that is exported in int8; the order of the fields is that of the columns of ``comparison.csv``.
+
+    ``quantisation`` is that of the line in int8, with the number of its calibration images. ``size`` is the file's in bytes.
+    ``accuracy`` is on ``test_images``, ``accuracy_delta`` = accuracy − that of fp32 on the same images, and ``_low`` and ``_high``
+    are its 95% paired bootstrap interval; all empty for a model without a head. ``same_class`` is the share of these images
+    whose largest output is that of fp32. Times are medians over rounds on the CPU, each of which runs every file once:
+    ``latency_ms`` for one image, ``batch_ms`` for ``batch_size`` of them. Ratios are to fp32, medians and quartiles of the
+    ratios within a round.
+    """
+
+    dtype: str
+    quantisation: str
+    calibration_images: int
+    size: int
+    test_images: int
+    accuracy: float | None
+    accuracy_delta: float | None
+    accuracy_delta_low: float | None
+    accuracy_delta_high: float | None
+    same_class: float
+    latency_ms: float
+    latency_ratio: float
+    latency_ratio_low: float
+    latency_ratio_high: float
+    batch_size: int
+    batch_ms: float
+    batch_ratio: float
+    batch_ratio_low: float
+    batch_ratio_high: float
+    onnxruntime: str

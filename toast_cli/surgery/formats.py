@@ -1,6 +1,6 @@
 """The formats of an export: each writes a model, and reads it back with the runtime that will use it.
 
-A format is a pair of functions, ``write(folder, model, dtype)``, with one of ``DTYPES``, and ``read(folder)``. The second returns a function
+A format is a pair of functions, ``write(folder, model, dtype)``, with one of ``DTYPES`` but int8, and ``read(folder)``. The second returns a function
 from normalised float32 images (N, 3, H, W) to float32 outputs, (N, C) or (N, F); it raises ToastError if the model file
 is not the one that the folder's recipe was written for.
 """
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-DTYPES = ("fp32", "fp16", "bf16")
-_ONNX, _TORCH_EXPORT = "model.onnx", "model.pt2"
+_FLOATS = ("fp32", "fp16", "bf16")
+INT8 = "int8"  # quantised.py makes it of a file in fp32
+DTYPES = (*_FLOATS, INT8)
+ONNX, _TORCH_EXPORT = "model.onnx", "model.pt2"
 Run: TypeAlias = "Callable[[Tensor], Tensor]"
 
 
@@ -34,7 +36,8 @@ class Format:
     executes: bool = False
 
 
-def _dtype(name: str) -> "torch.dtype":
+def torch_dtype(name: str) -> "torch.dtype":
+    """What torch calls the dtype of this ``name``, which is not int8."""
     import torch
 
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
@@ -43,15 +46,16 @@ def _dtype(name: str) -> "torch.dtype":
 def _write_safetensors(folder: Path, model: "nn.Module", dtype: str) -> None:
     from toast_cli.surgery import saved
 
-    saved.write_weights(folder, model, _dtype(dtype))
+    saved.write_weights(folder, model, torch_dtype(dtype))
 
 
-def _read_safetensors(folder: Path) -> Run:
+def read_plan(folder: Path, plan: str | None = None) -> Run:
+    """The same for one ``plan`` of an export in safetensors. Raises ToastError as ``toast_cli.load`` does."""
     import torch
 
     from toast_cli.surgery import saved
 
-    return _call(saved.load(folder), torch.float32)
+    return _call(saved.load(folder, plan=plan), torch.float32)
 
 
 def _call(model: "nn.Module", dtype: "torch.dtype") -> Run:
@@ -70,7 +74,7 @@ def _example(model: "nn.Module", dtype: str) -> "tuple[nn.Module, Tensor]":
     import torch
 
     size = model.pretrained_cfg["input_size"]  # type: ignore[index]
-    return model.to(_dtype(dtype)), torch.zeros(2, *size, dtype=_dtype(dtype))
+    return model.to(torch_dtype(dtype)), torch.zeros(2, *size, dtype=torch_dtype(dtype))
 
 
 def _any_batch() -> "tuple[dict[int, torch.export.Dim], ...]":
@@ -96,7 +100,8 @@ def _read_torch_export(folder: Path) -> Run:
     return _call(program.module(), dtype)
 
 
-def _write_onnx(folder: Path, model: "nn.Module", dtype: str) -> None:
+def write_onnx(folder: Path, model: "nn.Module", dtype: str) -> None:
+    """Write ``model``, which is changed to ``dtype``, to ``model.onnx``. Raises ToastError without the packages for it."""
     _need("onnx", "onnxscript", "onnxruntime")
     import torch
 
@@ -104,7 +109,7 @@ def _write_onnx(folder: Path, model: "nn.Module", dtype: str) -> None:
     torch.onnx.export(
         model,
         (images,),
-        folder / _ONNX,
+        folder / ONNX,
         input_names=["images"],
         output_names=["outputs"],
         dynamic_shapes=_any_batch(),
@@ -115,12 +120,16 @@ def _write_onnx(folder: Path, model: "nn.Module", dtype: str) -> None:
 
 
 def _read_onnx(folder: Path) -> Run:
+    return run_onnx(intact(folder / ONNX, read_recipe(folder)))
+
+
+def run_onnx(file: Path) -> Run:
+    """What an ONNX file computes, by onnxruntime on the CPU. Raises ToastError for a file that it cannot use."""
     _need("onnxruntime")
     import numpy as np
     import onnxruntime
     import torch
 
-    file = intact(folder / _ONNX, read_recipe(folder))
     with _told(file):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors: it warns of every constant that it does not compute beforehand
@@ -157,7 +166,19 @@ def _need(*packages: str) -> None:
 
 
 FORMATS = {
-    "safetensors": Format(WEIGHTS, DTYPES, _write_safetensors, _read_safetensors),
-    "onnx": Format(_ONNX, ("fp32", "fp16"), _write_onnx, _read_onnx),
-    "torch_export": Format(_TORCH_EXPORT, DTYPES, _write_torch_export, _read_torch_export, executes=True),
+    "safetensors": Format(WEIGHTS, _FLOATS, _write_safetensors, read_plan),
+    "onnx": Format(ONNX, ("fp32", "fp16", INT8), write_onnx, _read_onnx),
+    "torch_export": Format(_TORCH_EXPORT, _FLOATS, _write_torch_export, _read_torch_export, executes=True),
 }
+
+
+def check_pair(form: str, dtype: str, quantisation: str) -> None:
+    """Raises ToastError for a dtype that the format's runtime does not compute in, and for a quantisation without int8."""
+    runs_in = FORMATS[form].dtypes
+    if dtype not in runs_in:
+        others = [name for name, other in FORMATS.items() if dtype in other.dtypes]
+        raise ToastError(
+            f"format={form} has no runtime for dtype={dtype}: use {', '.join(runs_in)}, or format={' or '.join(others)}."
+        )
+    if quantisation != "dynamic" and dtype != INT8:
+        raise ToastError(f"quantisation={quantisation} is a way to int8: give format=onnx dtype=int8 with it.")

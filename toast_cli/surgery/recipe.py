@@ -9,14 +9,18 @@ import json
 import reprlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toast_cli.errors import ToastError, is_number
 from toast_cli.files import unsealed
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 RECIPE = "recipe.json"
 WEIGHTS = "model.safetensors"  # the model file that such a folder usually has
 FORMAT = "toast-export-1"
+ELASTIC = "toast-elastic-1"  # of an export with several plans
 # Far more than any export has: with a map for each token a recipe takes a few megabytes.
 _MOST_BYTES, _DEEPEST = 2**24, 40
 _MOST_PIXELS_A_SIDE = 10_000
@@ -31,7 +35,7 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ToastError(f"{folder} is not an export: give the folder that toast export wrote, which holds {RECIPE}.")
     recipe = _parsed(file)
-    if not isinstance(recipe, dict) or recipe.get("format") != FORMAT:
+    if not isinstance(recipe, dict) or recipe.get("format") not in (FORMAT, ELASTIC):
         raise ToastError(
             f"{file} is not in this version's format, {FORMAT}: use the version that wrote it, or export the model again."
         )
@@ -84,6 +88,16 @@ def layers_in(words: Any) -> int:
     return count
 
 
+def weights_in(folder: Path, recipe: dict[str, Any]) -> Path:
+    """The safetensors file of an export. Raises ToastError if ``folder`` or its ``recipe`` has none."""
+    file = folder / WEIGHTS
+    if recipe.get("weights") is None or not file.is_file():
+        raise ToastError(
+            f"{folder} holds no {WEIGHTS}: load reads exports with format=safetensors; run others with their own runtime."
+        )
+    return file
+
+
 def intact(file: Path, recipe: dict[str, Any]) -> Path:
     """``file``, a model file. Raises ToastError if it is not the one that ``recipe`` was written for.
 
@@ -102,6 +116,15 @@ def checksum(file: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def checksum_of(tensor: "Tensor") -> str:
+    """The SHA-256 of a tensor on the CPU, its dtype and its shape, in hexadecimal."""
+    import torch
+
+    digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)} ".encode())
+    digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def check_config(config: Any) -> None:

@@ -34,12 +34,13 @@ def main(argv: list[str]) -> None:
         default=100_000_000,
         help="an image with more pixels is left out (default: %(default)s)",
     )
+    parser.add_argument("--plan", help="which plan of an export that holds several")
     args = parser.parse_args(argv)
-    predict(args.export, args.images, args.top, args.max_pixels)
+    predict(args.export, args.images, args.top, args.max_pixels, args.plan)
 
 
-def predict(export: Path, paths: Iterable[Path], top: int, max_pixels: int) -> None:
-    """Print the ``top`` classes of every image with their probabilities.
+def predict(export: Path, paths: Iterable[Path], top: int, max_pixels: int, plan: str | None = None) -> None:
+    """Print the ``top`` classes of every image with their probabilities, by the export or by the ``plan`` of it that is given.
 
     A file that is not an image, or one with more than ``max_pixels``, is reported and left out.
 
@@ -50,6 +51,7 @@ def predict(export: Path, paths: Iterable[Path], top: int, max_pixels: int) -> N
     from toast_cli.data.decoding import require_pixels
     from toast_cli.machine.console import say
     from toast_cli.report.screen import wide_console
+    from toast_cli.surgery.formats import read_plan
     from toast_cli.surgery.recipe import read_recipe
 
     recipe = read_recipe(export)
@@ -60,7 +62,7 @@ def predict(export: Path, paths: Iterable[Path], top: int, max_pixels: int) -> N
     form = _format(recipe, export)
     named, bad = _files(paths)
     transform = _transform(config, export)
-    runs = form.read(export)
+    runs = form.read(export) if plan is None else read_plan(export, plan)
     table = Table("image", *(f"{place}." for place in range(1, min(top, len(names)) + 1)))
     for files, images in _batches(named, transform, max_pixels, bad):
         outputs = runs(images)
