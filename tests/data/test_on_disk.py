@@ -69,7 +69,7 @@ def test_splits_may_have_other_names(tmp_path):
 def test_paths_that_hold_nothing_are_named(tmp_path):
     with pytest.raises(ToastError, match="data.path=.*nowhere is not a folder: give one with an image folder"):
         folder(tmp_path / "nowhere")
-    with pytest.raises(ToastError, match="data=folder has no data.path: give data.path=<dir>"):
+    with pytest.raises(ToastError, match="There is no data.path to read images from: give data.path=<dir>"):
         data.load("folder", None)
     (tmp_path / "train.parquet").write_bytes(b"garbage")
     (tmp_path / "test.parquet").write_bytes(b"garbage")

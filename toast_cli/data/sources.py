@@ -41,7 +41,7 @@ def read(
     else:
         called_null = ", or data.path=./null for the folder of that name" if typed_path("null").is_dir() else ""
         raise ToastError(
-            f"data=folder has no data.path: give data.path=<dir> with an image folder, parquet files or a saved data set{called_null}."
+            f"There is no data.path to read images from: give data.path=<dir> with an image folder, parquet files or a saved data set{called_null}."
         )
     for name in names:
         if name not in splits:
