@@ -90,7 +90,7 @@ def load(
         name = one_split["name"]
         whole = read(source, config, path, [name], streaming)[0]
         rows = divide(whole, one_split["test_images"], seed)
-        names = (f"{name} (train part)", f"{name} (test part)")
+        names: tuple[str, ...] = (f"{name} (train part)", f"{name} (test part)")
     else:
         names = (test_split,) if train_split is None else (train_split, test_split)
         rows = read(source, config, path, names, streaming)
