@@ -123,6 +123,7 @@ def seen(file: Path, vit: torch.nn.Module) -> torch.Tensor:
     return (pil_to_tensor(Image.open(file).convert("RGB")) / 255 - mean) / std
 
 
+@pytest.mark.slow
 def test_from_run_to_predict(toast, tmp_path: Path):
     photos, vit = (
         save_image_folder(tmp_path / "photos", classes=3, size=32, per_class=20),

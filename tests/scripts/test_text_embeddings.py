@@ -40,7 +40,7 @@ def write(monkeypatch: pytest.MonkeyPatch):
 
     library = SimpleNamespace(
         create_model=create_model,
-        get_tokenizer=lambda name: lambda texts: torch.tensor([numbers(text) for text in texts]),
+        get_tokenizer=lambda name: lambda texts: torch.tensor([numbers(text) for text in texts], dtype=torch.float32),
         OPENAI_IMAGENET_TEMPLATES=(lambda c: f"a photo of a {c}.", lambda c: f"art of the {c}."),
         IMAGENET_CLASSNAMES=[f"word {i}" for i in range(1000)],
     )

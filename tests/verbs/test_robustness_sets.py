@@ -53,6 +53,7 @@ def words(tmp_path: Path) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_from_run_to_export(toast, words: list[str]):
     status, _, told = toast(*words, "dry=true")
     assert (status, "0 train, 36 test" in told) == (0, True), told
