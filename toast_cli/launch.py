@@ -30,6 +30,7 @@ _PATHS = (
     "data.path",
     "fit_data.path",
     "model.checkpoint",
+    "probe.text",
     "features_from",
     "run",
     "out",

@@ -47,6 +47,14 @@ class Shift(nn.Module):
         return x + self.bias
 
 
+class UnitLength(nn.Module):
+    """x / ‖x‖: every vector has the length 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D) -> (N, D)."""
+        return nn.functional.normalize(x, dim=-1)
+
+
 class ByPosition(nn.Module):
     """A module for each group of tokens; a latent may hold only the first tokens."""
 

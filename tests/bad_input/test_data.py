@@ -7,7 +7,7 @@ from tests.bad_input.conftest import Check
 SENTENCES = {
     "run data=cifar": (
         "data=cifar does not exist (did you mean cifar10, cifar100?): use one of cifar10, cifar100, "
-        "cifar100_coarse, digits, digits_inverted, fashion_mnist, folder, imagenet1k, mnist, voc, or --config-dir "
+        "cifar100_coarse, digits, digits_inverted, fashion_mnist, folder, imagenet1k, imagenet_a, imagenet_r, imagenet_v2, mnist, voc, or --config-dir "
         "<dir> with your own."
     ),
     "run data.label=": "data.label= is not a name: choose data=<name>, see toast list, or give text as a name for yours.",
@@ -38,6 +38,20 @@ SENTENCES = {
     "run data.path=nowhere": (
         "data.path=nowhere is not a folder: give one with an image folder, parquet files, tar files or a saved data set, or a "
         "pattern such as 'shards/*.tar'."
+    ),
+    "run data.train_split=null": (
+        "data=digits has no train split that fit images could come from: take them from another data set, such as fit_data=imagenet1k or "
+        "fit_data=folder fit_data.path=<dir>."
+    ),
+    "run data.train_split=null fit_data=digits data.fit_images=10": (
+        "data=digits has no train images, and probe=linear is trained on some: use probe=pretrained_head or probe=zero_shot, or give data.train_split."
+    ),
+    "run fit_data=digits fit_data.train_split=null data.fit_images=10": (
+        "fit_data=digits has no train split that fit images could come from: take them from another data set, such as fit_data=imagenet1k or "
+        "fit_data=folder fit_data.path=<dir>."
+    ),
+    "run data=imagenet_v2 fit_data=digits": (
+        "There is no data.path: give data.path=<dir> with an image folder, parquet files, tar files or a saved data set."
     ),
     "run data=folder": (
         "There is no data.path: give data.path=<dir> with an image folder, parquet files, tar files or a saved data "

@@ -10,7 +10,7 @@ SENTENCES = {
         "linear, lowrank, mlp, orthogonal, ridge, shift, or --config-dir <dir> with your own."
     ),
     "run probe=svm": (
-        "probe=svm does not exist: use one of knn, linear, logistic, mlp, pretrained_head, or --config-dir <dir> "
+        "probe=svm does not exist: use one of knn, linear, logistic, mlp, pretrained_head, zero_shot, or --config-dir <dir> "
         "with your own."
     ),
     "run experiment=smoke": (

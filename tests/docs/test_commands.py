@@ -30,17 +30,20 @@ from tests.scenes import save_scenes
 from toast_cli.data.streamed import Rows, StreamedRows
 from toast_cli.machine import timing
 from toast_cli.models import factory
+from toast_cli.models.imagenet import ids_of_outputs
 from toast_cli.stages.job import Job
 from toast_cli.verbs import VERBS
 
 _CREATE, _ROUNDS = timm.create_model, timing.rounds
-# source -> splits, and the classes of each label column
+# source -> splits, and the classes of each label column, as many or by name
 _HUB = {
     "uoft-cs/cifar10": (("train", "test"), "img", {"label": 10}),
     "uoft-cs/cifar100": (("train", "test"), "img", {"fine_label": 100, "coarse_label": 20}),
     "ylecun/mnist": (("train", "test"), "image", {"label": 10}),
     "zalando-datasets/fashion_mnist": (("train", "test"), "image", {"label": 10}),
     "ILSVRC/imagenet-1k": (("train", "validation"), "image", {"label": 1000}),
+    "barkermrl/imagenet-a": (("train",), "image", {"label": ids_of_outputs(1000)[:200]}),
+    "axiong/imagenet-r": (("test",), "image", {"wnid": ids_of_outputs(1000)[-200:]}),
 }
 _ROWS, _STREAMED_ROWS = 2000, 100_000  # of each split: as many as a page asks for
 _FEW = {"data.fit_images": 100, "data.train_images": 300, "data.test_images": 100}  # as in conf/experiment/smoke
@@ -54,15 +57,16 @@ def _reached(*_: object, **__: object) -> None:
     raise FirstImageReachedError
 
 
-def _blank(rows: int, image: str, labels: dict[str, int]) -> datasets.Dataset:
+def _blank(rows: int, image: str, labels: dict[str, int | list[str]]) -> datasets.Dataset:
     """One picture as often as there are ``rows``, every class in turn."""
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32)).save(buffer, "PNG")
     columns = {image: pa.repeat(pa.scalar({"bytes": buffer.getvalue(), "path": None}), rows)}
     features = {image: datasets.Image()}
     for name, classes in labels.items():
-        columns[name] = pa.array(np.arange(rows) % classes)
-        features[name] = datasets.ClassLabel(names=[f"class {i}" for i in range(classes)])
+        names = [f"class {i}" for i in range(classes)] if isinstance(classes, int) else classes
+        columns[name] = pa.array(np.arange(rows) % len(names))
+        features[name] = datasets.ClassLabel(names=names)
     return datasets.Dataset(pa.table(columns)).cast(datasets.Features(features))
 
 
@@ -120,8 +124,20 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture in each of the 1 000 folders of ImageNet-V2."""
+    path = tmp_path_factory.mktemp("v2")
+    Image.new("RGB", (32, 32)).save(path / "picture.png")
+    for number in range(1000):
+        folder = path / "imagenetv2-matched-frequency-format-val" / str(number)
+        folder.mkdir(parents=True)
+        (folder / "0.png").symlink_to(path / "picture.png")
+    return path
+
+
 @pytest.fixture
-def stand_ins(tmp_path: Path, weights: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stand_ins(tmp_path: Path, weights: Path, scenes: Path, numbered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files that pages name, and a hub of random weights and blank images."""
     generator = np.random.default_rng(0)
     for split, count in (("train", 8), ("test", 4)):
@@ -134,6 +150,8 @@ def stand_ins(tmp_path: Path, weights: Path, scenes: Path, monkeypatch: pytest.M
     for name in ("scenes", "voc"):
         (tmp_path / name).symlink_to(scenes / name)
     (tmp_path / "w.safetensors").symlink_to(weights)
+    (tmp_path / "v2").symlink_to(numbered)
+    safetensors.torch.save_file({"text": torch.randn(100, 512)}, tmp_path / "text.safetensors")
     (tmp_path / "cifar10").mkdir()
     for split, rows in (("train", 4000), ("test", 2000)):
         _blank(rows, "img", {"label": 10}).to_parquet(tmp_path / "cifar10" / f"{split}.parquet")

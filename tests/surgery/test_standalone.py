@@ -14,7 +14,7 @@ from tests.exports import saved
 from tests.models.families import FAMILIES
 from tests.surgery.test_context import some_map
 from toast_cli import load
-from toast_cli.layers import ByPosition, Residual, Shift
+from toast_cli.layers import ByPosition, Residual, Shift, UnitLength
 from toast_cli.surgery import modeling, standalone
 from toast_cli.surgery.recipe import RECIPE
 from toast_cli.surgery.saved import write_weights
@@ -68,7 +68,7 @@ def test_the_copied_file_loads_maps_and_half_blocks(family: str, plan: str, tmp_
 def every_layer() -> torch.nn.Module:
     linear, norm = torch.nn.Linear(32, 32), torch.nn.LayerNorm(32)
     deep = torch.nn.Sequential(torch.nn.Linear(32, 16), torch.nn.GELU(), torch.nn.SiLU(), torch.nn.Tanh(), torch.nn.Linear(16, 32, bias=False))  # fmt: skip
-    rest = torch.nn.Sequential(norm, torch.nn.Identity(), Shift(torch.randn(32)), linear)
+    rest = torch.nn.Sequential(norm, torch.nn.Identity(), UnitLength(), Shift(torch.randn(32)), linear)
     return ByPosition([Residual(deep), rest], [slice(0, 1), slice(1, 17)])
 
 

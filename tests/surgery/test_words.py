@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from toast_cli.errors import ToastError
-from toast_cli.layers import ByPosition, Residual, Shift, blank_context
+from toast_cli.layers import ByPosition, Residual, Shift, UnitLength, blank_context
 from toast_cli.surgery.words import build, describe
 
 
@@ -14,7 +14,7 @@ def test_every_layer_reads_back():
     module = torch.nn.Sequential(
         torch.nn.LayerNorm(8), Residual(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.SiLU())), torch.nn.GELU(),
         ByPosition([Shift(torch.ones(8)), torch.nn.Linear(8, 8, bias=False)], [slice(0, 1), slice(1, 4)]),
-        blank_context(1, 8), blank_context(0, 8),
+        blank_context(1, 8), blank_context(0, 8), UnitLength(),
     )  # fmt: skip
     again = build(json.loads(json.dumps(describe(module))))
     again.load_state_dict(module.state_dict())

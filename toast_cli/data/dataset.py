@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class Data:
         digest = hashlib.sha256()
         for images in (*self.fit, self.train, self.test):
             digest.update(images.indices.astype("<i8").tobytes() + images.labels.astype("<i8").tobytes())
-            for index in images.indices[:: -(-len(images) // _SAMPLED)]:
+            for index in images.indices[:: -(-len(images) // _SAMPLED) or 1]:
                 digest.update(images.split.signature(int(index)))
         return digest.hexdigest()[:16]
 
@@ -56,7 +56,7 @@ def load(
     *,
     config: str | None = None,
     path: str | None = None,
-    train_split: str = "train",
+    train_split: str | None = "train",
     test_split: str = "test",
     image_column: str | None = None,
     label_column: str | None = None,
@@ -80,6 +80,8 @@ def load(
     train split (``random``: seeded, ``first``: in stored order), so they do not depend on ``train_images``; if several
     numbers of them are given, the draws are nested. An image of more than ``max_pixels`` counts as one that cannot be
     decoded.
+    Without a ``train_split``, as data sets have it that are only tests, there are no train images and no fit images: these come from
+    elsewhere.
     With ``masks``, the label column holds a mask for each image, a class number for each pixel, and ``classes`` may name these numbers; the
     labels of images are all 0 then. ``streaming`` reads parquet files in place, on disk or on the hub. With ``splits="paper"``, a data set that has
     ``one_split`` {"name", "test_images"} is that split alone, divided at random with the ``seed``.
@@ -93,20 +95,25 @@ def load(
         name = one_split["name"]
         whole = read(source, config, path, [name], streaming)[0]
         rows = divide(whole, one_split["test_images"], seed)
-        names = (f"{name} (train part)", f"{name} (test part)")
+        names: tuple[str, ...] = (f"{name} (train part)", f"{name} (test part)")
     else:
-        names = (train_split, test_split)
+        names = (test_split,) if train_split is None else (train_split, test_split)
         rows = read(source, config, path, names, streaming)
     how = (require_flag(skip_bad_images, "data.skip_bad_images"), require_pixels(max_pixels, "data.max_pixels="))
     if masks:
-        named, train, test = with_masks(names, rows, image_column, label_column, classes, how)
+        if train_split is None:
+            raise ToastError("eval=segmentation fits a head on train images with masks: give data.train_split.")
+        named, *images = with_masks(names, rows, image_column, label_column, classes, how)
     else:
-        named, train, test = _labelled(names, rows, image_column, label_column, how)
+        named, images = _labelled(names, rows, image_column, label_column, how)
+    test = images[-1]
+    train = images[0] if len(images) > 1 else test.only(np.array([], int))
+    fit = draw_fit(len(train), fit_images, fit_order, seed) if len(train) else []
     return Data(
         label=label,
         classes=named,
-        fit=tuple(train.only(np.sort(part)) for part in draw_fit(len(train), fit_images, fit_order, seed)),
-        train=train.only(np.sort(draw(train.labels, train_images, "data.train_images", seed))),
+        fit=tuple(train.only(np.sort(part)) for part in fit),
+        train=train.only(np.sort(draw(train.labels, train_images, "data.train_images", seed))) if len(train) else train,
         test=test.only(np.sort(draw(test.labels, test_images, "data.test_images", seed))),
         seed=seed,
         fit_label=label,
@@ -114,16 +121,15 @@ def load(
 
 
 def _labelled(
-    names: tuple[str, str], rows: list[Rows], image_column: str | None, label_column: str | None, how: tuple[bool, int]
-) -> tuple[tuple[str, ...], Images, Images]:
-    """The class names, and all images of the train and the test split, with ``how`` they are read: skipping, pixels."""
+    names: Sequence[str], rows: list[Rows], image_column: str | None, label_column: str | None, how: tuple[bool, int]
+) -> tuple[tuple[str, ...], list[Images]]:
+    """The class names, and all images of each split, with ``how`` they are read: skipping, pixels."""
     columns = [columns_of(split, image_column, label_column) for split in rows]
     classes, numbers = _labels(names, rows, [column for _, column in columns])
-    train, test = (
+    return classes, [
         Images(Split(name, _encoded(split, image), image, *how), np.arange(len(labels)), labels)
         for name, split, (image, _), labels in zip(names, rows, columns, numbers, strict=True)
-    )
-    return classes, train, test
+    ]
 
 
 def _encoded(rows: Rows, image: str) -> Rows:
@@ -133,7 +139,7 @@ def _encoded(rows: Rows, image: str) -> Rows:
     return rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
 
 
-def _labels(splits: tuple[str, str], rows: list[Rows], columns: list[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
+def _labels(splits: Sequence[str], rows: list[Rows], columns: list[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
     """The class names, taken from the first split, and the labels of each split as class numbers (N,)."""
     values = [_values(split, column) for split, column in zip(rows, columns, strict=True)]
     feature = rows[0].features[columns[0]]

@@ -44,7 +44,7 @@ def _missing(data: Data) -> list[str]:
     told = []
     for name, images in (("train", data.train), ("test", data.test)):
         absent = np.setdiff1d(np.arange(len(data.classes)), images.labels)
-        if len(absent):
+        if len(absent) and len(images):
             named = ", ".join(data.classes[i] for i in absent[:5]) + ", …" * (len(absent) > 5)
             told.append(f"{len(absent)} of {len(data.classes)} classes have no {name} image: {named}")
     return told
@@ -95,7 +95,7 @@ def _repeated(data: Data, train: Counter[bytes], test: Counter[bytes]) -> list[s
 def _look(images: Images) -> _Files:
     """The files of the images; those that cannot be read are left out."""
     found = _Files()
-    for index in images.indices[:: -(-len(images) // _MOST)]:
+    for index in images.indices[:: -(-len(images) // _MOST) or 1]:
         try:
             content = images.split.encoded(int(index))
         except (OSError, ValueError):

@@ -8,8 +8,18 @@ if TYPE_CHECKING:
     from toast_cli.probes.base import Probe
     from toast_cli.probes.batched import BatchedProbe, LinearProbe, MlpProbe
     from toast_cli.probes.classifiers import KnnProbe, LogisticProbe, PretrainedHead
+    from toast_cli.probes.zero_shot import ZeroShot
 
-__all__ = ["BatchedProbe", "KnnProbe", "LinearProbe", "LogisticProbe", "MlpProbe", "PretrainedHead", "Probe"]
+__all__ = [
+    "BatchedProbe",
+    "KnnProbe",
+    "LinearProbe",
+    "LogisticProbe",
+    "MlpProbe",
+    "PretrainedHead",
+    "Probe",
+    "ZeroShot",
+]
 __getattr__ = when_used(
     __name__,
     {
@@ -20,5 +30,6 @@ __getattr__ = when_used(
         "KnnProbe": "classifiers",
         "LogisticProbe": "classifiers",
         "PretrainedHead": "classifiers",
+        "ZeroShot": "zero_shot",
     },
 )

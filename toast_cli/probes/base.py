@@ -21,20 +21,27 @@ class Probe:
     """Base of all probes: ``fit`` on train features, then ``predict`` classes for other features, for each of P plans.
 
     ``device`` is where it computes; ``head`` is the model's own classifier, if it has one (see ``on``) and the probe
-    ``takes_head``.
+    ``takes_head``. ``trains`` says whether it needs train images. ``width`` is F, for a model that is known. ``projection`` is the
+    part of the model behind its features that the probe makes use of, which counts as part of the model; ``made_of`` is a hash of the
+    files that the probe has read, if any.
     """
 
     name: str
     epochs = 1
     takes_head = False
+    trains = True
+    width = 0
+    projection: nn.Module | None = None
+    made_of: str | None = None
     device = torch.device("cpu")
     head: nn.Linear | None = None
     notes: tuple[str, ...] = ()  # what the reader of a run should know
 
-    def on(self, device: torch.device, head: nn.Linear | None) -> Self:
-        """A copy of this probe that computes on ``device``, for a model with this ``head``, (N, F) -> (N, C)."""
+    def on(self, device: torch.device, head: nn.Linear | None, width: int = 0) -> Self:
+        """A copy of this probe that computes on ``device``, for a model with features of this ``width`` and this ``head``,
+        (N, F) -> (N, C)."""
         placed = copy.copy(self)
-        placed.device, placed.head = device, head
+        placed.device, placed.head, placed.width = device, head, width
         return placed
 
     def on_share(self, share: float) -> Self:

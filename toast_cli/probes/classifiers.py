@@ -5,7 +5,7 @@ Shapes: N images, P plans, F features, C classes.
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -18,9 +18,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from toast_cli.data.draws import stratified
-from toast_cli.errors import ToastError, did_you_mean, is_number, require_strengths
+from toast_cli.errors import ToastError, is_number, require_strengths
 from toast_cli.layers import dense
 from toast_cli.probes.base import Advance, Probe
+from toast_cli.probes.matching import match, require_as_many
 from toast_cli.runs.features import Features
 
 
@@ -128,13 +129,14 @@ class KnnProbe(_PerPlan):
 
 
 class PretrainedHead(Probe):
-    """The classifier that the model came with, not trained here: for data with its classes.
+    """The classifier that the model came with, not trained here: for data with its classes, or with some of them.
 
-    If the model names its classes, the names say which is which; else their order does.
+    Names say which is which, or WordNet ids; without either their order does, if all are there (see ``matching``).
     """
 
     name = "pretrained_head"
     takes_head = True
+    trains = False
 
     def check(self, model: str) -> None:
         if self.head is None:
@@ -144,43 +146,21 @@ class PretrainedHead(Probe):
             )
 
     def matched(self, classes: Sequence[str], config: object) -> Self:
-        self._require(len(classes))
         if self.head is None:
             return self
-        matched = copy.copy(self)
-        stored = config.get("label_names") if isinstance(config, Mapping) else None
-        names = [str(name) for name in stored] if isinstance(stored, list | tuple) else []
-        if len(set(names)) != len(classes):
-            numbered = [f"{name} is {i}" for i, name in enumerate(classes)]
-            told = ", ".join(numbered if len(numbered) < 5 else [*numbered[:3], "…", numbered[-1]])
-            matched.notes = (
-                f"probe=pretrained_head: the model does not name its classes, so the data's are numbered in their order: {told}",
-            )
-            return matched
-        missing = [name for name in classes if name not in names]
-        if missing:
-            raise ToastError(
-                f"probe=pretrained_head: the model has no class {missing[0]}{did_you_mean(missing[0], names)}: use the data set it was trained "
-                "for, give the classes the model's names, or use probe=linear."
-            )
-        matched.head = _reordered(self.head, [names.index(name) for name in classes])
-        matched.notes = ("probe=pretrained_head: classes are matched by the names that the model has for them",)
+        found, matched = match(classes, self.head.out_features, config), copy.copy(self)
+        if found.order != list(range(self.head.out_features)):
+            matched.head = _reordered(self.head, found.order)
+        matched.notes = (found.note,)
         return matched
 
     def fit(
         self, features: Features, labels: np.ndarray, classes: int, seed: int, advance: Advance = lambda images: None
     ) -> Self:
-        self._require(classes)
+        if self.head is not None:
+            require_as_many(classes, self.head.out_features)
         advance(len(features))
         return self
-
-    def _require(self, classes: int) -> None:
-        """Raises ToastError unless the model's classifier has that many classes."""
-        if self.head is not None and self.head.out_features != classes:
-            raise ToastError(
-                f"probe=pretrained_head: the model's classifier has {self.head.out_features} classes and the data set has {classes}: use "
-                "the data set it was trained for, or probe=linear."
-            )
 
     def to_module(self, plan: int) -> nn.Module:
         if self.head is None:

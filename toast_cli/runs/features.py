@@ -87,6 +87,8 @@ class FeatureFile:
 
     def read(self) -> "Features":
         """The features of a finished file, which stay on disk. Raises ToastError if that file or its checksums are cut."""
+        if not self.shape[0]:  # of no image there is no file either
+            return Features(np.empty(self.shape, np.float32))
         for file, size in ((self.path, self._row), (self.sums, _SUM)):
             if not file.is_file() or file.stat().st_size != self.shape[0] * size:
                 raise _damaged(self.path)

@@ -34,7 +34,7 @@ NOT_SCIENTIFIC = (
     "experiment",
     "hydra",
 )
-_PATHS = (("model", "checkpoint"), ("data", "path"), ("fit_data", "path"))
+_PATHS = (("model", "checkpoint"), ("data", "path"), ("fit_data", "path"), ("probe", "text"))
 _FOLDER = "local-dir:"  # before a folder that ``model.name`` names
 _NAMING = (("model", "label"), ("data", "label"), ("translator", "_target_"))
 # Settings that a later version added, with the value that gives what runs were before: only another one is part of a run's
@@ -122,11 +122,12 @@ def inputs(settings: dict[str, Any]) -> str:
 
 
 def _input_files(settings: dict[str, Any]) -> list[Path]:
-    """The files of weights, the parquet and tar files of a data folder, and all files in the subfolders named after its splits."""
+    """The files of weights and of texts, the parquet and tar files of a data folder, and all files in the subfolders named after its splits."""
     stored = _weights(settings["model"])
     stored += [
         file for data in (settings["data"], settings["fit_data"]) if data.get("path") for file in _data_files(data)
     ]
+    stored += [Path(text)] if (text := (settings.get("probe") or {}).get("text")) else []
     return sorted(file for file in stored if file.is_file())
 
 

@@ -34,7 +34,7 @@ class Survey:
         self.job, self.penalty = job, penalty
         self.positions = unseen(job.data, images)
         self.fitted = fit(job)
-        self.costs = Costs(job.backbone, job.modules(self.fitted))
+        self.costs = Costs(job.backbone, job.modules(self.fitted), job.probe.projection)
         rows: list[Candidate] = job.folder.rows(contents.SEARCH, Candidate)
         self.measured = {Plan.parse(row.plan): row for row in rows if not (row.sequential or row.healed)}
         refitted = [row for row in rows if row.sequential or row.healed]
@@ -162,6 +162,11 @@ def unseen(data: Data, images: int) -> np.ndarray:
     Raises ToastError for too few.
     """
     train = data.train
+    if not len(train):
+        raise ToastError(
+            f"toast search measures plans on train images, and data={data.label} has none: search on a data set that has some, then give toast run the "
+            "plans found."
+        )
     fitted_on = [part.indices for part in data.fit if part.split is train.split]
     order = stratified(train.labels, data.seed)
     found = order[~np.isin(train.indices[order], np.concatenate(fitted_on))] if fitted_on else order

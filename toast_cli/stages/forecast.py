@@ -177,7 +177,8 @@ def _seconds_an_image(job: Job, function: Callable[[torch.Tensor], object], seco
     """Seconds per image, decoding included. The first batch is a warm-up and not counted, unless it is the only one."""
     begun = first = time.perf_counter()
     done = 0
-    for number, batch in enumerate(job.batches(job.data.train, job.batch_size)):
+    images = job.data.train if len(job.data.train) else job.data.test
+    for number, batch in enumerate(job.batches(images, job.batch_size)):
         if len(batch.positions):
             function(batch.pixels)
         if job.compute.device.type == "cuda":
@@ -186,7 +187,7 @@ def _seconds_an_image(job: Job, function: Callable[[torch.Tensor], object], seco
         now = time.perf_counter()
         if now - first > seconds:
             break
-        if number == 0 and batch.size < len(job.data.train):
+        if number == 0 and batch.size < len(images):
             begun, done = now, 0
     return (time.perf_counter() - begun) / done
 
@@ -235,6 +236,8 @@ def _seconds_to_probe(job: Job) -> float:
     """
     train, plans = job.data.train, len(job.variants)
     part = min(len(train), _PROBED)
+    if part == 0:
+        return 0.0
     shape = (part, plans, job.backbone.feature_width)
     features = Features(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
     labels = train.labels[np.linspace(0, len(train) - 1, part).astype(int)]

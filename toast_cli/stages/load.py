@@ -51,6 +51,7 @@ def begin(
         data=job.data.fingerprint(),
         device=job.compute.device.type,
         precision=job.compute.precision,
+        **({} if job.probe.made_of is None else {"texts": job.probe.made_of}),
     )
     warnings = [*warnings_of(job.data), *job.probe.notes]
     for warning in warnings:
@@ -108,9 +109,18 @@ def load(
     chosen, batch_size = team.share((compute.precision, batch_size))
     compute = replace(compute, precision=chosen)
     backbone = backbone.on(compute.device, compute.dtype, with_head=probe.takes_head)
-    probe = probe.on(compute.device, backbone.head if backbone.pooler is None else None)
+    if probe.takes_head and backbone.pooler is not None:
+        raise ToastError(
+            f"readout=paper puts a layer with random weights before the probe, and probe={probe.name} takes the model's own features: use readout=model."
+        )
+    probe = probe.on(compute.device, backbone.head, backbone.feature_width)
     probe.check(backbone.label)
     data = load_data(cfg, make)
+    if probe.trains and not len(data.train):
+        raise ToastError(
+            f"data={data.label} has no train images, and probe={probe.name} is trained on some: use probe=pretrained_head or probe=zero_shot, or give "
+            "data.train_split."
+        )
     probe = probe.matched(data.classes, backbone.vit.pretrained_cfg)
     return Job(
         folder=folder,
@@ -191,11 +201,21 @@ def load_data(cfg: DictConfig, make: Make = make) -> Data:
     if "_target_" not in cfg.fit_data:
         if cfg.fit_data.get("path") is not None:
             raise ToastError(f"fit_data.path={cfg.fit_data.path} needs a data set: add fit_data=folder or another.")
-        return data
+        return _with_fit_images(data, "data")
     shared = ("fit_images", "fit_order", "max_pixels", "seed", "skip_bad_images", "splits", "streaming")
     asked = {key: cfg.data[key] for key in shared if key in cfg.data}  # runs of earlier versions have no max_pixels
-    other = make(cfg, "fit_data", **asked)
+    other = _with_fit_images(make(cfg, "fit_data", **asked), "fit_data")
     return replace(data, fit=other.fit, fit_label=other.label)
+
+
+def _with_fit_images(data: Data, group: str) -> Data:
+    """``data``. Raises ToastError if it has no train split, which fit images come from."""
+    if not data.fit:
+        raise ToastError(
+            f"{group}={data.label} has no train split that fit images could come from: take them from another data set, such as fit_data=imagenet1k "
+            "or fit_data=folder fit_data.path=<dir>."
+        )
+    return data
 
 
 def _note_versions(folder: RunFolder) -> None:

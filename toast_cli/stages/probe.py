@@ -25,7 +25,7 @@ def score(job: Job, fitted: Fitted, maps: Modules) -> None:
     Raises ToastError if none of the train or none of the test images can be decoded.
     """
     train, test = (job.feature_file(name).read() for name in ("train", "test"))
-    if len(train) == 0 or len(test) == 0:
+    if (len(train) == 0 and len(job.data.train)) or len(test) == 0:
         raise ToastError(
             "None of the train or none of the test images can be decoded: repair them, or give another data.path."
         )
@@ -34,7 +34,7 @@ def score(job: Job, fitted: Fitted, maps: Modules) -> None:
         say(f"{left_out} train and test images could not be decoded and were left out")
     todo = missing_seeds(job)
     rows = [_with_change(row) for row in job.folder.rows(contents.RESULTS, Row) if row.seed not in todo]
-    costs = Costs(job.backbone, maps)
+    costs = Costs(job.backbone, maps, job.probe.projection)
     columns = [variant_columns(job, fitted, variant, costs) for variant in job.variants]
     labels, truth = job.data.train.labels[train.positions], job.data.test.labels[test.positions]  # (N,), (M,)
     job.folder.write(contents.PROJECTION, projection.project(test, truth))
@@ -59,7 +59,10 @@ def right_answers(
     The job's probe is trained on ``train`` (N, P, F), part of its train images, with ``labels`` (N,). ``truth`` (M,) are those
     of ``test`` (M, P, F).
     """
-    probe, right = job.probe.on_share(len(train) / len(job.data.train)), np.zeros((test.shape[1], len(test)), int)
+    probe, right = (
+        job.probe.on_share(len(train) / len(job.data.train) if len(job.data.train) else 1.0),
+        np.zeros((test.shape[1], len(test)), int),
+    )
     for seed in job.seeds:
         with progress(f"{what} seed {seed}", len(train) * probe.epochs) as advance:
             probe.fit(train, labels, len(job.data.classes), seed, advance)

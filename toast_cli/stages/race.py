@@ -43,7 +43,7 @@ class Race:
 
     def __init__(self, job: Job, maps: Modules, schedule: Schedule) -> None:
         self.job, self.maps, self.schedule = job, maps, schedule
-        self._costs = Costs(job.backbone, maps)
+        self._costs = Costs(job.backbone, maps, job.probe.projection)
         self._rows: list[Raced] = job.folder.rows(contents.RACE, Raced)
 
     def decide(self) -> Job:
@@ -152,7 +152,7 @@ class Race:
     def _answers(self, number: int, parts: Sequence[Job]) -> _Answers:
         job, variants = self.job, parts[-1].variants
         (train, labels), (test, truth) = (self._read(parts, variants, split) for split in _SPLITS)
-        if len(train) == 0 or len(test) == 0:
+        if (len(train) == 0 and len(job.data.train)) or len(test) == 0:
             raise ToastError(
                 f"None of the train or none of the test images of round {number + 1} can be decoded: repair them, or use more "
                 "sweep.test_images."

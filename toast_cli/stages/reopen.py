@@ -54,7 +54,8 @@ def job_of(path: Path, plans: Sequence[Plan], how: Mapping[str, Any], scratch: P
     cfg = as_config({**settings, **{key: how[key] for key in ("device", "batch_size", "workers")}})
     folder_name(cfg)  # raises if model, data or translator have no name
     job = load(cfg, Folder(scratch), lambda backbone: list(plans), record.get("precision"), make=known_only(path, own))
-    for what, now in (("weights", job.backbone.fingerprint()), ("data", job.data.fingerprint())):
+    made_of = {"weights": job.backbone.fingerprint(), "data": job.data.fingerprint(), "texts": job.probe.made_of}
+    for what, now in made_of.items():
         if record.get(what) != now:
             raise ToastError(
                 f"The {what} that {path} was made from have changed since: restore them, or run it again with fresh=true."

@@ -1,4 +1,5 @@
-"""Parameters and FLOPs of a shortened model as it would be deployed: the encoder, without a probe or a head.
+"""Parameters and FLOPs of a shortened model as it would be deployed: the encoder, without a probe or a head, but with the
+projection that compares images with texts.
 
 Both are whole numbers until they are written, so that plans of equal cost have equal numbers in every table.
 """
@@ -35,18 +36,22 @@ class Cost:
 
 
 class Costs:
-    """The costs of any plan of one backbone: the sum over its operations, each counted once, on one image."""
+    """The costs of any plan of one backbone: the sum over its operations, each counted once, on one image.
 
-    def __init__(self, backbone: Backbone, maps: Mapping[Any, nn.Module]) -> None:
+    ``projection`` is what a probe makes use of behind the features (N, F), if anything: it counts too.
+    """
+
+    def __init__(self, backbone: Backbone, maps: Mapping[Any, nn.Module], projection: nn.Module | None = None) -> None:
         device = backbone.mean.device
         pixels = torch.zeros(1, *backbone.image_shape, dtype=torch.uint8, device=device)
         with torch.inference_mode():
             latent, _ = backbone.stem(pixels)  # (1, T, D)
+            features = backbone.readout(latent)  # (1, F)
         everything = sum(p.numel() for p in backbone.vit.parameters())
         inside = sum(p.numel() for p in backbone.blocks.parameters())
         ends = _flops(lambda x: backbone.readout(latent).sum() + backbone.stem(x)[0].sum(), pixels)
         self.backbone, self.maps, self.latent = backbone, maps, latent
-        self.ends = Cost(everything - inside, ends)
+        self.ends = Cost(everything - inside, ends) + (_cost(projection, features) if projection else Cost(0, 0))
         self.operations: dict[Hashable, Cost] = {
             **{i: _cost(block, latent) for i, block in enumerate(backbone.blocks)},
             **{key: _cost(module, latent) for key, module in maps.items() if block_of(key) is None},

@@ -50,6 +50,13 @@ class Residual(nn.Module):
         return x + self.inside(x)
 
 
+class UnitLength(nn.Module):
+    """x / |x|."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.normalize(x, dim=-1)
+
+
 class ByPosition(nn.Module):
     """A module for each group of tokens."""
 
@@ -109,17 +116,13 @@ def layer(words: dict[str, Any]) -> nn.Module:
         return nn.Linear(sizes[0], sizes[1], bias=words["bias"])
     if kind == "layer_norm":
         return nn.LayerNorm(sizes, eps=words["eps"])
-    if kind == "shift":
-        return Shift(sizes[0])
-    if kind == "residual":
-        return Residual(inside[0])
     if kind == "context":
         return Context(words["prefix"], sizes[0])
     if kind == "by_position":
         return ByPosition(inside, words["groups"])
-    if kind == "sequential":
-        return nn.Sequential(*inside)
-    return {"identity": nn.Identity, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}[kind]()
+    plain = {"identity": nn.Identity, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh, "unit_length": UnitLength}
+    others = {"shift": Shift, "residual": Residual, "sequential": nn.Sequential}
+    return {**plain, **others}[kind](*sizes, *inside)
 
 
 def load(folder: str | Path = Path(__file__).parent) -> nn.Module:

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from toast_cli.errors import ToastError, is_number
-from toast_cli.layers import ByPosition, Context, Residual, Shift, blank_context
+from toast_cli.layers import ByPosition, Context, Residual, Shift, UnitLength, blank_context
 
 _PLAIN: dict[str, type[nn.Module]] = {
     "identity": nn.Identity,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
+    "unit_length": UnitLength,
 }
 
 
