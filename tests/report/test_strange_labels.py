@@ -79,7 +79,7 @@ def test_figures_draw_them(label: str, recwarn: pytest.WarningsRecorder):
     figure = scatters.sample_sizes({label: [(10, 0.5, 0.1), (100, 0.6, 0.1)]}, 0.9, label)
     assert figures.encoded(figure)
     drawn = [text.get_text() for text in figure.findobj(Text)]
-    assert [len(text) <= 200 and text[:5] == visible(label)[:5] for text in drawn].count(True) >= 2
+    assert [len(text) <= 200 and text.startswith(visible(label)[:5]) for text in drawn].count(True) >= 2
     assert {"10", "100"} <= set(drawn), "the ticks of a log scale"
     panels = {label: heatmaps.Panel(np.eye(2), [label, label], [label, label])}
     matrix = heatmaps.matrices(panels, heatmaps.alike("r2", np.eye(2)), label, ("source", "target"))

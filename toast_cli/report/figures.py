@@ -83,13 +83,15 @@ def drawn(text: str, most: int = _LONGEST) -> str:
 
 def titled(figure: Figure, title: str) -> None:
     """Write the ``title`` above the whole figure, on as many lines as it takes there and small enough for its longest word."""
-    words = [drawn(word, _WORD) for word in drawn(title).split()]
+    title = drawn(title)
+    wrap = "$" not in title  # matplotlib takes what is between two for a formula wherever it wraps a text
+    words = [drawn(word, _WORD) for word in title.split()] if wrap else [title]
     longest = figure.text(0, 0, max(words, key=len, default=""), fontsize=_TITLE, parse_math=False)
     with _lettered(figure):
         width = longest.get_window_extent().width
     longest.remove()
     size = _TITLE * min(0.95 * figure.bbox.width / max(width, 1.0), 1.0)
-    figure.suptitle(" ".join(words), wrap=True, fontsize=size)
+    figure.suptitle(" ".join(words), wrap=wrap, fontsize=size)
 
 
 def style(number: int) -> tuple[str, str]:
