@@ -1,12 +1,13 @@
 """A line of a report as merging runs gives it."""
 
+from toast_cli.plans import Plan
 from toast_cli.report.findings import Finding
 
 
 def finding(
     plan: str, accuracy: float, data: str = "d", translator: str = "linear", noise: bool = False, **other
 ) -> Finding:
-    removed = 0 if plan == "none" else int(plan.split("-")[1]) - int(plan.split("-")[0])
+    removed = Plan.parse(plan).blocks_removed
     values = {
         "model": "m", "data": data, "fit_data": data, "translator": translator, "tokens": "shared", "solver": "exact", "sequential": False, "healed": False,
         "probe": "linear", "readout": "model", "protocol": "clean", "precision": "fp32", "plan": plan,

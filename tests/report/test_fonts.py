@@ -8,7 +8,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
-from toast_cli.report import figures, fonts
+from toast_cli.report import figures, fonts, scatters
 
 BOTH, ONE, NONE = "\u5199", "\u771f", "\U00013000"
 
@@ -72,6 +72,6 @@ def test_a_letter_that_no_font_has_is_said_once(capsys: pytest.CaptureFixture):
 
 def test_a_figure_embeds_the_font(recwarn: pytest.WarningsRecorder):
     lines = {BOTH: [(10, 0.5, 0.1), (100, 0.6, 0.1)]}
-    assert b"Squares" in figures.encoded(figures.sample_sizes(lines, 0.9, ONE), "pdf")
-    assert b"Square" not in figures.encoded(figures.sample_sizes({"a": lines[BOTH]}, 0.9, "b"), "pdf")
+    assert b"Squares" in figures.encoded(scatters.sample_sizes(lines, 0.9, ONE), "pdf")
+    assert b"Square" not in figures.encoded(scatters.sample_sizes({"a": lines[BOTH]}, 0.9, "b"), "pdf")
     assert not [w for w in recwarn if "Glyph" in str(w.message)]

@@ -2,10 +2,8 @@
 
 import re
 
-import numpy as np
-
 from tests.report.conftest import finding
-from toast_cli.report import figures, gallery
+from toast_cli.report import gallery
 from toast_cli.report.findings import Finding
 
 
@@ -19,29 +17,11 @@ def test_the_findings_decide_which_pictures_there_are():
     assert names([original, *spans]) == {"spans", "trade-offs"}
     sizes = [finding("0-1", 0.8, fit_images=n) for n in (10, 100, 500)]
     assert names([original, *sizes]) == {"fit-images"}
+    every = [finding(plan, 0.8, fit_images=n) for n in (10, 100, 500) for plan in ("0-1", "1-2", "0-2", "2-3")]
+    spans = [name for name in gallery.of_findings([original, *every], {"m": 4}) if name.startswith("spans")]
+    assert spans == ["spans-m_on_d_linear_500_fit_images"], "those of other sizes would look like it"
     moved = [finding("0-1", 0.8, data=d, fit_data=f) for d in "de" for f in "de"]
     assert "transfer" in names([original, *moved])
-
-
-def test_spans_that_end_inside_blocks_have_rows_and_columns_of_their_own():
-    whole = {"stem-0": -0.1, "0-2": -0.2, "2-3": -0.3, "0-1+2-3": -0.9}
-    for deltas, side, starts, ends in (
-        (whole, 4, ["stem", "0", "1", "2"], ["0", "1", "2", "3"]),
-        (
-            whole | {"1a-1": -0.4, "stem-0a": -0.5}, 8,
-            ["stem", "0a", "0", "1a", "1", "2a", "2", "3a"], ["0a", "0", "1a", "1", "2a", "2", "3a", "3"],
-        ),
-    ):  # fmt: skip
-        axes = figures.spans(deltas, 4, "title").axes[0]
-        cells = axes.images[0].get_array()
-        assert cells.shape == (side, side)
-        assert [label.get_text() for label in axes.get_yticklabels()] == starts
-        assert [label.get_text() for label in axes.get_xticklabels()] == ends
-        shown = {
-            f"{starts[row]}-{ends[column]}": cells[row, column]
-            for row, column in zip(*(~np.isnan(cells.filled(np.nan))).nonzero(), strict=True)
-        }
-        assert shown == {plan: delta for plan, delta in deltas.items() if "+" not in plan}
 
 
 def test_plans_of_halves_are_no_sums_of_blocks():

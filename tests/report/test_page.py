@@ -9,7 +9,7 @@ import pytest
 
 from tests.report.conftest import finding
 from toast_cli.report import page, tables
-from toast_cli.report.captions import caption
+from toast_cli.report.captions import _WORDS, caption
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TABLE = tables.by_model([finding("0-1", 0.8), finding("1-2", 0.95), finding("0-10", 0.7)])[0]
@@ -41,6 +41,12 @@ def test_only_the_pages_own_code_is_allowed():
 )
 def test_figures_have_captions_in_words(name: str):
     assert caption(name).endswith(".")
+
+
+def test_the_docs_describe_every_kind_of_figure():
+    text = (Path(__file__).parents[2] / "docs" / "results.md").read_text().partition("## The figures")[2]
+    described = re.findall(r"^\| `([a-z-]+?)-(?:cka-|<measure>-)?…`", text, re.MULTILINE)
+    assert sorted(described) == sorted(_WORDS)
 
 
 def test_captions_name_the_measure():

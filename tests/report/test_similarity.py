@@ -26,7 +26,8 @@ def test_every_measure_has_its_pictures():
     assert meaning_of(rows) == rows
     pictures = of_similarity(rows)
     assert {f"similarity-{measure}-m" for measure in MEASURES} <= set(pictures)
-    assert sum(name.startswith("approximation-") for name in pictures) == len(MEASURES)
+    approximations = {name.split("-")[1] for name in pictures if name.startswith("approximation-")}
+    assert approximations == {"cka", "r2"}, "the others would show the same"
     titles = {name: figure.get_suptitle() for name, figure in pictures.items()}
     assert titles["similarity-r2-m"] == "m: R² of the linear map between blocks"
     assert titles["similarity-r2_identity-m"] == "m: R² without a map between blocks"

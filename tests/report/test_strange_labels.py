@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from tests.report.conftest import finding
 from toast_cli.machine.console import visible
-from toast_cli.report import figures, page, sweep, tables
+from toast_cli.report import figures, heatmaps, page, scatters, sweep, tables
 from toast_cli.report.labels import name_of
 from toast_cli.runs.rows import Baseline, Candidate, Found, Row, Summary
 from toast_cli.search.figure import picture
@@ -76,12 +76,13 @@ def test_the_page_shows_them(label: str):
 
 @pytest.mark.parametrize("label", [r"$\frac{$", "$x$", "A$x$$", "{}", "%s", "[red]", "a\0b\x1b", "写真", "x" * 10_000])
 def test_figures_draw_them(label: str, recwarn: pytest.WarningsRecorder):
-    figure = figures.sample_sizes({label: [(10, 0.5, 0.1), (100, 0.6, 0.1)]}, 0.9, label)
+    figure = scatters.sample_sizes({label: [(10, 0.5, 0.1), (100, 0.6, 0.1)]}, 0.9, label)
     assert figures.encoded(figure)
     drawn = [text.get_text() for text in figure.findobj(Text)]
-    assert [len(text) <= 200 and text[:5] == visible(label)[:5] for text in drawn].count(True) >= 2
+    assert [len(text) <= 200 and text.startswith(visible(label)[:5]) for text in drawn].count(True) >= 2
     assert {"10", "100"} <= set(drawn), "the ticks of a log scale"
-    matrix = figures.matrices({label: (np.eye(2), [label, label])}, "R²", label, ("source", "target"))
+    panels = {label: heatmaps.Panel(np.eye(2), [label, label], [label, label])}
+    matrix = heatmaps.matrices(panels, heatmaps.alike("r2", np.eye(2)), label, ("source", "target"))
     assert figures.encoded(matrix, "pdf")
     assert not [w for w in recwarn if "Glyph" in str(w.message)]
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from toast_cli.folders import from_here
+from toast_cli.report.findings import Finding
 from toast_cli.report.paired import interval_of
 from toast_cli.report.samples import grouped
 from toast_cli.runs.archive import CompleteRun
 from toast_cli.runs.rows import Found, Row, Summary
 
 NO_HEAD = ("knn",)  # probes that are no layer, so that an export goes without them
-_Line = TypeVar("_Line", bound=Summary | Found)
+_Line = TypeVar("_Line", bound=Summary | Found | Finding)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from toast_cli.plans import Plan, Span, middles
-from toast_cli.report import figures
+from toast_cli.report import heatmaps, scatters
 from toast_cli.report.findings import Finding
 from toast_cli.report.labels import grouped, map_name, name_of, told_apart, with_differences
-from toast_cli.runs.archive import CompleteRun
+from toast_cli.report.scatters import Spot
+from toast_cli.report.trade_offs import trade_offs
 
-_PANELS, _LINES = 5, 8
+_LINES = 8
 
 
 def of_findings(findings: Sequence[Finding], depths: Mapping[str, int]) -> dict[str, Figure]:
@@ -24,15 +25,12 @@ def of_findings(findings: Sequence[Finding], depths: Mapping[str, int]) -> dict[
         own = [f for f in group if f.plan != "none" and f.fit_data == f.data]
         settings = told_apart(findings, key)
         usual = [f for f in own if f.fit_images == _usual([g.fit_images for g in own])]
-        pictures |= (
-            _spans(own, settings, depths[key[0]]) | _sizes(own, settings, original) | _additivity(usual, settings)
-        )
+        several = len({f.fit_images for f in own}) > 1
+        pictures |= _spans(usual, settings, depths[key[0]], several) | _sizes(own, settings, original)
+        pictures |= _additivity(usual, settings, original)
         if len({f.plan for f in usual}) > 2:
-            series = {
-                map_name(f, group): [(g.gflops_ratio, g.params_ratio, g.accuracy_mean) for g in usual if _same(f, g)]
-                for f in usual
-            }
-            pictures[name_of("trade-offs", settings)] = figures.trade_offs(series, original, settings)
+            series = {map_name(f, group): [g for g in usual if _same(f, g)] for f in usual}
+            pictures[name_of("trade-offs", settings)] = trade_offs(series, original, settings)
     return pictures | _transfer(findings)
 
 
@@ -46,14 +44,16 @@ def _same(one: Finding, other: Finding) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
-def _spans(findings: list[Finding], settings: str, depth: int) -> dict[str, Figure]:
+def _spans(findings: list[Finding], settings: str, depth: int, several: bool) -> dict[str, Figure]:
+    """Heatmaps of the usual number of fit images; ``several``: there are other numbers, whose heatmaps would look alike."""
     pictures = {}
-    for key, group in grouped(findings, "translator", "tokens", "solver", "sequential", "healed", "fit_images"):
-        deltas = {f.plan: f.delta_mean for f in group if "+" not in f.plan and ":" not in f.plan}
-        if len(deltas) >= depth:
+    for _, group in grouped(findings, "translator", "tokens", "solver", "sequential", "healed"):
+        single = [f for f in group if "+" not in f.plan and ":" not in f.plan]
+        if len(single) >= depth:
             told = f"{settings}, {map_name(group[0], findings)}"
-            told += f", {key[-1]} fit images" if len({f.fit_images for f in findings}) > 1 else ""
-            pictures[name_of("spans", told)] = figures.spans(deltas, depth, told)
+            told += f", {group[0].fit_images} fit images" if several else ""
+            deltas, noise = {f.plan: f.delta_mean for f in single}, {f.plan for f in single if f.within_noise}
+            pictures[name_of("spans", told)] = heatmaps.spans(deltas, depth, told, noise)
     return pictures
 
 
@@ -71,7 +71,7 @@ def _sizes(findings: list[Finding], settings: str, original: float) -> dict[str,
             for plan in _spread_out(plans, _LINES)
         }
         told = f"{settings}, {map_name(group[0], findings)}"
-        pictures[name_of("fit-images", told)] = figures.sample_sizes(lines, original, told)
+        pictures[name_of("fit-images", told)] = scatters.sample_sizes(lines, original, told)
     return pictures
 
 
@@ -81,14 +81,14 @@ def _spread_out(plans: list[str], most: int) -> list[str]:
     return [ordered[i] for i in np.unique(np.linspace(0, len(ordered) - 1, min(most, len(ordered))).astype(int))]
 
 
-def _additivity(findings: list[Finding], settings: str) -> dict[str, Figure]:
+def _additivity(findings: list[Finding], settings: str, original: float) -> dict[str, Figure]:
     """Blocks that leave together, apart or as one span, if each of them has been measured alone too."""
     pictures = {}
     for _, group in grouped(findings, "translator", "tokens", "solver"):
         plans = {Plan.parse(f.plan): f for f in group if not f.sequential and not f.healed and ":" not in f.plan}
         changes = {plan: f.delta_mean for plan, f in plans.items() if not middles(plan.points)}  # of whole blocks
-        series: dict[str, list[tuple[float, float]]] = {}
-        for plan, change in changes.items():
+        series: dict[str, list[Spot]] = {}
+        for plan in changes:
             alone = [
                 changes.get(Plan((Span(i, i + 1),)))
                 for span in plan.spans
@@ -99,10 +99,10 @@ def _additivity(findings: list[Finding], settings: str) -> dict[str, Figure]:
                 continue
             long = "one span, two or three blocks" if plan.blocks_removed <= 3 else "one span, four blocks or more"
             kind = long if len(plan.spans) == 1 else "apart"
-            series.setdefault(kind, []).append((sum(known), change))
+            series.setdefault(kind, []).append(Spot(sum(known), plans[plan]))
         if len(series) > 1 and "apart" in series:
             told = f"{settings}, {map_name(group[0], findings)}"
-            pictures[name_of("additivity", told)] = figures.additivity(dict(sorted(series.items())), told)
+            pictures[name_of("additivity", told)] = scatters.additivity(dict(sorted(series.items())), original, told)
     return pictures
 
 
@@ -128,49 +128,14 @@ def _transfer(findings: Sequence[Finding]) -> dict[str, Figure]:
         sets = sorted({f.fit_data for f in group} | {f.data for f in group})
         if len({(f.fit_data, f.data) for f in group}) < 3 or all(f.fit_data == f.data for f in group):
             continue
-        values = np.full((len(sets), len(sets)), np.nan)
+        values, noise = np.full((len(sets), len(sets)), np.nan), set()
         for f in group:
-            values[sets.index(f.fit_data), sets.index(f.data)] = f.delta_mean
+            cell = sets.index(f.fit_data), sets.index(f.data)
+            values[cell] = 100 * f.delta_mean
+            noise |= {cell} if f.within_noise else set()
         told = f"{key[0]}, {key[1]}, plan {with_differences(fitted, names[2:], key[2:])}"
-        panel = {"": (values, sets)}
-        pictures[name_of("transfer", told)] = figures.matrices(
-            panel,
-            "accuracy change (points in the cells)",
-            told,
-            ("fitted on", "used on"),
-            lambda value: f"{100 * value:+.1f}",
+        panels = {"": heatmaps.Panel(values, sets, sets, noise)}
+        pictures[name_of("transfer", told)] = heatmaps.matrices(
+            panels, heatmaps.changes(values, 1.0), f"{told}: accuracy change", ("fitted on", "used on")
         )
-    return pictures
-
-
-def of_projections(runs: Sequence[CompleteRun]) -> dict[str, Figure]:
-    """The test images by the original's leading components: the original next to the best plans as more blocks leave.
-
-    Of several runs with the same model, data set and translator, the one with the most plans is shown.
-    """
-    pictures = {}
-    fullest = {
-        (row.model, row.data, row.translator): run
-        for run in sorted(runs, key=lambda run: len({row.plan for row in run.rows}))
-        for row in run.rows[:1]
-    }
-    for run in fullest.values():
-        stored, first = run.projection, [row for row in run.rows if row.seed == run.rows[0].seed]
-        if stored is None or len(first) < 2:
-            continue
-        best: dict[float, int] = {}
-        for number, row in enumerate(first[1:], start=1):
-            kept = best.setdefault(row.blocks_removed, number)
-            if row.accuracy > first[kept].accuracy:
-                best[row.blocks_removed] = number
-        chosen = [best[removed] for removed in sorted(best)]
-        chosen = [
-            chosen[i] for i in np.unique(np.linspace(0, len(chosen) - 1, min(_PANELS - 1, len(chosen))).astype(int))
-        ]
-        panels = {
-            ("original" if number == 0 else first[number].plan): stored["points"][number] for number in [0, *chosen]
-        }
-        told = f"{first[0].model} on {first[0].data}, {first[0].translator}"
-        picture = figures.projections(panels, stored["labels"], stored["explained"].tolist(), told)
-        pictures[name_of("projection", told)] = picture
     return pictures

@@ -6,10 +6,14 @@ from dataclasses import replace
 from matplotlib.figure import Figure
 
 from toast_cli.plans import Plan
-from toast_cli.report import figures
+from toast_cli.report import heatmaps, scatters
 from toast_cli.report.findings import Finding
 from toast_cli.report.labels import grouped, map_name, name_of, told_apart, with_differences
+from toast_cli.report.scatters import Spot
 from toast_cli.runs.rows import MEASURES, Similarity
+
+# Of the last latents, MSE is R² without a map on another scale, and cosine and R² without a map go with CKA.
+_GUIDES = ("cka", "r2")
 
 
 def of_similarity(rows: Sequence[Similarity]) -> dict[str, Figure]:
@@ -25,7 +29,9 @@ def of_similarity(rows: Sequence[Similarity]) -> dict[str, Figure]:
                     panels.setdefault(row.data, {})[row.source, row.target] = row.value
             if not panels:  # rows of a version that did not have the measure
                 continue
-            pictures[name_of("similarity", measure, told)] = figures.similarities(panels, measure, told)
+            pictures[name_of("similarity", measure, told)] = heatmaps.similarities(panels, measure, told)
+            if measure not in _GUIDES:
+                continue
             plans = [row for row in own if (row.kind, row.measure) == ("plans", measure)]
             names = ("data", "translator", "sequential", "healed", "tokens", "solver", "fit_images")
             for made, group in grouped(plans, *names):
@@ -38,7 +44,7 @@ def of_similarity(rows: Sequence[Similarity]) -> dict[str, Figure]:
                 ]
                 if len(points) > 2:
                     title = f"{told} on {with_differences(plans, names, made)}: what a span costs the last latent"
-                    pictures[name_of("approximation", measure, title)] = figures.approximation(points, measure, title)
+                    pictures[name_of("approximation", measure, title)] = scatters.approximation(points, measure, title)
     return pictures
 
 
@@ -46,13 +52,13 @@ def of_guides(findings: Sequence[Finding], similarities: Sequence[Similarity]) -
     """How well CKA and R² predict what a span costs, for each translator."""
     pictures = {}
     for key, group in grouped(findings, "model", "data", "probe", "readout", "protocol", "precision"):
-        for measure in ("cka", "r2"):
+        for measure in _GUIDES:
             alike = {
                 (row.source, row.target): row.value
                 for row in similarities
                 if (row.model, row.data, row.protocol, row.kind, row.measure) == (*key[:2], key[4], "blocks", measure)
             }
-            series: dict[str, list[tuple[float, float]]] = {}
+            series: dict[str, list[Spot]] = {}
             for f in group:
                 if (
                     f.plan != "none"
@@ -61,12 +67,12 @@ def of_guides(findings: Sequence[Finding], similarities: Sequence[Similarity]) -
                     and f.fit_data == f.data
                     and _ends(Plan.parse(f.plan)) in alike
                 ):
-                    point = (alike[_ends(Plan.parse(f.plan))], f.delta_mean)
-                    series.setdefault(map_name(f, group), []).append(point)
+                    series.setdefault(map_name(f, group), []).append(Spot(alike[_ends(Plan.parse(f.plan))], f))
             series = {name: points for name, points in series.items() if len(points) > 4}
-            if series:
+            original = next((f.accuracy_mean for f in group if f.plan == "none"), None)
+            if series and original is not None:
                 told = told_apart(findings, key)
-                pictures[name_of("guide", measure, told)] = figures.guide(series, measure, told)
+                pictures[name_of("guide", measure, told)] = scatters.guide(series, original, measure, told)
     return pictures
 
 

@@ -205,14 +205,14 @@ def _pictures(
     runs: "list[CompleteRun]", findings: "list[Finding]", similarities: "list[Similarity]"
 ) -> "dict[str, Figure]":
     """Every figure, by the name of its file."""
-    from toast_cli.report import gallery, similarity
+    from toast_cli.report import gallery, projections, similarity
 
     depths = {run.rows[0].model: run.record["depth"] for run in runs}
     return {
         **gallery.of_findings(findings, depths),
         **similarity.of_guides(findings, similarities),
         **similarity.of_similarity(similarities),
-        **gallery.of_projections(runs),
+        **projections.of_projections(runs),
     }
 
 

@@ -71,6 +71,7 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     from toast_cli.machine.console import say
     from toast_cli.models.halves import can_be_halved
     from toast_cli.plans import HEALED, INDEPENDENT, Plan
+    from toast_cli.report.answer import Measured
     from toast_cli.report.figures import files_of
     from toast_cli.runs.rows import Baseline, Found
     from toast_cli.search.figure import picture
@@ -107,7 +108,9 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     found = folder.rows(contents.FRONT, Found)
     if budget.given and not any(row.chosen for row in found):
         _say_that_none_is_chosen(budget)
-    figure = picture(list(survey.measured.values()), found, folder.rows(contents.BASELINES, Baseline))
+    known = Measured(folder.path)
+    intervals = [known.interval(row) for row in found]
+    figure = picture(list(survey.measured.values()), found, folder.rows(contents.BASELINES, Baseline), intervals)
     for name, content in files_of(figure, contents.FRONT_PICTURE).items():
         folder.write(name, content)
     contents.remove_features(folder.path)  # also those of a round that was killed at its end
