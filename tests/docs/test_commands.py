@@ -128,6 +128,7 @@ def stand_ins(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(timing, "_LARGEST_BATCH", 8)
     monkeypatch.setattr(factory, "published", lambda name: {})
     monkeypatch.setattr("toast_cli.data.sources.read_hub", _read_hub)
+    monkeypatch.syspath_prepend(ROOT / "tests" / "report" / "trackers")
 
 
 def stop_at_the_first_image(monkeypatch: pytest.MonkeyPatch) -> None:

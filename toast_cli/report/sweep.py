@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toast_cli.errors import ToastError
-from toast_cli.report.answer import Interval, Measured, best, export_command, taken
+from toast_cli.report.answer import Interval, Measured, answer_of, best, export_command
 from toast_cli.report.screen import WHOLE, number, say, show, to_copy
 from toast_cli.runs.rows import Found, Raced, Summary
 
@@ -30,7 +30,7 @@ def print_sweep(lines: list[Summary], path: Path, rows: str = "best") -> None:
     everything = rows == "all" or len(lines) <= WHOLE
     shown = lines if everything else answers
     intervals = [measured.interval(line) for line in shown]
-    answer = taken(answers, [measured.interval(line) for line in answers])
+    answer = answer_of(answers, measured)
     _table(shown, intervals, answer, rows == "all")
     say("")
     if not everything:

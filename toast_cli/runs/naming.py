@@ -28,6 +28,7 @@ NOT_SCIENTIFIC = (
     "fail_fast",
     "dry",
     "rows",
+    "tracker",
     "keep_features",
     "features_from",
     "expected",

@@ -52,12 +52,13 @@ def main(argv: list[str]) -> None:
 def _job(cfg: "DictConfig", path: Path) -> None:
     from toast_cli.machine.team import join
     from toast_cli.report.sweep import require_rows
+    from toast_cli.report.tracking import Tracker
     from toast_cli.runs import expected
     from toast_cli.runs.folder import open_folder
 
     _refuse_what_cannot_race(cfg)
     dry, reported = require_flag(cfg.dry, "dry"), expected.check(cfg.get("expected"))
-    rows = require_rows(cfg.rows)
+    rows, tracker = require_rows(cfg.rows), Tracker.check(cfg.get("tracker"))
     with join() as team:
         if dry:
             if team.leads:
@@ -72,6 +73,8 @@ def _job(cfg: "DictConfig", path: Path) -> None:
                 folder.note(expected=reported)
             if team.share(not folder.complete):
                 run(cfg, folder, team)
+            if tracker is not None:
+                tracker.take(folder, "run")
     tell(path / contents.RESULTS, partial(_show, rows=rows))
 
 
