@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from toast_cli.errors import ToastError
+from toast_cli.probes.judged import Judged
 from toast_cli.runs.features import Features
 
 Advance = Callable[[int], None]
@@ -21,12 +22,13 @@ class Probe:
     """Base of all probes: ``fit`` on train features, then ``predict`` classes for other features, for each of P plans.
 
     ``device`` is where it computes; ``head`` is the model's own classifier, if it has one (see ``on``) and the probe
-    ``takes_head``.
+    ``takes_head``. ``gives_probabilities``: whether ``judge`` does.
     """
 
     name: str
     epochs = 1
     takes_head = False
+    gives_probabilities = False
     device = torch.device("cpu")
     head: nn.Linear | None = None
     notes: tuple[str, ...] = ()  # what the reader of a run should know
@@ -64,6 +66,10 @@ class Probe:
     def predict(self, features: Features) -> np.ndarray:
         """float32 (N, P, F) -> class numbers (P, N)."""
         raise NotImplementedError
+
+    def judge(self, features: Features, keep: bool = False) -> Judged:
+        """What ``predict`` says of ``features``, and how sure the probe is; ``keep`` the probabilities of all classes too."""
+        return Judged(self.predict(features))
 
     def to_module(self, plan: int) -> nn.Module:
         """One plan's classifier as a module, (N, F) -> logits (N, C). Raises ToastError if it has no such form."""

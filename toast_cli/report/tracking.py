@@ -30,7 +30,7 @@ _TABLES: dict[str, type] = {
 }
 _NUMBERS = (
     "accuracy_mean", "accuracy_std", "accuracy_delta_mean", "accuracy_original", "accuracy_before", "accuracy_after",
-    "blocks_removed", "params", "params_ratio", "gflops", "gflops_ratio", "latency_ratio",
+    "ece", "blocks_removed", "params", "params_ratio", "gflops", "gflops_ratio", "latency_ratio",
 )  # fmt: skip
 _NOTED = "tracked"  # in the record: where the run is by tracker and project
 _LOCAL = "local-dir:"  # before a folder that names a model

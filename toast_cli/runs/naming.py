@@ -30,6 +30,7 @@ NOT_SCIENTIFIC = (
     "rows",
     "tracker",
     "keep_features",
+    "keep_probabilities",
     "features_from",
     "expected",
     "experiment",

@@ -68,7 +68,7 @@ def _job(cfg: "DictConfig", path: Path) -> None:
             if team.share(False):
                 assist(cfg, path, team)
             return
-        with open_folder(path, cfg, [contents.RESULTS, contents.SUMMARY]) as folder:
+        with open_folder(path, cfg, _outputs(cfg)) as folder:
             if reported and folder.record.get("expected") != reported:  # an experiment's may be corrected later
                 folder.note(expected=reported)
             if team.share(not folder.complete):
@@ -76,6 +76,15 @@ def _job(cfg: "DictConfig", path: Path) -> None:
             if tracker is not None:
                 tracker.take(folder, "run")
     tell(path / contents.RESULTS, partial(_show, rows=rows))
+
+
+def _outputs(cfg: "DictConfig") -> list[str]:
+    """The files that a complete run has. Raises ToastError for settings that do not say which."""
+    from toast_cli.stages.settings import seeds_of
+
+    keep = require_flag(cfg.keep_probabilities, "keep_probabilities")
+    kept = [contents.probabilities(seed) for seed in seeds_of(cfg.seeds)] if keep else []
+    return [contents.RESULTS, contents.SUMMARY, *kept]
 
 
 def _show(path: Path, rows: str) -> None:
@@ -113,7 +122,7 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
     from toast_cli.stages.settings import check
     from toast_cli.stages.taken import take_features
 
-    keep_features = require_flag(cfg.keep_features, "keep_features")
+    keep_features, keep = (require_flag(cfg[key], key) for key in ("keep_features", "keep_probabilities"))
     check(cfg)
     if cfg.features_from is not None:
         take_features(cfg, folder)
@@ -126,6 +135,8 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
     from toast_cli.stages.load import begin
     from toast_cli.stages.probe import missing_seeds, score
 
+    if keep:
+        _require_probabilities(cfg)
     with folder.stage("load"):
         job = begin(cfg, folder, team=team)
         schedule = _schedule(cfg, job)
@@ -136,18 +147,29 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
     if race := _race(job, fitted, schedule):
         with folder.stage("race"):
             job = race.decide()
-    if team.share(bool(missing_seeds(job))):
+    if team.share(bool(missing_seeds(job, keep))):
         maps = job.modules(fitted)
         with folder.stage("encode"):
             race.gather(job) if race else encode(job, maps)
         with folder.stage("probe"):
-            score(job, fitted, maps)
+            score(job, fitted, maps, keep)
     if race:
         race.conclude(job, folder.rows(contents.RESULTS, Row))
     folder.write_rows(contents.SUMMARY, summarise(folder.rows(contents.RESULTS, Row)), Summary)
     if not keep_features:
         contents.remove_features(folder.path)
     folder.finish()
+
+
+def _require_probabilities(cfg: "DictConfig") -> None:
+    """Raises ToastError for a probe that gives no probabilities."""
+    from toast_cli.stages.load import make_probe
+
+    probe = make_probe(cfg)
+    if not probe.gives_probabilities:
+        raise ToastError(
+            f"keep_probabilities=true is not for probe={probe.name}, which gives none: leave it out, or use another such as probe=linear."
+        )
 
 
 def _schedule(cfg: "DictConfig", job: "Job") -> "Schedule | None":
