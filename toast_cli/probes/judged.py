@@ -46,12 +46,14 @@ def of_logits(batches: Iterable[Tensor], keep: bool) -> Judged:
     """The largest of the logits (P, B, C) of each batch, and its softmax; ``keep`` all probabilities too."""
     classes, confidence, kept = [], [], []
     for logits in batches:
-        found = logits.argmax(-1)
-        of_plans = (each.float().softmax(-1) for each in logits)  # one at a time: as large as the logits of all
-        probabilities = [(each.amax(-1), each.cpu().numpy() if keep else None) for each in of_plans]
-        classes.append(found.cpu().numpy())
-        confidence.append(torch.stack([each for each, _ in probabilities]).cpu().numpy())
-        kept += [np.stack([each for _, each in probabilities])] if keep else []
+        sure, probabilities = [], []
+        for each in logits:  # one plan at a time: those of all are as large as the logits
+            found = each.float().softmax(-1)
+            sure.append(found.amax(-1))
+            probabilities += [found.cpu().numpy()] if keep else []
+        classes.append(logits.argmax(-1).cpu().numpy())
+        confidence.append(torch.stack(sure).cpu().numpy())
+        kept += [np.stack(probabilities)] if keep else []
     return Judged(
         np.concatenate(classes, axis=1),
         np.concatenate(confidence, axis=1),

@@ -31,6 +31,7 @@ NOT_SCIENTIFIC = (
     "tracker",
     "keep_features",
     "keep_probabilities",
+    "probes",
     "features_from",
     "expected",
     "experiment",

@@ -3,12 +3,13 @@
 model + data → one streaming pass of moments → translators → one pass of features for every plan → probes → results.csv
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toast_cli.errors import ToastError, require_flag
-from toast_cli.launch import launch, tell
+from toast_cli.launch import launch, own_folders, tell
 from toast_cli.report.settings import Help
 from toast_cli.runs import contents
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from toast_cli.machine.team import Team
+    from toast_cli.report.tracking import Tracker
     from toast_cli.runs.folder import RunFolder
+    from toast_cli.stages.beside import Further
     from toast_cli.stages.job import Fitted, Job
     from toast_cli.stages.race import Race
     from toast_cli.stages.schedule import Schedule
@@ -55,8 +58,10 @@ def _job(cfg: "DictConfig", path: Path) -> None:
     from toast_cli.report.tracking import Tracker
     from toast_cli.runs import expected
     from toast_cli.runs.folder import open_folder
+    from toast_cli.stages.beside import further, run_and_lend
 
     _refuse_what_cannot_race(cfg)
+    beside = further(cfg, path, own_folders())
     dry, reported = require_flag(cfg.dry, "dry"), expected.check(cfg.get("expected"))
     rows, tracker = require_rows(cfg.rows), Tracker.check(cfg.get("tracker"))
     with join() as team:
@@ -72,10 +77,28 @@ def _job(cfg: "DictConfig", path: Path) -> None:
             if reported and folder.record.get("expected") != reported:  # an experiment's may be corrected later
                 folder.note(expected=reported)
             if team.share(not folder.complete):
-                run(cfg, folder, team)
+                run_and_lend(run, cfg, folder, team) if beside else run(cfg, folder, team)
             if tracker is not None:
                 tracker.take(folder, "run")
-    tell(path / contents.RESULTS, partial(_show, rows=rows))
+        if beside:
+            _further_probes(path, beside, tracker, team)
+    tell(path / contents.RESULTS, partial(_show, rows=rows, beside=[other for _, other in beside]))
+
+
+def _further_probes(path: Path, beside: "Further", tracker: "Tracker | None", team: "Team") -> None:
+    """Complete the runs ``beside`` the complete one in ``path``, on its features or, if these are gone, on those of the first."""
+    from toast_cli.runs.folder import open_folder
+    from toast_cli.stages.beside import forget_lent, has_features, run_and_lend
+
+    source = path if has_features(path) else None
+    for settings, other in beside:
+        with open_folder(other, settings, _outputs(settings)) as folder:
+            if not folder.complete:
+                run_and_lend(run, settings, folder, team, source)
+            if tracker is not None:
+                tracker.take(folder, "run")
+        source = source or (other if has_features(other) else None)
+    forget_lent([path, *(other for _, other in beside)])
 
 
 def _outputs(cfg: "DictConfig") -> list[str]:
@@ -87,11 +110,13 @@ def _outputs(cfg: "DictConfig") -> list[str]:
     return [contents.RESULTS, contents.SUMMARY, *kept]
 
 
-def _show(path: Path, rows: str) -> None:
+def _show(path: Path, rows: str, beside: Sequence[Path]) -> None:
     from toast_cli.report.changed import read_table
-    from toast_cli.report.sweep import print_race, print_sweep
+    from toast_cli.report.sweep import print_probes, print_race, print_sweep
     from toast_cli.runs.rows import Raced, Summary
 
+    if beside:
+        print_probes({place: read_table(place / contents.SUMMARY, Summary) for place in (path, *beside)}, rows)
     print_sweep(read_table(path / contents.SUMMARY, Summary), path, rows)
     if raced := read_table(path / contents.RACE, Raced):
         print_race(raced)
