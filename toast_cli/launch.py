@@ -110,11 +110,15 @@ def launch_in_folder(
     """Launch a verb that works in a run's folder: ``work`` unless the ``outputs`` are complete, then ``show`` them."""
 
     def job(cfg: "DictConfig", path: Path) -> None:
+        from toast_cli.report.tracking import Tracker
         from toast_cli.runs.folder import open_folder
 
+        tracker = Tracker.check(cfg.get("tracker"))
         with open_folder(path, cfg, outputs) as folder:
             if not folder.complete:
                 work(cfg, folder)
+            if tracker is not None:
+                tracker.take(folder, verb)
         tell(path / outputs[0], show)
 
     launch(verb, verb, argv, help, job)

@@ -39,7 +39,7 @@ SENTENCES = {
     "report . --out": "argument --out: expected one argument: see toast report --help.",
     "list model": (
         "'model' cannot be listed (did you mean models?): use one of models, data, translators, probes, "
-        "protocols, sweeps, experiments."
+        "protocols, sweeps, trackers, experiments."
     ),
     "list models data": "unrecognized arguments: data: see toast list --help.",
     "status --wings": "unrecognized arguments: --wings: see toast status --help.",

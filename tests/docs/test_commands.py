@@ -161,6 +161,7 @@ def stand_ins(tmp_path: Path, weights: Path, scenes: Path, numbered: Path, monke
     monkeypatch.setattr(timing, "_LARGEST_BATCH", 8)
     monkeypatch.setattr(factory, "published", lambda name: {})
     monkeypatch.setattr("toast_cli.data.sources.read_hub", _read_hub)
+    monkeypatch.syspath_prepend(ROOT / "tests" / "report" / "trackers")
 
 
 def _pack(photos: Path, shards: Path) -> None:

@@ -19,7 +19,7 @@ from toast_cli.runs.rows import Row, Summary
 COLUMNS = (
     "model, data, translator, plan, spans_start_end, blocks_removed, seed, fit_data, fit_images, data_seed, train_images, test_images, "
     "probe, accuracy, accuracy_original, accuracy_delta, params, params_original, params_ratio, gflops, gflops_original, gflops_ratio, "
-    "fit_r2, fit_rank, sequential, tokens, solver, readout, protocol, precision, device, accuracy_delta_relative, held_out_r2, healed"
+    "fit_r2, fit_rank, sequential, tokens, solver, readout, protocol, precision, device, accuracy_delta_relative, held_out_r2, healed, ece"
 )
 
 
@@ -64,7 +64,7 @@ def test_a_file_with_other_columns_is_refused(tmp_path):
 
 
 # Columns that the first version did not write, with what they are where they are missing.
-ADDED = {"accuracy_delta_relative": None, "held_out_r2": None, "healed": False}
+ADDED = {"accuracy_delta_relative": None, "held_out_r2": None, "healed": False, "ece": None}
 
 
 @pytest.mark.parametrize("missing", range(len(ADDED) + 1))
@@ -107,6 +107,14 @@ def test_summary_over_seeds(tmp_path):
     write_csv(tmp_path / "summary.csv", [none, short], Summary)
     assert read_csv(tmp_path / "summary.csv", Summary) == [none, short]
     assert summarise(rows[:2])[1].accuracy_std is None
+    assert short.ece is None
+
+
+def test_the_calibration_error_of_a_summary_is_the_mean_of_all_its_rows():
+    rows = [dataclasses.replace(row(seed=seed), ece=error) for seed, error in enumerate((0.1, 0.3))]
+    assert summarise(rows)[0].ece == pytest.approx(0.2)
+    rows[0] = dataclasses.replace(rows[0], ece=None)  # from an earlier version, which began the run
+    assert summarise(rows)[0].ece is None
 
 
 def test_best_trade_offs_are_the_pareto_front():

@@ -29,5 +29,5 @@ def test_a_group_that_is_not_there_is_named(toast):
     assert toast("list", "model") == (
         1,
         "",
-        "toast: 'model' cannot be listed (did you mean models?): use one of models, data, translators, probes, protocols, sweeps, experiments.\n",
+        "toast: 'model' cannot be listed (did you mean models?): use one of models, data, translators, probes, protocols, sweeps, trackers, experiments.\n",
     )

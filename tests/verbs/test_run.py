@@ -2,12 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tests.conftest import SMALL
+from tests.probes.test_judged import by_hand
 from toast_cli.data.images import Split
+from toast_cli.probes import LinearProbe
+from toast_cli.runs import contents, record
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Row
+from toast_cli.runs.rows import Row, Summary
 
 
 @pytest.fixture
@@ -38,6 +43,38 @@ def test_rows_plan_by_plan_and_seed_by_seed(done):
     assert table[3].fit_r2 <= min(table[2].fit_r2, 1)
     assert table[1].fit_rank < 64, "the stem's latents are rank-deficient"
     assert min(row.accuracy for row in table if row.plan == "none") > 0.8, "probes are trained"
+
+
+def test_kept_probabilities_are_those_of_the_rows(done, toast):
+    folder = done[0]
+    before, predicted = (folder / "results.csv").read_bytes(), load_file(folder / "predictions.safetensors")
+    again = ["run", *SMALL, "seeds=[0,1]", "hydra.run.dir=here"]
+    status, out, _ = toast(*again, "keep_probabilities=true")
+    assert (status, out) == (0, done[1])
+    assert (folder / "results.csv").read_bytes() == before
+    rows = read_csv(folder / "results.csv", Row)
+    for seed in (0, 1):
+        found = load_file(record.checked(folder / f"probabilities-seed{seed}.safetensors"))["probabilities"]
+        assert (found.dtype, found.shape) == (np.float32, (4, 48, 10))
+        assert np.allclose(found.sum(-1), 1, atol=1e-5)
+        assert (found.argmax(-1) == predicted[f"seed{seed}"]).all()
+        for row, each in zip([row for row in rows if row.seed == seed], found, strict=True):
+            assert row.ece == pytest.approx(by_hand(each.max(-1), each.argmax(-1) == predicted["truth"]), abs=1e-7)
+    summary = read_csv(folder / "summary.csv", Summary)
+    assert summary[2].ece == pytest.approx((rows[2].ece + rows[6].ece) / 2)
+    known = (folder / "run.json").stat().st_mtime_ns
+    assert toast(*again, "keep_probabilities=true")[:2] == (0, out)
+    assert (folder / "run.json").stat().st_mtime_ns == known, "nothing was done again"
+    assert "probabilities-seed0.safetensors" in record.read_record(folder)["checksums"]
+    contents.clear(folder)
+    assert not list(folder.glob("prob*"))
+
+
+def test_a_probe_without_probabilities_cannot_leave_any(toast, monkeypatch, tmp_path):
+    monkeypatch.setattr(LinearProbe, "gives_probabilities", False)
+    told = "toast: keep_probabilities=true is not for probe=linear, which gives none: leave it out, or use another such as probe=linear.\n"
+    assert toast("run", *SMALL, "keep_probabilities=true", "hydra.run.dir=none") == (1, "", told)
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_folder_tells_what_was_run(done):

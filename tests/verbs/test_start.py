@@ -15,7 +15,8 @@ from tests.verbs.conftest import COMMANDS
 from toast_cli import cli
 
 HEAVY = ("torch", "timm", "torchvision", "datasets", "sklearn", "scipy", "pandas", "matplotlib")
-WITHOUT = f"import sys; sys.modules.update(dict.fromkeys({HEAVY})); from toast_cli.cli import main; main()"  # importing one fails
+TRACKERS = ("wandb", "trackio", "mlflow")
+WITHOUT = f"import sys; sys.modules.update(dict.fromkeys({HEAVY + TRACKERS})); from toast_cli.cli import main; main()"  # importing one fails
 SAID = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from toast_cli.errors import ToastError
+from toast_cli.probes.judged import Judged
 from toast_cli.runs.features import Features
 
 Advance = Callable[[int], None]
@@ -23,7 +24,7 @@ class Probe:
     ``device`` is where it computes; ``head`` is the model's own classifier, if it has one (see ``on``) and the probe
     ``takes_head``. ``trains`` says whether it needs train images. ``width`` is F, for a model that is known. ``projection`` is the
     part of the model behind its features that the probe makes use of, which counts as part of the model; ``made_of`` is a hash of the
-    files that the probe has read, if any.
+    files that the probe has read, if any. ``gives_probabilities``: whether ``judge`` does.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Probe:
     width = 0
     projection: nn.Module | None = None
     made_of: str | None = None
+    gives_probabilities = False
     device = torch.device("cpu")
     head: nn.Linear | None = None
     notes: tuple[str, ...] = ()  # what the reader of a run should know
@@ -71,6 +73,10 @@ class Probe:
     def predict(self, features: Features) -> np.ndarray:
         """float32 (N, P, F) -> class numbers (P, N)."""
         raise NotImplementedError
+
+    def judge(self, features: Features, keep: bool = False) -> Judged:
+        """What ``predict`` says of ``features``, and how sure the probe is; ``keep`` the probabilities of all classes too."""
+        return Judged(self.predict(features))
 
     def to_module(self, plan: int) -> nn.Module:
         """One plan's classifier as a module, (N, F) -> logits (N, C). Raises ToastError if it has no such form."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from toast_cli.errors import ToastError, is_number
 from toast_cli.layers import dense
 from toast_cli.probes.base import Advance, Probe
+from toast_cli.probes.judged import Judged, of_logits
 from toast_cli.runs.features import Features
 
 
@@ -50,6 +51,8 @@ class BatchedProbe(Probe):
             weight_decay,
         )
 
+    gives_probabilities = True
+
     def on_share(self, share: float) -> Self:
         longer = super().on_share(share)
         longer.epochs = math.ceil(self.epochs / share)
@@ -75,11 +78,13 @@ class BatchedProbe(Probe):
                 advance(len(batch))
         return self
 
-    @torch.no_grad()
     def predict(self, features: Features) -> np.ndarray:
+        return self.judge(features).classes
+
+    @torch.no_grad()
+    def judge(self, features: Features, keep: bool = False) -> Judged:
         starts = range(0, len(features), 1024)
-        parts = [self.logits(self._input(features[i : i + 1024])).argmax(-1).cpu().numpy() for i in starts]
-        return np.concatenate(parts, axis=1)
+        return of_logits((self.logits(self._input(features[i : i + 1024])) for i in starts), keep)
 
     def _input(self, features: np.ndarray) -> Tensor:
         """(B, P, F) -> (P, B, F), on the device."""

@@ -6,7 +6,7 @@ Shapes: N images, P plans, F features, C classes.
 import copy
 import warnings
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,12 +15,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.extmath import weighted_mode
 from torch import nn
 
 from toast_cli.data.draws import stratified
 from toast_cli.errors import ToastError, is_number, require_strengths
 from toast_cli.layers import dense
 from toast_cli.probes.base import Advance, Probe
+from toast_cli.probes.judged import Judged, of_logits, of_plans
 from toast_cli.probes.matching import match, require_as_many
 from toast_cli.runs.features import Features
 
@@ -46,6 +48,23 @@ class _PerPlan(Probe):
     def predict(self, features: Features) -> np.ndarray:
         return np.stack([model.predict(features.of_plan(plan)) for plan, model in enumerate(self.models_)])
 
+    def judge(self, features: Features, keep: bool = False) -> Judged:
+        if not self.gives_probabilities:
+            return super().judge(features)
+        plans = range(features.shape[1])
+        return of_plans(self._judge_one(self.models_[plan], features.of_plan(plan), keep) for plan in plans)
+
+    def _judge_one(
+        self, model: Any, features: np.ndarray, keep: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """The classes (N,) of one plan's features (N, F), their probability (N,) and, if kept, all of them (N, C)."""
+        predicted, found = model.predict(features), model.predict_proba(features)
+        if not keep:
+            return predicted, found.max(axis=1), None
+        probabilities = np.zeros((len(found), self.classes_))  # none for classes without train images
+        probabilities[:, model.classes_] = found
+        return predicted, found.max(axis=1), probabilities
+
     def fit_one(self, features: np.ndarray, labels: np.ndarray, seed: int) -> Pipeline | KNeighborsClassifier:
         """A classifier trained on one plan's features (N, F) and labels (N,)."""
         raise NotImplementedError
@@ -60,6 +79,7 @@ class LogisticProbe(_PerPlan):
     """
 
     name = "logistic"
+    gives_probabilities = True
 
     def __init__(self, strengths: list[float], iterations: int = 1000) -> None:
         self.strengths = sorted(require_strengths(strengths, "probe.strengths", "[1e-3,1e-2]"))
@@ -105,10 +125,14 @@ class LogisticProbe(_PerPlan):
 class KnnProbe(_PerPlan):
     """A vote of the ``neighbours`` nearest train images by cosine, weighted by exp(cosine / ``temperature``).
 
-    The weights are those of Wu et al. (2018).
+    The weights are those of Wu et al. (2018). A class's probability is its share of the votes.
+
+    Learned:
+        labels_: those of the train images, (N,).
     """
 
     name = "knn"
+    gives_probabilities = True
 
     def __init__(self, neighbours: int = 20, temperature: float = 0.07) -> None:
         if type(neighbours) is not int or neighbours < 1 or not is_number(temperature) or temperature <= 0:
@@ -121,7 +145,27 @@ class KnnProbe(_PerPlan):
     def fit_one(self, features: np.ndarray, labels: np.ndarray, seed: int) -> KNeighborsClassifier:
         count = min(self.neighbours, len(labels))
         model = KNeighborsClassifier(count, weights=self._weights, metric="cosine", algorithm="brute")
+        self.labels_ = labels
         return model.fit(features, labels)
+
+    def predict(self, features: Features) -> np.ndarray:
+        return self.judge(features).classes
+
+    def _judge_one(
+        self, model: Any, features: np.ndarray, keep: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """As scikit-learn's ``predict`` counts votes; looking for the neighbours twice would take twice as long."""
+        distances, nearest = model.kneighbors(features)
+        voters, votes = self.labels_[nearest], self._weights(distances)
+        faint = ~votes.any(axis=1)  # all too small for a float, at a very low temperature
+        votes[faint] = self._weights(distances[faint] - distances[faint].min(axis=1, keepdims=True))
+        predicted, most = (column[:, 0] for column in weighted_mode(voters, votes, axis=1))
+        probabilities = None
+        if keep:
+            probabilities = np.zeros((len(features), self.classes_))
+            np.add.at(probabilities, (np.arange(len(features))[:, None], voters), votes)
+            probabilities /= votes.sum(axis=1, keepdims=True)
+        return predicted.astype(self.labels_.dtype), most / votes.sum(axis=1), probabilities
 
     def _weights(self, distances: np.ndarray) -> np.ndarray:
         """exp(cosine / temperature), up to a factor."""
@@ -137,6 +181,7 @@ class PretrainedHead(Probe):
     name = "pretrained_head"
     takes_head = True
     trains = False
+    gives_probabilities = True
 
     def check(self, model: str) -> None:
         if self.head is None:
@@ -167,16 +212,19 @@ class PretrainedHead(Probe):
             raise TypeError("check() says that there is no head")
         return self.head
 
-    @torch.inference_mode()
     def predict(self, features: Features) -> np.ndarray:
-        starts = range(0, len(features), 1024)
-        return np.concatenate([self._classify(features[i : i + 1024]) for i in starts], axis=1)
+        return self.judge(features).classes
 
-    def _classify(self, features: np.ndarray) -> np.ndarray:
-        """(B, P, F) -> (P, B)."""
+    @torch.inference_mode()
+    def judge(self, features: Features, keep: bool = False) -> Judged:
+        starts = range(0, len(features), 1024)
+        return of_logits((self._logits(features[i : i + 1024]) for i in starts), keep)
+
+    def _logits(self, features: np.ndarray) -> torch.Tensor:
+        """(B, P, F) -> (P, B, C)."""
         if self.head is None:
             raise TypeError("check() says that there is no head")
-        return self.head(torch.from_numpy(features).to(self.device)).argmax(-1).cpu().numpy().T
+        return self.head(torch.from_numpy(features).to(self.device)).transpose(0, 1)
 
 
 def _reordered(head: nn.Linear, order: list[int]) -> nn.Linear:

@@ -15,6 +15,7 @@ from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.layers import UnitLength, dense
 from toast_cli.models.imagenet import ids_of_classes
 from toast_cli.probes.base import Advance, Probe
+from toast_cli.probes.judged import Judged, of_logits
 from toast_cli.probes.texts import read_texts
 from toast_cli.runs.features import Features
 
@@ -35,6 +36,7 @@ class ZeroShot(Probe):
     def __init__(self, text: str | None = None) -> None:
         self.text, self.texts = text, read_texts(text)
         self.made_of = self.texts.checksum
+        self.gives_probabilities = self.texts.scale != 1  # of plain cosines all would be alike
         self._order: list[int] = []  # which text is that of each class, (C,)
 
     def on(self, device: torch.device, head: nn.Linear | None, width: int = 0) -> Self:
@@ -109,8 +111,12 @@ class ZeroShot(Probe):
         projection = [] if self.head is None else [self.head]
         return nn.Sequential(*projection, UnitLength(), dense(directions)).to(self.device).eval()
 
-    @torch.inference_mode()
     def predict(self, features: Features) -> np.ndarray:
+        return self.judge(features).classes
+
+    @torch.inference_mode()
+    def judge(self, features: Features, keep: bool = False) -> Judged:
         head, starts = self.to_module(0), range(0, len(features), 1024)
-        parts = [head(torch.from_numpy(features[i : i + 1024]).to(self.device)) for i in starts]  # (B, P, C) each
-        return torch.cat(parts).argmax(-1).cpu().numpy().T
+        batches = (torch.from_numpy(features[i : i + 1024]).to(self.device) for i in starts)  # (B, P, F) each
+        judged = of_logits((head(each).transpose(0, 1) for each in batches), keep)
+        return judged if self.gives_probabilities else Judged(judged.classes)

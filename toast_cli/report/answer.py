@@ -60,12 +60,18 @@ def best(lines: Iterable[Summary]) -> list[Summary]:
     Plans of the most fit images are compared, which is what an export takes.
     """
     lines = list(lines)
-    most = max(line.fit_images for line in lines)
+    most = max((line.fit_images for line in lines), default=0)
     found: dict[float, Summary] = {}
     for line in sorted(lines, key=lambda line: (line.blocks_removed, -line.accuracy_mean, line.gflops)):
         if line.fit_images in (0, most):
             found.setdefault(line.blocks_removed, line)
     return list(found.values())
+
+
+def answer_of(lines: Sequence[_Line], measured: Measured) -> _Line | None:
+    """The plan to take: the one that a search has chosen, else what ``taken`` says; None without any plan."""
+    chosen = next((line for line in lines if getattr(line, "chosen", False)), None)
+    return chosen or taken(lines, [measured.interval(line) for line in lines])
 
 
 def taken(lines: Sequence[_Line], intervals: Sequence[Interval | None]) -> _Line | None:

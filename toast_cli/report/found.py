@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from toast_cli.report.answer import Measured, export_command, taken
+from toast_cli.report.answer import Measured, answer_of, export_command
 from toast_cli.report.screen import number, say, show, to_copy
 from toast_cli.report.sweep import NOISE, RATIOS, advise, fit_of, interval_text, noise_mark
 from toast_cli.runs.rows import Baseline, Found
@@ -22,9 +22,8 @@ def print_found(found: list[Found], baselines: list[Baseline], path: Path) -> No
     """
     measured = Measured(path)
     intervals = {id(row): measured.interval(row) for row in found}
-    answer = next((row for row in found if row.chosen), None)
-    how = "" if answer else " (its size chosen on test)" if len(found) > 1 else ""
-    answer = answer or taken(found, list(intervals.values()))
+    answer = answer_of(found, measured)
+    how = " (its size chosen on test)" if len(found) > 1 and not any(row.chosen for row in found) else ""
     show(
         f"{found[0].model} on {found[0].data}: the best plan for each number of blocks removed",
         found,

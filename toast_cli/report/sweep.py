@@ -1,10 +1,10 @@
 """Print what a sweep has measured: the answer, or every plan."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from toast_cli.errors import ToastError
-from toast_cli.report.answer import Interval, Measured, best, export_command, taken
+from toast_cli.report.answer import Interval, Measured, answer_of, best, export_command
 from toast_cli.report.screen import WHOLE, number, say, show, to_copy
 from toast_cli.runs.rows import Found, Raced, Summary
 
@@ -30,7 +30,7 @@ def print_sweep(lines: list[Summary], path: Path, rows: str = "best") -> None:
     everything = rows == "all" or len(lines) <= WHOLE
     shown = lines if everything else answers
     intervals = [measured.interval(line) for line in shown]
-    answer = taken(answers, [measured.interval(line) for line in answers])
+    answer = answer_of(answers, measured)
     _table(shown, intervals, answer, rows == "all")
     say("")
     if not everything:
@@ -44,6 +44,42 @@ def print_sweep(lines: list[Summary], path: Path, rows: str = "best") -> None:
     if answer is not None:
         advise(answer, measured.interval(answer), " (chosen on test)" if len(lines) > 2 else "")
         to_copy(export_command(path, answer.plan, measured.rows))
+
+
+def print_probes(runs: Mapping[Path, list[Summary]], rows: str = "best") -> None:
+    """Print the plans of several runs that differ in their probe, a column for each, and where the others' files are.
+
+    ``runs``: the lines of each summary by its folder, the run whose plans are shown first. Raises ToastError if a folder
+    does not say which probe it has.
+    """
+    lines = next(iter(runs.values()))
+    shown = lines if rows == "all" or len(lines) <= WHOLE else best(lines)
+    probes = {path: Measured(path).rows[0].probe for path in runs}
+    found = {path: {_key(line): line for line in own} for path, own in runs.items()}
+    kinds, sizes = {fit_of(line) for line in lines}, {line.fit_images for line in lines}
+
+    def of_probe(path: Path) -> Callable[[Summary], str]:
+        return lambda line: f"{(own := found[path][_key(line)]).accuracy_mean:.4f} ({own.accuracy_delta_mean:+.4f})"
+
+    show(
+        "Accuracy with each probe, and its change",
+        shown,
+        [
+            ("plan", lambda line: line.plan),
+            ("fit", lambda line: fit_of(line) if len(kinds) > 2 else ""),
+            ("fit images", lambda line: str(line.fit_images) if len(sizes) > 2 and line.fit_images else ""),
+            *((probe, of_probe(path)) for path, probe in probes.items()),
+        ],
+    )
+    say("")
+    for path, probe in list(probes.items())[1:]:
+        say(f"{probe}: {path}")
+    say(f"With probe={next(iter(probes.values()))}:")
+    say("")
+
+
+def _key(line: Summary) -> tuple[object, ...]:
+    return line.plan, line.fit_images, line.sequential, line.healed
 
 
 def _table(

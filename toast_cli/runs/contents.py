@@ -73,6 +73,11 @@ def weights_of_epoch(seed: int, epoch: int) -> str:
     return f"model-seed{seed}-epoch{epoch}.safetensors"
 
 
+def probabilities(seed: int) -> str:
+    """The file of the probabilities that the probes of a seed give to all classes."""
+    return f"probabilities-seed{seed}.safetensors"
+
+
 # Every fixed name. The record is last: a folder without one never belonged to a run.
 FIXED = (
     features("train"), features("test"), TRANSLATORS, PREDICTIONS, PROJECTION, RESULTS, SUMMARY, SIMILARITY, FINETUNE,
@@ -112,7 +117,8 @@ def clear(folder: Path) -> None:
     """Remove the files that a run wrote, its record last, and nothing else."""
     for kind in ("train", "test", _LATENT, _OF_ROUND, _OF_FRONT):
         remove_features(folder, kind)
-    for file in [*folder.glob("model-seed*.safetensors"), *healed_in(folder)]:
+    of_seeds = [file for kind in ("model", "probabilities") for file in folder.glob(f"{kind}-seed*.safetensors")]
+    for file in [*of_seeds, *healed_in(folder)]:
         file.unlink()
     for name in FIXED:
         (folder / name).unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""What each probe predicted for each test image, so that runs can be compared: one safetensors file per run."""
+"""What each probe predicted for each test image, so that runs can be compared: one safetensors file per run.
+
+The probabilities of all classes, which are large, have a file of their own for each seed, if they are kept.
+"""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +33,11 @@ class Predictions:
         """The file."""
         by_seed = {f"seed{seed}": predicted.astype("<i4") for seed, predicted in self.by_seed.items()}
         return encode_arrays(by_seed | {"truth": self.truth.astype("<i4"), "images": self.images.astype("<i8")})
+
+
+def encoded_probabilities(probabilities: np.ndarray) -> bytes:
+    """The file of a seed's ``probabilities`` float32 (P, M, C), plans and images in the order of ``Predictions``."""
+    return encode_arrays({"probabilities": probabilities.astype("<f4")})
 
 
 def read(path: Path) -> Predictions | None:

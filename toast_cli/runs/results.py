@@ -116,7 +116,9 @@ def summarise(rows: list[Row]) -> list[Summary]:
 def _summary(seeds: Sequence[Row]) -> Summary:
     """The line of one plan's rows."""
     first = seeds[0]
+    errors = [row.ece for row in seeds if row.ece is not None]
     shared = {name: getattr(first, name) for name in Summary.__annotations__ if hasattr(first, name)}
+    shared["ece"] = float(mean(errors)) if len(errors) == len(seeds) else None
     spread = spread_of(seeds)
     return Summary(
         **shared,

@@ -18,7 +18,8 @@ class Row:
     was fitted on what the maps before it produce; ``healed``: so were further maps and the blocks behind the first.
     Accuracies and ratios are fractions; ``accuracy_delta`` = accuracy − accuracy_original, so a loss is negative.
     ``accuracy_delta_relative`` is its share of accuracy_original, empty if that is 0. ``held_out_r2``: the lowest R² among
-    the spans on fit images that the map was not fitted on, see ``BaseTranslator``.
+    the spans on fit images that the map was not fitted on, see ``BaseTranslator``. ``ece``: the expected calibration error
+    of the probe on the test images, see ``probes/judged.py``; empty for a probe without probabilities.
 
     The fields with defaults were added later; a file that ends before one of them is read with the default.
     """
@@ -57,6 +58,7 @@ class Row:
     accuracy_delta_relative: float | None = None
     held_out_r2: float | None = None
     healed: bool = False
+    ece: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Summary:
     """One plan over all seeds: a line of ``summary.csv``. Standard deviations are of the sample, empty for one seed.
 
     ``best_trade_off``: no other plan is at least as accurate for no more GFLOPs. ``accuracy_delta_relative_mean`` is the
-    mean of the rows' relative changes. Defaults are as in ``Row``.
+    mean of the rows' relative changes, ``ece`` that of theirs. Defaults are as in ``Row``.
     """
 
     model: str
@@ -89,6 +91,7 @@ class Summary:
     accuracy_delta_relative_mean: float | None = None
     held_out_r2: float | None = None
     healed: bool = False
+    ece: float | None = None
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ from toast_cli.stages.job import Fitted, Job, Modules
 from toast_cli.surgery.costs import Costs
 
 
-def score(job: Job, fitted: Fitted, maps: Modules) -> None:
+def score(job: Job, fitted: Fitted, maps: Modules, keep: bool = False) -> None:
     """Train and test the probes of all variants, seed by seed; a seed's rows are on disk before the next seed begins.
+
+    ``keep`` the probabilities of all classes too.
 
     Raises ToastError if none of the train or none of the test images can be decoded.
     """
@@ -32,7 +34,7 @@ def score(job: Job, fitted: Fitted, maps: Modules) -> None:
     left_out = len(job.data.train) + len(job.data.test) - len(train) - len(test)
     if left_out:
         say(f"{left_out} train and test images could not be decoded and were left out")
-    todo = missing_seeds(job)
+    todo = missing_seeds(job, keep)
     rows = [_with_change(row) for row in job.folder.rows(contents.RESULTS, Row) if row.seed not in todo]
     costs = Costs(job.backbone, maps, job.probe.projection)
     columns = [variant_columns(job, fitted, variant, costs) for variant in job.variants]
@@ -43,11 +45,14 @@ def score(job: Job, fitted: Fitted, maps: Modules) -> None:
     for seed in todo:
         with progress(f"probe seed {seed}", len(train) * job.probe.epochs) as advance:
             job.probe.fit(train, labels, len(job.data.classes), seed, advance)
-        predicted = job.probe.predict(test)  # (P, M)
-        stored = stored.adding(seed, predicted)
+        judged = job.probe.judge(test, keep)
+        stored = stored.adding(seed, judged.classes)
         job.folder.write(contents.PREDICTIONS, stored.encoded())
-        accuracies = (predicted == truth).mean(axis=1).tolist()
-        rows += _rows(columns, accuracies, seed=seed, train_images=len(train), test_images=len(test))
+        if judged.probabilities is not None:
+            job.folder.write(contents.probabilities(seed), predictions.encoded_probabilities(judged.probabilities))
+        accuracies = (judged.classes == truth).mean(axis=1).tolist()
+        own = [{**each, "ece": error} for each, error in zip(columns, judged.calibration_errors(truth), strict=True)]
+        rows += _rows(own, accuracies, seed=seed, train_images=len(train), test_images=len(test))
         job.folder.write_rows(contents.RESULTS, rows, Row)
 
 
@@ -86,14 +91,16 @@ def _with_change(row: Row) -> Row:
     return replace(row, accuracy_delta_relative=relative_change(row.accuracy, row.accuracy_original, row.test_images))
 
 
-def missing_seeds(job: Job) -> list[int]:
-    """The seeds that have no rows or no predictions yet."""
+def missing_seeds(job: Job, keep: bool = False) -> list[int]:
+    """The seeds that have no rows or no predictions yet, or (``keep``) no probabilities."""
     stored = predictions.read(job.folder.checked(contents.PREDICTIONS))
     rows = Counter(row.seed for row in job.folder.rows(contents.RESULTS, Row))
     # An earlier version, which tested fewer plans, may have begun this run.
     finished = {seed for seed, count in rows.items() if count == len(job.variants)} & set(
         stored.by_seed if stored else ()
     )
+    if keep:
+        finished = {seed for seed in finished if job.folder.checked(contents.probabilities(seed)).is_file()}
     return [seed for seed in job.seeds if seed not in finished]
 
 

@@ -14,6 +14,7 @@ GROUPS = {
     "probes": "probe",
     "protocols": "protocol",
     "sweeps": "sweep",
+    "trackers": "tracker",
     "experiments": "experiment",
 }
 

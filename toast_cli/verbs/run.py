@@ -3,12 +3,13 @@
 model + data → one streaming pass of moments → translators → one pass of features for every plan → probes → results.csv
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toast_cli.errors import ToastError, require_flag
-from toast_cli.launch import launch, tell
+from toast_cli.launch import launch, own_folders, tell
 from toast_cli.report.settings import Help
 from toast_cli.runs import contents
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from toast_cli.machine.team import Team
+    from toast_cli.report.tracking import Tracker
     from toast_cli.runs.folder import RunFolder
+    from toast_cli.stages.beside import Further
     from toast_cli.stages.job import Fitted, Job
     from toast_cli.stages.race import Race
     from toast_cli.stages.schedule import Schedule
@@ -52,17 +55,20 @@ def main(argv: list[str]) -> None:
 def _job(cfg: "DictConfig", path: Path) -> None:
     from toast_cli.machine.team import join
     from toast_cli.report.sweep import require_rows
+    from toast_cli.report.tracking import Tracker
     from toast_cli.runs import expected
     from toast_cli.runs.folder import open_folder
+    from toast_cli.stages.beside import further, run_and_lend
 
     _refuse_what_cannot_race(cfg)
-    rows = require_rows(cfg.rows)
-    if _segments(cfg):
+    rows, tracker = require_rows(cfg.rows), Tracker.check(cfg.get("tracker"))
+    if _segments(cfg, tracker is not None):
         with open_folder(path, cfg, [contents.SEGMENTATION, contents.SEGMENTATION_CLASSES]) as folder:
             if not folder.complete:
                 run_segmentation(cfg, folder)
         tell(path / contents.SEGMENTATION, partial(_show_segmentation, rows=rows))
         return
+    beside = further(cfg, path, own_folders())
     dry, reported = require_flag(cfg.dry, "dry"), expected.check(cfg.get("expected"))
     with join() as team:
         if dry:
@@ -73,19 +79,50 @@ def _job(cfg: "DictConfig", path: Path) -> None:
             if team.share(False):
                 assist(cfg, path, team)
             return
-        with open_folder(path, cfg, [contents.RESULTS, contents.SUMMARY]) as folder:
+        with open_folder(path, cfg, _outputs(cfg)) as folder:
             if reported and folder.record.get("expected") != reported:  # an experiment's may be corrected later
                 folder.note(expected=reported)
             if team.share(not folder.complete):
-                run(cfg, folder, team)
-    tell(path / contents.RESULTS, partial(_show, rows=rows))
+                run_and_lend(run, cfg, folder, team) if beside else run(cfg, folder, team)
+            if tracker is not None:
+                tracker.take(folder, "run")
+        if beside:
+            _further_probes(path, beside, tracker, team)
+    tell(path / contents.RESULTS, partial(_show, rows=rows, beside=[other for _, other in beside]))
 
 
-def _show(path: Path, rows: str) -> None:
+def _further_probes(path: Path, beside: "Further", tracker: "Tracker | None", team: "Team") -> None:
+    """Complete the runs ``beside`` the complete one in ``path``, on its features or, if these are gone, on those of the first."""
+    from toast_cli.runs.folder import open_folder
+    from toast_cli.stages.beside import forget_lent, has_features, run_and_lend
+
+    source = path if has_features(path) else None
+    for settings, other in beside:
+        with open_folder(other, settings, _outputs(settings)) as folder:
+            if not folder.complete:
+                run_and_lend(run, settings, folder, team, source)
+            if tracker is not None:
+                tracker.take(folder, "run")
+        source = source or (other if has_features(other) else None)
+    forget_lent([path, *(other for _, other in beside)])
+
+
+def _outputs(cfg: "DictConfig") -> list[str]:
+    """The files that a complete run has. Raises ToastError for settings that do not say which."""
+    from toast_cli.stages.settings import seeds_of
+
+    keep = require_flag(cfg.keep_probabilities, "keep_probabilities")
+    kept = [contents.probabilities(seed) for seed in seeds_of(cfg.seeds)] if keep else []
+    return [contents.RESULTS, contents.SUMMARY, *kept]
+
+
+def _show(path: Path, rows: str, beside: Sequence[Path]) -> None:
     from toast_cli.report.changed import read_table
-    from toast_cli.report.sweep import print_race, print_sweep
+    from toast_cli.report.sweep import print_probes, print_race, print_sweep
     from toast_cli.runs.rows import Raced, Summary
 
+    if beside:
+        print_probes({place: read_table(place / contents.SUMMARY, Summary) for place in (path, *beside)}, rows)
     print_sweep(read_table(path / contents.SUMMARY, Summary), path, rows)
     if raced := read_table(path / contents.RACE, Raced):
         print_race(raced)
@@ -99,15 +136,15 @@ def _show_segmentation(path: Path, rows: str) -> None:
     print_segmented(read_table(path / contents.SEGMENTATION, Segmented), rows)
 
 
-def _segments(cfg: "DictConfig") -> bool:
-    """Whether the run is with ``eval=segmentation``. Raises ToastError for settings that it would ignore."""
+def _segments(cfg: "DictConfig", tracked: bool) -> bool:
+    """Whether the run is with ``eval=segmentation``. Raises ToastError for settings that it would ignore, a tracker among them."""
     from toast_cli.machine.team import expected
     from toast_cli.stages.settings import SEGMENTATION, require_eval
 
     if require_eval(cfg.eval) != SEGMENTATION:
         return False
-    given = [key for key in ("keep_features", "features_from", "expected", "dry") if cfg.get(key)]
-    given += ["sweep"] if cfg.get("sweep") else []
+    ignored = ("keep_features", "keep_probabilities", "features_from", "probes", "sweep", "expected", "dry")
+    given = [key for key in ignored if cfg.get(key)] + ["tracker"] * tracked
     if given:
         raise ToastError(f"{given[0]} is not for eval=segmentation: leave it out, or use eval=classification.")
     if expected() > 1:
@@ -159,7 +196,7 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
     from toast_cli.stages.settings import check
     from toast_cli.stages.taken import take_features
 
-    keep_features = require_flag(cfg.keep_features, "keep_features")
+    keep_features, keep = (require_flag(cfg[key], key) for key in ("keep_features", "keep_probabilities"))
     check(cfg)
     if cfg.features_from is not None:
         take_features(cfg, folder)
@@ -172,6 +209,8 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
     from toast_cli.stages.load import begin
     from toast_cli.stages.probe import missing_seeds, score
 
+    if keep:
+        _require_probabilities(cfg)
     with folder.stage("load"):
         job = begin(cfg, folder, team=team)
         schedule = _schedule(cfg, job)
@@ -182,18 +221,29 @@ def run(cfg: "DictConfig", folder: "RunFolder", team: "Team") -> None:
     if race := _race(job, fitted, schedule):
         with folder.stage("race"):
             job = race.decide()
-    if team.share(bool(missing_seeds(job))):
+    if team.share(bool(missing_seeds(job, keep))):
         maps = job.modules(fitted)
         with folder.stage("encode"):
             race.gather(job) if race else encode(job, maps)
         with folder.stage("probe"):
-            score(job, fitted, maps)
+            score(job, fitted, maps, keep)
     if race:
         race.conclude(job, folder.rows(contents.RESULTS, Row))
     folder.write_rows(contents.SUMMARY, summarise(folder.rows(contents.RESULTS, Row)), Summary)
     if not keep_features:
         contents.remove_features(folder.path)
     folder.finish()
+
+
+def _require_probabilities(cfg: "DictConfig") -> None:
+    """Raises ToastError for a probe that gives no probabilities."""
+    from toast_cli.stages.load import make_probe
+
+    probe = make_probe(cfg)
+    if not probe.gives_probabilities:
+        raise ToastError(
+            f"keep_probabilities=true is not for probe={probe.name}, which gives none: leave it out, or use another such as probe=linear."
+        )
 
 
 def _schedule(cfg: "DictConfig", job: "Job") -> "Schedule | None":
