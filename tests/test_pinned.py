@@ -124,7 +124,7 @@ def test_a_run_goes_on_under_the_name_that_its_probe_had(outputs: Path, toast):
 def test_python_names():
     import toast_cli
 
-    assert set(toast_cli.__all__) == {"Plan", "Span", "__version__", "compress", "load"}
+    assert set(toast_cli.__all__) == {"Plan", "Span", "__version__", "compress", "load", "load_elastic"}
     for module, names in {
         "toast_cli": "Plan Span compress load __version__",
         "toast_cli.models": "load Backbone",
