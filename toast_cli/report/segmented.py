@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from toast_cli.report.screen import WHOLE, number, say, show
-from toast_cli.runs.rows import Segmented
+from toast_cli.runs.segmented import Segmented
 
 
 def best_of(lines: Iterable[Segmented]) -> list[Segmented]:

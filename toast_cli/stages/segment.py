@@ -17,7 +17,7 @@ from toast_cli.data.images import PixelCache
 from toast_cli.data.masked import IGNORED
 from toast_cli.errors import ToastError
 from toast_cli.runs import contents
-from toast_cli.runs.rows import ClassIou, Segmented
+from toast_cli.runs.segmented import ClassIou, Segmented
 from toast_cli.stages.fit import fit
 from toast_cli.stages.heads import VALUES, Encode, Heads, fit_heads, in_passes, masked_batches, stored_heads
 from toast_cli.stages.job import Fitted, Job, Modules

@@ -59,10 +59,11 @@ def _job(cfg: "DictConfig", path: Path) -> None:
     from toast_cli.runs import expected
     from toast_cli.runs.folder import open_folder
     from toast_cli.stages.beside import further, run_and_lend
+    from toast_cli.stages.segmentation import run_segmentation, segments
 
     _refuse_what_cannot_race(cfg)
     rows, tracker = require_rows(cfg.rows), Tracker.check(cfg.get("tracker"))
-    if _segments(cfg, tracker is not None):
+    if segments(cfg, tracker is not None):
         with open_folder(path, cfg, [contents.SEGMENTATION, contents.SEGMENTATION_CLASSES]) as folder:
             if not folder.complete:
                 run_segmentation(cfg, folder)
@@ -131,44 +132,9 @@ def _show(path: Path, rows: str, beside: Sequence[Path]) -> None:
 def _show_segmentation(path: Path, rows: str) -> None:
     from toast_cli.report.changed import read_table
     from toast_cli.report.segmented import print_segmented
-    from toast_cli.runs.rows import Segmented
+    from toast_cli.runs.segmented import Segmented
 
     print_segmented(read_table(path / contents.SEGMENTATION, Segmented), rows)
-
-
-def _segments(cfg: "DictConfig", tracked: bool) -> bool:
-    """Whether the run is with ``eval=segmentation``. Raises ToastError for settings that it would ignore, a tracker among them."""
-    from toast_cli.machine.team import expected
-    from toast_cli.stages.settings import SEGMENTATION, require_eval
-
-    if require_eval(cfg.eval) != SEGMENTATION:
-        return False
-    ignored = ("keep_features", "keep_probabilities", "features_from", "probes", "sweep", "expected", "dry")
-    given = [key for key in ignored if cfg.get(key)] + ["tracker"] * tracked
-    if given:
-        raise ToastError(f"{given[0]} is not for eval=segmentation: leave it out, or use eval=classification.")
-    if expected() > 1:
-        raise ToastError("eval=segmentation works in one process: start it without torchrun.")
-    return True
-
-
-def run_segmentation(cfg: "DictConfig", folder: "RunFolder") -> None:
-    """Complete a run with ``eval=segmentation`` in ``folder``. Raises ToastError for invalid settings."""
-    from toast_cli.stages.settings import check
-
-    check(cfg)
-
-    from toast_cli.runs.rows import ClassIou, Segmented
-    from toast_cli.stages.load import begin
-    from toast_cli.stages.segment import segment
-
-    with folder.stage("load"):
-        job = begin(cfg, folder)
-    with folder.stage("segment"):
-        rows, of_classes = segment(job)
-    folder.write_rows(contents.SEGMENTATION_CLASSES, of_classes, ClassIou)
-    folder.write_rows(contents.SEGMENTATION, rows, Segmented)
-    folder.finish()
 
 
 def _refuse_what_cannot_race(cfg: "DictConfig") -> None:
