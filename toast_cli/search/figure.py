@@ -30,7 +30,7 @@ def picture(
     images = measured[0].held_out_images
     titled(figure, f"{found[0].model} on {found[0].data}: a search on {images} held-out train images, tested once")
     cost, foretold, tested = figure.subplots(1, 3)
-    losses = _range(found)
+    losses = _range(measured, found)
     _sizes(cost, measured, found, losses)
     _predictions(foretold, [row for row in measured if row.loss_predicted is not None], losses)
     _accuracies(tested, found, baselines, intervals)
@@ -43,11 +43,12 @@ def picture(
     return figure
 
 
-def _range(found: Sequence[Found]) -> tuple[float, float]:
-    """The losses that are shown: those of the plans found and of the original, and as much again above them."""
+def _range(measured: Sequence[Candidate], found: Sequence[Found]) -> tuple[float, float]:
+    """The losses that are shown: those of the original, of the plans found and as much again, and the best quarter of those measured."""
     losses = [found[0].loss_original, *(row.loss for row in found if row.best_trade_off)]
-    reach = max(max(losses) - min(losses), 0.01)
-    return min(losses) - 0.1 * reach, max(losses) + reach
+    low, quarter = min(losses), float(np.quantile([row.loss for row in measured], 0.25))
+    reach = max(2 * (max(losses) - low), quarter - low, 1e-6)
+    return low - 0.05 * reach, low + reach
 
 
 def _sizes(axes: Axes, measured: Sequence[Candidate], found: Sequence[Found], losses: tuple[float, float]) -> None:
