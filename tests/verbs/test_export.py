@@ -17,8 +17,8 @@ from toast_cli.errors import ToastError
 from toast_cli.runs import predictions
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Row, Tuned
+from toast_cli.stages import exported
 from toast_cli.surgery.recipe import checksum, read_recipe
-from toast_cli.verbs import export as export_module
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_every_form_reads_back(finished, toast, tmp_path, words: list[str]):
 
 
 def test_a_mismatch_leaves_nothing(finished, toast, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module, "_TOLERANCES", {"fp16": 0.0})
+    monkeypatch.setattr(exported, "TOLERANCES", {"fp16": 0.0})
     status, _, err = toast("export", str(finished("plain")), "plan=4-6", "dtype=fp16", "out=here/it")
     assert status == 1
     assert "does not do what the model does" in err
@@ -138,7 +138,7 @@ def test_the_same_command_again_finds_its_export(finished, toast, tmp_path, monk
     command = ["export", str(finished("plain")), "plan=4-6", "out=it"]
     assert toast(*command)[0] == 0
     with monkeypatch.context() as patched:
-        patched.setattr("toast_cli.stages.deploy.deployed", lambda *_: pytest.fail("nothing is left to do"))
+        patched.setattr("toast_cli.stages.exported.deployed", lambda *_: pytest.fail("nothing is left to do"))
         found = toast(*command, "images=3")
         assert found == (0, "it\n", "it is there already, and its files are as they were written\n")
         for other in (["seed=1"], ["dtype=fp16"], ["head=none"], [f"plan={PLAN}"], ["format=torch_export"]):

@@ -6,6 +6,7 @@ used.
 
 import hashlib
 import json
+import re
 import reprlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,6 +21,9 @@ FORMAT = "toast-export-1"
 # Far more than any export has: with a map for each token a recipe takes a few megabytes.
 _MOST_BYTES, _DEEPEST = 2**24, 40
 _MOST_PIXELS_A_SIDE = 10_000
+_PATH = re.compile(
+    r"(?P<before>(?:[\w-]{2,}:)?)(?P<path>(?:~[^\\/]*|[A-Za-z]:)?[\\/].*)", re.DOTALL
+)  # local-dir:/home/me/vit
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:
@@ -102,6 +106,16 @@ def checksum(file: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def without_folders(value: Any) -> Any:
+    """``value``, which JSON can hold, with every absolute path in its texts cut to its last name: an export may go to strangers."""
+    if isinstance(value, dict):
+        return {key: without_folders(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [without_folders(each) for each in value]
+    found = _PATH.fullmatch(value) if isinstance(value, str) else None
+    return value if found is None else found["before"] + re.split(r"[\\/]", found["path"].rstrip("\\/"))[-1]
 
 
 def check_config(config: Any) -> None:

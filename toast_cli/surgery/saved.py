@@ -1,4 +1,4 @@
-"""A shortened model on disk: ``model.safetensors`` and ``recipe.json``, read back without a hub or running code.
+"""A shortened model on disk: ``model.safetensors`` and ``recipe.json``, read back without running code.
 
 The recipe names timm's architecture and describes every map in plain words; the weights are tensors. Neither can carry
 code.
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from toast_cli.errors import ToastError
 from toast_cli.files import write_atomically
-from toast_cli.folders import typed_path
 from toast_cli.layers import Context, MapBlock
 from toast_cli.models.factory import blank, fill
 from toast_cli.models.halves import kept_block
 from toast_cli.models.timm_parts import Vit, attach_head, with_blocks
 from toast_cli.plans import STEM, Half, Kept, ends_of
+from toast_cli.surgery.fetched import Export
 from toast_cli.surgery.parts import BlockPart, Part, StemPart
 from toast_cli.surgery.recipe import FORMAT, RECIPE, WEIGHTS, check_config, intact, layers_in, read_recipe
 from toast_cli.surgery.words import build, describe
@@ -59,14 +59,18 @@ def write_weights(folder: Path, vit: nn.Module, dtype: torch.dtype) -> None:
 def load(path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Load an export as an ordinary timm module in evaluation mode: normalised (N, 3, H, W) -> logits or features.
 
-    Its preprocessing is in ``pretrained_cfg``, where ``timm.data.resolve_model_data_config`` finds it. Loading needs
-    no hub and runs no code from the files. Weights stored in half precision are widened to ``dtype``.
+    Its preprocessing is in ``pretrained_cfg``, where ``timm.data.resolve_model_data_config`` finds it. Loading runs no
+    code from the files. Weights stored in half precision are widened to ``dtype``. ``path`` is a folder, or as text a
+    repository on the hub, ``<user>/<name>`` or ``<user>/<name>@<revision>``; a folder of that name comes first.
 
     Raises ToastError if ``path`` is not an export in safetensors, if its files were changed or do not belong together,
-    and if a weight is not a finite number.
+    if a weight is not a finite number, and for what the hub does not have, does not give out or cannot send.
     """
-    path = typed_path(path)
+    export = Export.find(path)
+    path = export.folder
     recipe = read_recipe(path)
+    if recipe.get("file") == WEIGHTS:
+        export.require(WEIGHTS)
     file = path / WEIGHTS
     if recipe.get("weights") is None or not file.is_file():
         raise ToastError(

@@ -25,7 +25,10 @@ def main(argv: list[str]) -> None:
         description="The classes that an exported model sees in image files.",
         epilog="example: toast predict outputs/export/<model> photo.jpg holidays/ --top 3",
     )
-    parser.add_argument("export", type=Path, help="the folder that toast export wrote")
+    parser.add_argument(
+        "export",
+        help="the folder that toast export wrote, or <user>/<name> of one on the Hugging Face hub; a folder of that name comes first",
+    )
     parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of images")
     parser.add_argument("--top", type=int, default=5, help="how many classes (default: %(default)s)")
     parser.add_argument(
@@ -38,8 +41,8 @@ def main(argv: list[str]) -> None:
     predict(args.export, args.images, args.top, args.max_pixels)
 
 
-def predict(export: Path, paths: Iterable[Path], top: int, max_pixels: int) -> None:
-    """Print the ``top`` classes of every image with their probabilities.
+def predict(given: str | Path, paths: Iterable[Path], top: int, max_pixels: int) -> None:
+    """Print the ``top`` classes of every image with their probabilities, as the export that is ``given`` sees them.
 
     A file that is not an image, or one with more than ``max_pixels``, is reported and left out.
 
@@ -48,10 +51,15 @@ def predict(export: Path, paths: Iterable[Path], top: int, max_pixels: int) -> N
     from rich.table import Table
 
     from toast_cli.data.decoding import require_pixels
+    from toast_cli.hub.listening import listening
     from toast_cli.machine.console import say
     from toast_cli.report.screen import wide_console
+    from toast_cli.surgery.fetched import Export
     from toast_cli.surgery.recipe import read_recipe
 
+    with listening(say):
+        found = Export.find(given)
+    export = found.folder
     recipe = read_recipe(export)
     config, names = _classes(recipe, export)
     if top < 1:
@@ -60,6 +68,8 @@ def predict(export: Path, paths: Iterable[Path], top: int, max_pixels: int) -> N
     form = _format(recipe, export)
     named, bad = _files(paths)
     transform = _transform(config, export)
+    with listening(say):
+        found.require(form.file)
     runs = form.read(export)
     table = Table("image", *(f"{place}." for place in range(1, min(top, len(names)) + 1)))
     for files, images in _batches(named, transform, max_pixels, bad):

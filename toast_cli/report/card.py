@@ -1,0 +1,258 @@
+"""The model card of an export: what it is, how accurate it is, how to load it, and what nobody has measured.
+
+Names of models, data sets and classes come from strangers: whatever is in them is set as text.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from toast_cli.files import write_atomically
+from toast_cli.hub.repository import is_name
+from toast_cli.models.origin import Origin, origin_of
+from toast_cli.plans import Plan, Span
+from toast_cli.plans.points import point_text
+from toast_cli.report.card_table import accuracy_of
+from toast_cli.report.tables import in_markdown
+from toast_cli.runs.folder import Folder
+from toast_cli.surgery.recipe import WEIGHTS, read_recipe
+
+CARD = "README.md"
+_BY_TIMM, _BY_ITSELF = "config.json", "modeling.py"  # what may lie beside the weights, see surgery/standalone.py
+# Licences that the hub knows by these names and that weights of vision transformers have.
+_LICENCES = {
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0",
+    "cc-by-nc-sa-4.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "openrail", "unlicense",
+}  # fmt: skip
+_MOST_CLASSES = 20  # that are named
+_HOW = {
+    "sequential": "Each map was fitted on what the maps before it produce.",
+    "healed": "The blocks behind a map were refitted, in closed form, to what they receive there.",
+    "fine_tuned": "Then it was fine-tuned.",
+}
+_SEAL = "<!-- written by toast export, as it is: "
+
+
+@dataclass(frozen=True)
+class Card:
+    """The card of the export that ``recipe`` describes, made from the run in the folder ``run``.
+
+    ``repository`` is its name on the hub, None in a folder of one's own; ``licence`` what the hub says of the base, if it was
+    asked.
+    """
+
+    recipe: Mapping[str, Any]
+    run: Path
+    repository: str | None = None
+    licence: str | None = None
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """Those of the run."""
+        return Folder(self.run).settings
+
+    @property
+    def origin(self) -> Origin:
+        """Where the base's weights come from."""
+        return origin_of(self.settings["model"])
+
+    def __str__(self) -> str:
+        """The card in the hub's Markdown, with its settings in YAML in front."""
+        parts = (
+            self._title(),
+            self._plan(),
+            self._accuracy(),
+            self._loading(),
+            self._images(),
+            self._licence(),
+            self._unknown(),
+        )
+        front = yaml.safe_dump(self._front(), allow_unicode=True, width=1000)
+        text = f"---\n{front}---\n\n" + "\n".join("\n".join(part) + "\n" for part in parts)
+        return f"{text}\n{_SEAL}{_digest(text)} -->\n"
+
+    def _front(self) -> dict[str, Any]:
+        """What the hub sorts models by."""
+        licence, data = self._known_licence(), self.settings["data"]
+        source = data.get("source")
+        on_hub = isinstance(source, str) and is_name(source) and not data.get("path")
+        return {
+            **({"base_model": self.origin.repository} if self.origin.repository else {}),
+            **({"datasets": [source]} if on_hub else {}),
+            "library_name": "timm" if self._beside(_BY_TIMM) else "toast",
+            **({"license": licence} if licence in _LICENCES else {"license": "other"}),
+            **({"license_name": licence} if licence and licence not in _LICENCES else {}),
+            "metrics": ["accuracy"],
+            "pipeline_tag": "image-classification" if self._has_head else "image-feature-extraction",
+            "tags": ["toast", "vision-transformer", "model-compression"],
+        }
+
+    def _known_licence(self) -> str | None:
+        return self.origin.licence or self.licence
+
+    @property
+    def _has_head(self) -> bool:
+        return self.recipe.get("head") is not None
+
+    def _beside(self, name: str) -> bool:
+        return name in self.recipe.get("beside", {})
+
+    def _title(self) -> Iterator[str]:
+        row = self.recipe["row"]
+        yield f"# {in_markdown(row['model'])} {in_markdown(self.recipe['plan'])}, {in_markdown(row['data'])}"
+        yield ""
+        kind = "It classifies images." if self._has_head else "It gives features and has no classifier."
+        maker = in_markdown(self.recipe["versions"]["toast"])
+        yield f"A vision transformer that toast {maker} has made shorter: maps take the place of some of its blocks. {kind}"
+        yield ""
+        page = (
+            f", [{self.origin.repository}](https://huggingface.co/{self.origin.repository})"
+            if self.origin.repository
+            else ""
+        )
+        yield f"- Base: {in_markdown(self.origin.told)}{page}"
+        yield f"- Architecture: timm's {in_markdown(self.recipe['architecture']['name'])}"
+        yield f"- Size: {self.recipe['params']:,} parameters with all that is in the file, stored in {self.recipe['dtype']}"
+
+    def _plan(self) -> Iterator[str]:
+        plan = Plan.parse(self.recipe["plan"])
+        yield "## Plan"
+        yield ""
+        if not plan.spans:
+            yield "No block has left: this is the untouched model."
+            return
+        count = plan.blocks_removed
+        yield f"{in_markdown(str(plan))}: {count} {'block has' if count == 1 else 'blocks have'} left, and maps take their place."
+        yield ""
+        for span in plan.spans:
+            yield f"- {self._span(span)}"
+        how = [sentence for key, sentence in _HOW.items() if self.recipe.get(key)]
+        if how:
+            yield ""
+            yield " ".join(how)
+
+    def _span(self, span: Span) -> str:
+        name = span.translator or self.recipe["translators"].get("own", "")
+        begin = "the stem" if point_text(span.start) == "stem" else f"block {point_text(span.start)}"
+        return f"from the output of {begin} to that of block {point_text(span.end)}: {in_markdown(name)}"
+
+    def _accuracy(self) -> Iterator[str]:
+        yield "## Accuracy"
+        yield ""
+        yield from accuracy_of(self.recipe, self.run)
+
+    def _loading(self) -> Iterator[str]:
+        place = self.repository or "."
+        yield "## Load it"
+        yield ""
+        if self.repository is None:
+            yield "In this folder:"
+            yield ""
+        if self.recipe["file"] == WEIGHTS:
+            yield from _python(
+                "import toast_cli  # pip install toast-cli",
+                "",
+                f'model = toast_cli.load("{place}")',
+                "outputs = model(images)",
+            )
+        if self._beside(_BY_TIMM):
+            kind = "hf-hub" if self.repository else "local-dir"
+            yield "Or without toast:"
+            yield ""
+            yield from _python(
+                "import timm",
+                "",
+                f'model = timm.create_model("{kind}:{place}", pretrained=True).eval()',
+                "outputs = model(images)",
+            )
+        if self._beside(_BY_ITSELF):
+            folder = f", in the folder of `hf download {self.repository} --local-dir <dir>`" if self.repository else ""
+            yield f"Or without toast, by modeling.py, which needs torch and timm{folder}:"
+            yield ""
+            yield from _python("from modeling import load", "", "model = load()", "outputs = model(images)")
+        if self.recipe["file"] != WEIGHTS:
+            yield from self._by_another_runtime()
+        if self._has_head and self.recipe["file"] in (WEIGHTS, "model.onnx"):
+            yield "Or for image files:"
+            yield ""
+            yield f"    toast predict {place} photo.jpg"
+
+    def _by_another_runtime(self) -> Iterator[str]:
+        file = self.recipe["file"]
+        if file != "model.onnx":
+            yield f"torch.export.load reads {file}. It can execute what such a file holds: load it only if you know where it is from."
+            yield ""
+            return
+        fetched = ["from huggingface_hub import hf_hub_download", "import onnxruntime", ""]
+        path = f'hf_hub_download("{self.repository}", "{file}")' if self.repository else f'"{file}"'
+        head = fetched if self.repository else fetched[1:]
+        yield from _python(
+            *head,
+            f"session = onnxruntime.InferenceSession({path})",
+            'outputs = session.run(None, {"images": images})[0]',
+        )
+
+    def _images(self) -> Iterator[str]:
+        config = self.recipe["pretrained_cfg"]
+        yield "## Images and classes"
+        yield ""
+        shape = ", ".join(map(str, config["input_size"]))
+        crop = f"{config['interpolation']}, crop {config['crop_mode']} {config['crop_pct']:.4g}"
+        yield f"`images` are (N, {shape}): resized ({crop}) and normalised with mean {config['mean']} and deviation {config['std']}."
+        if self.recipe["file"] == WEIGHTS:
+            yield "timm builds this transform: `timm.data.create_transform(**timm.data.resolve_model_data_config(model))`."
+        names = config.get("label_names") or []
+        if names:
+            more = f" and {len(names) - _MOST_CLASSES} more, in recipe.json" if len(names) > _MOST_CLASSES else ""
+            yield ""
+            yield f"{len(names)} classes: {', '.join(map(in_markdown, names[:_MOST_CLASSES]))}{more}."
+
+    def _licence(self) -> Iterator[str]:
+        licence = self._known_licence()
+        yield "## Licence"
+        yield ""
+        if licence is None:
+            yield "Toast does not know the licence of the base model: whoever publishes this one must find out and say so here."
+        else:
+            yield f"That of the base model: {in_markdown(licence)}. Whether the training images ask for more was not looked at."
+
+    def _unknown(self) -> Iterator[str]:
+        recipe, row = self.recipe, self.recipe["row"]
+        yield "## Not measured"
+        yield ""
+        yield f"- Accuracy on other images than the test images of {in_markdown(row['data'])}."
+        if recipe["dtype"] != "fp32":
+            yield f"- Accuracy with weights in {recipe['dtype']}: it was measured before they were rounded."
+        yield "- Time and memory, which depend on the machine: `toast bench` measures them."
+        yield "- Robustness, calibration, and whom mistakes fall on."
+        if recipe.get("compared"):
+            yield ""
+            yield f"The file was read back and compared with the model that was measured: {recipe['compared']}."
+
+
+def write_card(folder: Path, run: Path, repository: str | None = None, licence: str | None = None) -> bool:
+    """Write the card of the export in ``folder``, made from the ``run``. False if a person has written there: that stays."""
+    file = folder / CARD
+    if file.exists() and not _untouched(file):
+        return False
+    write_atomically(file, str(Card(read_recipe(folder), run, repository, licence)))
+    return True
+
+
+def _untouched(file: Path) -> bool:
+    """Whether toast wrote all of a card."""
+    text, seal, digest = file.read_text(encoding="utf-8", errors="replace").rpartition(f"\n{_SEAL}")
+    return bool(seal) and digest.strip() == f"{_digest(text)} -->"
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _python(*lines: str) -> Iterator[str]:
+    yield from ("```python", *lines, "```", "")

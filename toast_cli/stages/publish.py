@@ -1,0 +1,68 @@
+"""An export on this disk, brought to a repository of the hub: the files that toast wrote, and no others."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from toast_cli.errors import ToastError
+from toast_cli.hub.listening import listening
+from toast_cli.hub.pushing import Target, licence_of, push
+from toast_cli.machine.console import say
+from toast_cli.models.origin import origin_of
+from toast_cli.report.card import CARD, write_card
+from toast_cli.room import in_words
+from toast_cli.runs.folder import Folder
+from toast_cli.stages.exporting import Settings
+from toast_cli.surgery.recipe import RECIPE, checksum, intact, read_recipe
+
+
+def publish(out: Path, run: Path, settings: Settings) -> list[str]:
+    """Push the export in ``out``, made from the ``run``, as ``settings`` say; returns what would go up if nothing may.
+
+    Its card is written anew, with the repository's name. Raises ToastError for files that were changed since they were
+    compared, and for whatever the hub refuses.
+    """
+    name = str(settings.push)
+    recipe = read_recipe(out)
+    if not write_card(out, run, name, _licence(run)):
+        say(f"note: {out / CARD} was edited and goes up as it is")
+    files = _files(out, recipe)
+    if settings.dry:
+        return _told(name, files, settings.private)
+    with listening(say):
+        again = "the same command" + " without fresh=true" * settings.fresh
+        kept = f"the export is in {out}, and {again} pushes it without making it again"
+        address = push(Target(name, settings.private, kept), files)
+    say(f"pushed {len(files)} files, {in_words(_bytes(files))}: {address}")
+    return []
+
+
+def _licence(run: Path) -> str | None:
+    """What the hub says of the base model's licence, where timm does not."""
+    origin = origin_of(Folder(run).settings["model"])
+    return licence_of(origin.repository) if origin.repository and not origin.licence else None
+
+
+def _files(out: Path, recipe: Mapping[str, Any]) -> dict[str, Path]:
+    """The files of an export that its recipe knows, and its card. Raises ToastError if one was changed."""
+    intact(out / recipe["file"], dict(recipe))
+    for name, digest in recipe.get("beside", {}).items():
+        if not (out / name).is_file() or checksum(out / name) != digest:
+            raise ToastError(
+                f"{out / name} is not as toast wrote it: restore it, or export the model again with fresh=true."
+            )
+    return {name: out / name for name in (CARD, RECIPE, recipe["file"], *recipe.get("beside", {}))}
+
+
+def _bytes(files: Mapping[str, Path]) -> int:
+    return sum(file.stat().st_size for file in files.values())
+
+
+def _told(name: str, files: Mapping[str, Path], private: bool) -> list[str]:
+    """What would go up, line by line."""
+    kind = "private" if private else "public"
+    width = max(map(len, files))
+    return [
+        f"would upload {len(files)} files, {in_words(_bytes(files))}, to {name}, made {kind} if it is not there",
+        *(f"  {file:<{width}}  {in_words(path.stat().st_size)}" for file, path in files.items()),
+    ]
