@@ -1,5 +1,6 @@
 """Files brought to a repository of the hub, in one commit: what is there already stays in its history."""
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, ModelInfo, constants, get_token
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from toast_cli.errors import ToastError
 from toast_cli.hub.fetching import patiently, quiet
@@ -87,10 +89,17 @@ def licence_of(name: str) -> str | None:
 
 @contextmanager
 def _telling(line: str) -> Iterator[None]:
-    """Say the ``line`` every ten seconds, and keep the libraries from saying anything of their own."""
+    """Say the ``line`` every ten seconds, and keep the libraries from saying anything of their own but a bar on a terminal."""
+    bars = not are_progress_bars_disabled()
     with quiet(), watched(lambda: line), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        if bars and not sys.stderr.isatty():
+            disable_progress_bars()
+        try:
+            yield
+        finally:
+            if bars:
+                enable_progress_bars()
 
 
 def _find(api: HfApi, name: str) -> ModelInfo | None:

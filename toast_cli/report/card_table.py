@@ -25,7 +25,7 @@ def accuracy_of(recipe: Mapping[str, Any], run: Path) -> Iterator[str]:
 def _findings(recipe: Mapping[str, Any], run: Path) -> list[Finding]:
     """Those of the untouched model and of the plan, with the most fit images."""
     found = findings_of([CompleteRun.read(run)])
-    fit = [recipe["plan"], recipe["sequential"], recipe["healed"]]
+    fit = [recipe["plan"], recipe.get("sequential", False), recipe.get("healed", False)]
     mine = [each for each in found if [each.plan, each.sequential, each.healed] == fit and each.plan != "none"]
     return [
         *[each for each in found if each.plan == "none"][:1],
