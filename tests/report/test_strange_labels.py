@@ -44,7 +44,7 @@ def test_markdown_shows_them(label: str):
 
 
 @pytest.mark.parametrize("name", ["dinov2_s", "7-8:identity+9-11", "stem-2", "lowrank rank=32", "clean+splits=paper"])
-def test_ordinary_names_stay_as_they_arein_markdown(name: str):
+def test_ordinary_names_stay_as_they_are_in_markdown(name: str):
     assert f"| {name} | 0-1 |" in tables.markdown(hostile(name))
 
 

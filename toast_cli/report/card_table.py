@@ -7,6 +7,7 @@ from typing import Any
 from toast_cli.report.findings import Finding, findings_of
 from toast_cli.report.tables import in_markdown
 from toast_cli.runs.archive import CompleteRun
+from toast_cli.runs.contents import RESULTS
 
 _HEAD = ("plan", "blocks removed", "accuracy", "change", "95% interval", "params", "GFLOPs")
 
@@ -20,6 +21,12 @@ def accuracy_of(recipe: Mapping[str, Any], run: Path) -> Iterator[str]:
     findings = _findings(recipe, run)
     yield from _table([_line(found) for found in findings])
     yield from _of_run(recipe, findings)
+
+
+def check_numbers(run: Path) -> None:
+    """Raises ToastError if the numbers of the complete ``run`` cannot be read, before anything is computed for a card."""
+    if (run / RESULTS).is_file():
+        findings_of([CompleteRun.read(run)])
 
 
 def _findings(recipe: Mapping[str, Any], run: Path) -> list[Finding]:

@@ -90,11 +90,13 @@ def export(cfg: "DictConfig", source: Path, settings: Settings) -> Path:
 
     from toast_cli.machine.console import say
     from toast_cli.report.card import write_card
+    from toast_cli.report.card_table import check_numbers
     from toast_cli.stages.exported import is_there, made_of, write
     from toast_cli.stages.reopen import reopen
     from toast_cli.surgery.formats import FORMATS
     from toast_cli.surgery.recipe import RECIPE
 
+    check_numbers(source)
     parent = typed_path(cfg.out).parent if cfg.out else Path("outputs/export")
     parent.mkdir(parents=True, exist_ok=True)
     with _scratch(parent) as scratch:
