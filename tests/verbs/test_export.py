@@ -116,6 +116,14 @@ def test_every_form_reads_back(finished, toast, tmp_path, words: list[str]):
     assert ("modeling.py in it" in err) == ("safetensors" in out)
     recipe = json.loads((tmp_path / out.strip() / "recipe.json").read_text())
     assert recipe["weights"] == checksum(tmp_path / out.strip() / recipe["file"])
+    if "format=onnx" in words:
+        assert b"site-packages" not in (tmp_path / out.strip() / recipe["file"]).read_bytes(), (
+            "no folder of this machine"
+        )
+    assert (
+        f"pipeline_tag: image-{'feature-extraction' if 'head=none' in words else 'classification'}"
+        in (tmp_path / out.strip() / "README.md").read_text()
+    )
     if "head=none" in words:
         assert load(out.strip())(torch.zeros(3, 3, 8, 8)).shape == (3, 64)
         assert "names no classes" in toast("predict", out.strip(), out.strip())[2]

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from toast_cli.errors import ToastError
 from toast_cli.folders import typed_path
-from toast_cli.hub.fetching import cached, fetch, newest, reach
-from toast_cli.hub.refusals import refusal
 from toast_cli.hub.repository import Repository, export_of, is_name
 from toast_cli.surgery.recipe import RECIPE
 
@@ -32,6 +30,10 @@ class Export:
         name, _, revision = str(given).partition("@")
         if isinstance(given, Path) or folder.exists() or not is_name(name):
             return cls(folder)
+
+        from toast_cli.hub.fetching import newest
+        from toast_cli.hub.refusals import refusal
+
         asked = export_of(name)
         try:
             recipe = newest(asked, RECIPE, revision or None)
@@ -49,6 +51,10 @@ class Export:
         """Bring the model ``file`` beside the recipe, from the same commit. Raises ToastError if it cannot be fetched."""
         if self.source is None:
             return
+
+        from toast_cli.hub.fetching import cached, fetch, reach
+        from toast_cli.hub.refusals import refusal
+
         asked, commit = self.source, self.folder.name
         if cached(asked, file, commit) is not None:
             return
