@@ -1,19 +1,23 @@
 """toast export push=: what goes up, what is said before and after, and what the hub may refuse."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.hub.conftest import offline
 from tests.hub.stand_in import Hub
 from tests.hub.writes import GOOD_TOKEN, READ_TOKEN, front_of
 from toast_cli.errors import ToastError
+from toast_cli.hub.pushing import licence_of
 from toast_cli.hub.refusals import shortened
 from toast_cli.room import in_words
 from toast_cli.stages.exporting import Settings
 from toast_cli.stages.publish import publish
+from toast_cli.surgery.recipe import checksum
 
 PINNED = Path(__file__).parents[1] / "pinned" / "outputs"
 RUN = PINNED / "run" / "digits_vit-digits-affine-5317bf72"
@@ -186,6 +190,27 @@ def test_files_that_were_changed_since_are_not_pushed(signed: Hub, out: Path):
     (out / "model.safetensors").write_bytes(b"other weights")
     assert "is not the file that recipe.json was written for" in said(out)
     assert signed.stored == {}
+
+
+def test_links_and_other_names_are_not_followed(signed: Hub, out: Path, tmp_path: Path):
+    """A stranger's export may hold a link, or a recipe that names other files."""
+    (tmp_path / "secret").write_text("secret")
+    (out / "README.md").symlink_to(tmp_path / "secret")
+    assert said(out).startswith(f"{out / 'README.md'} is a link, which is not pushed")
+    (out / "README.md").unlink()
+    recipe = json.loads((out / "recipe.json").read_text())
+    for beside in ({"../secret": checksum(tmp_path / "secret")}, {"modeling.py": "0"}, ["x"]):
+        (out / "recipe.json").write_text(json.dumps({**recipe, "beside": beside}))
+        assert "is not as toast wrote it" in said(out)
+    assert signed.stored == {}
+
+
+@pytest.mark.parametrize(("stated", "found"), [("mit", "mit"), ("Do what you like: x", None), (None, None)])
+def test_the_licence_on_the_hub(stated: str | None, found: str | None, empty_hub: Hub):
+    front = f"---\n{yaml.safe_dump({'license': stated} if stated else {'tags': ['x']})}---\n"
+    empty_hub.add("someone/base", {"README.md": front.encode()})
+    assert licence_of("someone/base") == found
+    assert licence_of("someone/nothing") is None
 
 
 @pytest.mark.parametrize(

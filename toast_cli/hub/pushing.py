@@ -1,5 +1,6 @@
 """Files brought to a repository of the hub, in one commit: what is there already stays in its history."""
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from toast_cli.hub.repository import export_of
 from toast_cli.room import in_words
 
 _TOKENS = "https://huggingface.co/settings/tokens"
+_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
 _OWN = ".gitattributes"  # what the hub itself puts into every repository
 
 
@@ -84,7 +86,7 @@ def licence_of(name: str) -> str | None:
     except Exception:  # the card of an export is whole without it, and says so
         return None
     found = None if card is None else card.get("license_name") or card.get("license")
-    return found if isinstance(found, str) and found != "other" else None
+    return found if isinstance(found, str) and _LICENCE.fullmatch(found) and found != "other" else None
 
 
 @contextmanager

@@ -107,14 +107,12 @@ class Card:
         yield f"# {in_markdown(row['model'])} {in_markdown(self.recipe['plan'])}, {in_markdown(row['data'])}"
         yield ""
         kind = "It classifies images." if self._has_head else "It gives features and has no classifier."
-        maker = in_markdown(self.recipe["versions"]["toast"])
-        yield f"A vision transformer that toast {maker} has made shorter: maps take the place of some of its blocks. {kind}"
+        shorter = "made shorter: maps take the place of some of its blocks"
+        done = "written as it is" if self.recipe["plan"] == "none" else shorter
+        yield f"A vision transformer that toast {in_markdown(self.recipe['versions']['toast'])} has {done}. {kind}"
         yield ""
-        page = (
-            f", [{self.origin.repository}](https://huggingface.co/{self.origin.repository})"
-            if self.origin.repository
-            else ""
-        )
+        there = self.origin.repository
+        page = f", [{there}](https://huggingface.co/{there})" if there else ""
         yield f"- Base: {in_markdown(self.origin.told)}{page}"
         yield f"- Architecture: timm's {in_markdown(self.recipe['architecture']['name'])}"
         yield f"- Size: {self.recipe['params']:,} parameters with all that is in the file, stored in {self.recipe['dtype']}"

@@ -13,7 +13,9 @@ from toast_cli.report.card import CARD, write_card
 from toast_cli.room import in_words
 from toast_cli.runs.folder import Folder
 from toast_cli.stages.exporting import Settings
+from toast_cli.surgery.formats import FORMATS
 from toast_cli.surgery.recipe import RECIPE, checksum, intact, read_recipe
+from toast_cli.surgery.standalone import CONFIG, MODELING
 
 
 def publish(out: Path, run: Path, settings: Settings) -> list[str]:
@@ -26,7 +28,7 @@ def publish(out: Path, run: Path, settings: Settings) -> list[str]:
     recipe = read_recipe(out)
     if not write_card(out, run, name, _licence(run)):
         say(f"note: {out / CARD} was edited and goes up as it is")
-    files = _files(out, recipe)
+    files = _files(out, recipe, FORMATS[settings.format].file)
     if settings.dry:
         return _told(name, files, settings.private)
     with listening(say):
@@ -43,15 +45,20 @@ def _licence(run: Path) -> str | None:
     return licence_of(origin.repository) if origin.repository and not origin.licence else None
 
 
-def _files(out: Path, recipe: Mapping[str, Any]) -> dict[str, Path]:
-    """The files of an export that its recipe knows, and its card. Raises ToastError if one was changed."""
-    intact(out / recipe["file"], dict(recipe))
-    for name, digest in recipe.get("beside", {}).items():
-        if not (out / name).is_file() or checksum(out / name) != digest:
+def _files(out: Path, recipe: Mapping[str, Any], model: str) -> dict[str, Path]:
+    """The files of an export, its ``model`` file and those that its recipe knows, and its card. Raises ToastError if one was changed."""
+    beside = recipe.get("beside", {})
+    for name in beside:
+        if name not in (CONFIG, MODELING) or not (out / name).is_file() or checksum(out / name) != beside[name]:
             raise ToastError(
                 f"{out / name} is not as toast wrote it: restore it, or export the model again with fresh=true."
             )
-    return {name: out / name for name in (CARD, RECIPE, recipe["file"], *recipe.get("beside", {}))}
+    files = {name: out / name for name in (CARD, RECIPE, model, *beside)}
+    intact(out / model, dict(recipe))
+    for file in files.values():
+        if file.is_symlink():  # to whatever whoever made the folder would like to read
+            raise ToastError(f"{file} is a link, which is not pushed: put the file itself in its place.")
+    return files
 
 
 def _bytes(files: Mapping[str, Path]) -> int:
