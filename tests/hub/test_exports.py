@@ -33,10 +33,22 @@ def export(folder: Path, **recipe: object) -> tuple[torch.nn.Module, dict[str, b
     return vit, {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, dict[str, bytes]]:
+    return export(tmp_path_factory.mktemp("theirs") / "it")
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, dict[str, bytes]]:
+    """Another export: what its model does, and the two files that differ."""
+    folder = tmp_path_factory.mktemp("later")
+    return saved(folder, tiny(), "1-2"), {name: (folder / name).read_bytes() for name in (RECIPE, WEIGHTS)}
+
+
 @pytest.fixture
-def stored(empty_hub: Hub, tmp_path: Path) -> tuple[torch.nn.Module, Stored]:
-    vit, files = export(tmp_path / "theirs")
-    return vit, empty_hub.add(NAME, files)
+def stored(empty_hub: Hub, theirs) -> tuple[torch.nn.Module, Stored]:
+    vit, files = theirs
+    return vit, empty_hub.add(NAME, dict(files))
 
 
 def same(model: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -68,11 +80,10 @@ def test_recipe_and_weights_are_fetched_and_nothing_else(stored, empty_hub: Hub,
     assert lines[-1].startswith(f"{NAME} is read as the cache holds it (")
 
 
-def test_the_newest_commit_is_read_and_an_older_one_by_its_name(stored, empty_hub: Hub, tmp_path: Path):
+def test_the_newest_commit_is_read_and_an_older_one_by_its_name(stored, later, empty_hub: Hub):
     vit, there = stored
-    first, before = there.commit, load(NAME)
-    other = saved(tmp_path / "theirs", tiny(), "1-2")
-    there.change({name: (tmp_path / "theirs" / name).read_bytes() for name in (RECIPE, WEIGHTS)})
+    first, before, other = there.commit, load(NAME), later[0]
+    there.change(later[1])
     assert same(load(NAME), other)
     assert not same(before, other)
     asked = len(empty_hub.asked)
@@ -182,12 +193,11 @@ def test_there_must_be_room(stored, empty_hub: Hub, monkeypatch: pytest.MonkeyPa
     assert empty_hub.sent("signature=x") == 0
 
 
-def test_recipe_and_weights_are_of_one_commit(stored, empty_hub: Hub, tmp_path: Path):
+def test_recipe_and_weights_are_of_one_commit(stored, later, empty_hub: Hub):
     """Somebody pushes another export between the two questions."""
     vit, there = stored
     found = Export.find(NAME)
-    saved(tmp_path / "theirs", tiny(), "1-2")
-    there.change({name: (tmp_path / "theirs" / name).read_bytes() for name in (RECIPE, WEIGHTS)})
+    there.change(later[1])
     found.require(WEIGHTS)
     assert same(load(found.folder), vit)
 

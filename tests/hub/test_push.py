@@ -109,7 +109,7 @@ def test_files_of_others_stay_and_replaced_ones_are_in_the_history(signed: Hub, 
     assert stored.past[first] == before
     err = capsys.readouterr().err
     assert (
-        f"{NAME} has README.md, model.safetensors: a new commit replaces them, and the history keeps the old ones"
+        f"{NAME} has README.md, model.safetensors: what differs is replaced in a new commit, and the history keeps it"
         in err
     )
     assert f"{NAME} has training.log too, not of this export: they stay as they are" in err

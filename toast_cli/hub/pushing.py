@@ -127,7 +127,7 @@ def _say_what_changes(to: Target, there: ModelInfo, files: Mapping[str, Path]) -
     replaced, others = [name for name in names if name in files], [name for name in names if name not in files]
     if replaced:
         listener().say(
-            f"{to.name} has {_listed(replaced)}: a new commit replaces them, and the history keeps the old ones"
+            f"{to.name} has {_listed(replaced)}: what differs is replaced in a new commit, and the history keeps it"
         )
     if others:
         listener().say(f"{to.name} has {_listed(others)} too, not of this export: they stay as they are")

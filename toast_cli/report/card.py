@@ -17,13 +17,13 @@ from toast_cli.hub.repository import is_name
 from toast_cli.models.origin import Origin, origin_of
 from toast_cli.plans import Plan, Span
 from toast_cli.plans.points import point_text
+from toast_cli.report.card_loading import BY_TIMM, loading_of
 from toast_cli.report.card_table import accuracy_of
 from toast_cli.report.tables import in_markdown
 from toast_cli.runs.folder import Folder
 from toast_cli.surgery.recipe import WEIGHTS, read_recipe
 
 CARD = "README.md"
-_BY_TIMM, _BY_ITSELF = "config.json", "modeling.py"  # what may lie beside the weights, see surgery/standalone.py
 # Licences that the hub knows by these names and that weights of vision transformers have.
 _LICENCES = {
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0",
@@ -84,7 +84,7 @@ class Card:
         return {
             **({"base_model": self.origin.repository} if self.origin.repository else {}),
             **({"datasets": [source]} if on_hub else {}),
-            "library_name": "timm" if self._beside(_BY_TIMM) else "toast",
+            "library_name": "timm" if BY_TIMM in self.recipe.get("beside", {}) else "toast",
             **({"license": licence} if licence in _LICENCES else {"license": "other"}),
             **({"license_name": licence} if licence and licence not in _LICENCES else {}),
             "metrics": ["accuracy"],
@@ -98,9 +98,6 @@ class Card:
     @property
     def _has_head(self) -> bool:
         return self.recipe.get("head") is not None
-
-    def _beside(self, name: str) -> bool:
-        return name in self.recipe.get("beside", {})
 
     def _title(self) -> Iterator[str]:
         row = self.recipe["row"]
@@ -145,55 +142,9 @@ class Card:
         yield from accuracy_of(self.recipe, self.run)
 
     def _loading(self) -> Iterator[str]:
-        place = self.repository or "."
         yield "## Load it"
         yield ""
-        if self.repository is None:
-            yield "In this folder:"
-            yield ""
-        if self.recipe["file"] == WEIGHTS:
-            yield from _python(
-                "import toast_cli  # pip install toast-cli",
-                "",
-                f'model = toast_cli.load("{place}")',
-                "outputs = model(images)",
-            )
-        if self._beside(_BY_TIMM):
-            kind = "hf-hub" if self.repository else "local-dir"
-            yield "Or without toast:"
-            yield ""
-            yield from _python(
-                "import timm",
-                "",
-                f'model = timm.create_model("{kind}:{place}", pretrained=True).eval()',
-                "outputs = model(images)",
-            )
-        if self._beside(_BY_ITSELF):
-            folder = f", in the folder of `hf download {self.repository} --local-dir <dir>`" if self.repository else ""
-            yield f"Or without toast, by modeling.py, which needs torch and timm{folder}:"
-            yield ""
-            yield from _python("from modeling import load", "", "model = load()", "outputs = model(images)")
-        if self.recipe["file"] != WEIGHTS:
-            yield from self._by_another_runtime()
-        if self._has_head and self.recipe["file"] in (WEIGHTS, "model.onnx"):
-            yield "Or for image files:"
-            yield ""
-            yield f"    toast predict {place} photo.jpg"
-
-    def _by_another_runtime(self) -> Iterator[str]:
-        file = self.recipe["file"]
-        if file != "model.onnx":
-            yield f"torch.export.load reads {file}. It can execute what such a file holds: load it only if you know where it is from."
-            yield ""
-            return
-        fetched = ["from huggingface_hub import hf_hub_download", "import onnxruntime", ""]
-        path = f'hf_hub_download("{self.repository}", "{file}")' if self.repository else f'"{file}"'
-        head = fetched if self.repository else fetched[1:]
-        yield from _python(
-            *head,
-            f"session = onnxruntime.InferenceSession({path})",
-            'outputs = session.run(None, {"images": images})[0]',
-        )
+        yield from loading_of(self.recipe, self.repository)
 
     def _images(self) -> Iterator[str]:
         config = self.recipe["pretrained_cfg"]
@@ -250,7 +201,3 @@ def _untouched(file: Path) -> bool:
 
 def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _python(*lines: str) -> Iterator[str]:
-    yield from ("```python", *lines, "```", "")
