@@ -17,7 +17,7 @@ from toast_cli import load
 from toast_cli.errors import ToastError
 from toast_cli.layers import Context, Shift, blank_context
 from toast_cli.plans import Map, Plan, Span, Variant
-from toast_cli.stages.exported import _TOLERANCES
+from toast_cli.stages.exported import TOLERANCES
 from toast_cli.stages.tune import Student
 from toast_cli.surgery import shorten
 from toast_cli.surgery.costs import Costs
@@ -73,7 +73,7 @@ def test_every_format(kind: str, dtype: str, family: str, tmp_path: Path):
     FORMATS[kind].write(tmp_path, copy.deepcopy(vit), dtype)
     damage(tmp_path, lambda recipe: recipe.update(weights=checksum(tmp_path / FORMATS[kind].file)))
     found = FORMATS[kind].read(tmp_path)(images)
-    assert ((found - expected).abs().max() / expected.abs().max()).item() < _TOLERANCES[dtype]
+    assert ((found - expected).abs().max() / expected.abs().max()).item() < TOLERANCES[dtype]
 
 
 def test_a_recipe_whose_map_takes_other_tokens_for_patches_is_refused(tmp_path: Path):
