@@ -22,7 +22,7 @@ from toast_cli.stages.tune import Student
 from toast_cli.surgery import shorten
 from toast_cli.surgery.costs import Costs
 from toast_cli.surgery.folding import fold
-from toast_cli.surgery.formats import DTYPES, FORMATS
+from toast_cli.surgery.formats import FORMATS
 from toast_cli.surgery.parts import MapPart, parts_of
 from toast_cli.surgery.recipe import checksum
 
@@ -55,7 +55,7 @@ def test_family_reads_back(family: str, tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["registers", "average pooling, no class token", "rotary embeddings, DINOv3"])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format(kind: str, dtype: str, family: str, tmp_path: Path):
     if dtype not in FORMATS[kind].dtypes:
