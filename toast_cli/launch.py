@@ -38,6 +38,7 @@ _PATHS = (
     "hydra.sweep.dir",
 )
 _TEXTS = (
+    "push",
     "model.label",
     "model.name",
     *(f"{data}.{key}" for data in ("data", "fit_data")

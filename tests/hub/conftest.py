@@ -114,6 +114,7 @@ def point_at(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.endpoint)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache / "datasets")
     monkeypatch.setattr(datasets.config, "USE_PARQUET_EXPORT", False)  # another server, which is not asked here
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # another protocol, which the stand-in does not speak
     offline(False, monkeypatch)
     monkeypatch.delenv("HF_TOKEN", raising=False)
 
@@ -132,15 +133,19 @@ def environment(hub: Hub, cache: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dinov2: dict[str, bytes], cifar100: dict[str, bytes]
-) -> Iterator[Hub]:
-    """A hub that holds dinov2_b and cifar100, an empty cache, and short pauses between two tries."""
+def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that holds nothing, an empty cache, and short pauses between two tries."""
     with running() as hub:
-        hub.add(WEIGHTS, dict(dinov2))
-        hub.add(CIFAR, dict(cifar100))
         HfFileSystem.clear_instance_cache()
         point_at(hub, tmp_path / "cache", monkeypatch)
         monkeypatch.setattr(_TIMES, (0.01, 0.02, 0.04, 0.08))
         yield hub
     HfFileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def hub(empty_hub: Hub, dinov2: dict[str, bytes], cifar100: dict[str, bytes]) -> Hub:
+    """The same with dinov2_b and cifar100."""
+    empty_hub.add(WEIGHTS, dict(dinov2))
+    empty_hub.add(CIFAR, dict(cifar100))
+    return empty_hub

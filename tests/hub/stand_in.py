@@ -3,7 +3,8 @@
 It answers as the hub does to whoever fetches: metadata in the headers of ``HEAD /<repository>/resolve/<revision>/<file>``
 (``X-Repo-Commit``, ``ETag``, and for large files ``X-Linked-Etag``, ``X-Linked-Size`` and a ``Location`` on another host, the
 CDN, which takes ranges and must see no token), ``/api/models`` and ``/api/datasets`` with ``tree`` in pages and ``paths-info``,
-and errors with their ``X-Error-Code`` and ``X-Error-Message``. Files are sent by plain HTTP, without Xet.
+and errors with their ``X-Error-Code`` and ``X-Error-Message``. Files are sent by plain HTTP, without Xet. What comes to the hub
+is in ``writes.py``.
 
 Faults are ordered: ``hub.fault("GET .*parquet", status=503, times=2)``.
 """
@@ -23,20 +24,34 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-GOOD_TOKEN = "hf_good"
+from tests.hub.writes import GOOD_TOKEN, LARGE, READ_TOKEN, Writes, front_of
+
 _INVALID = "Invalid credentials in Authorization header"
-_LARGE = (".safetensors", ".parquet", ".bin")  # what the hub keeps outside git
 _PAGE = 2  # entries of a tree
 
 
 @dataclass
 class Stored:
-    """A repository: its files, who may read them, and the commit that ``main`` is."""
+    """A repository: its files, who may read them, the commit that ``main`` is, and the files of earlier ones."""
 
     files: dict[str, bytes]
     gated: bool = False
     private: bool = False
     commit: str = ""
+    past: dict[str, dict[str, bytes]] = field(default_factory=dict)
+
+    def change(self, files: dict[str, bytes]) -> str:
+        """A new commit with these files instead of those of the same names; returns it."""
+        self.past[self.commit] = self.files
+        self.files = {**self.files, **files}
+        self.__post_init__()
+        return self.commit
+
+    def at(self, revision: str) -> "Stored | None":
+        """The repository as it was at a revision."""
+        if revision in ("main", self.commit):
+            return self
+        return Stored(self.past[revision], self.gated, self.private) if revision in self.past else None
 
     def __post_init__(self) -> None:
         digest = hashlib.sha1()
@@ -77,6 +92,8 @@ class Hub:
 
     def __init__(self) -> None:
         self.stored: dict[str, Stored] = {}  # "timm/…", "datasets/uoft-cs/…"
+        self.blobs: dict[str, bytes] = {}  # the content of large files by their SHA-256
+        self.refused: list[dict[str, Any]] = []  # what cards said that the hub does not take
         self.faults: list[Fault] = []
         self.asked: list[Asked] = []
         self.ended = threading.Event()
@@ -142,7 +159,7 @@ def _sha1(content: bytes) -> str:
     return hashlib.sha1(content).hexdigest()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Writes, BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -159,12 +176,26 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_PUT(self) -> None:
+        self._answer()
+
+    def _body(self) -> bytes:
+        """The body of the request, which comes in chunks if its length is not known beforehand."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
     def _answer(self) -> None:
         token = self.headers.get("Authorization")
         self.record = Asked(f"{self.command} {unquote(self.path)}", token is not None, self.headers.get("Range"))
         self.hub.asked.append(self.record)
         self.fault = self._fault()
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         if self.fault.stall is not None:
             self.hub.ended.wait(self.fault.stall)
         if self.hub.ended.is_set():  # a connection from before
@@ -173,8 +204,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.fault.status is not None:
             self._error(self.fault.status, None, "", self.fault.headers)
         elif self.server is self.hub._servers[1]:
-            self._cdn()
-        elif token not in (None, f"Bearer {GOOD_TOKEN}"):
+            self.put(self.path, body) if self.command == "PUT" else self._cdn()
+        elif token not in (None, f"Bearer {GOOD_TOKEN}", f"Bearer {READ_TOKEN}"):
             self._error(401, None, _INVALID)
         else:
             self._route(urlsplit(self.path), body, signed=token is not None)
@@ -188,6 +219,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _route(self, url: Any, body: bytes, signed: bool) -> None:
         path = unquote(url.path)
+        if self.command == "POST" and self.wrote(path, body):
+            return
         if found := re.fullmatch(r"/(?P<name>.+?)/resolve/(?P<revision>[^/]+)/(?P<file>.+)", path):
             stored = self._repository(found["name"], found["revision"], signed)
             if stored is not None:
@@ -219,10 +252,10 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._error(401, None, "Invalid username or password.")
             return None
-        if revision not in ("main", stored.commit):
+        found = stored.at(revision)
+        if found is None:
             self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-            return None
-        return stored
+        return found
 
     def _resolve(self, name: str, stored: Stored, file: str, signed: bool) -> None:
         if stored.gated:
@@ -230,8 +263,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(403 if signed else 401, "GatedRepo", page)
         elif file not in stored.files:
             self._error(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": stored.commit})
-        elif file.endswith(_LARGE):
+        elif file.endswith(LARGE):
             content = stored.files[file]
+            self.hub.blobs[_sha256(content)] = content
             self._send(
                 302,
                 b"Found. Redirecting",
@@ -240,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
                     "X-Linked-Etag": f'"{_sha256(content)}"',
                     "X-Linked-Size": str(len(content)),
                     "ETag": f'"{_sha1(content)}"',
-                    "Location": f"{self.hub.cdn}/{name}/{file}?signature=x",
+                    "Location": f"{self.hub.cdn}/{name}/{file}?signature=x&sha={_sha256(content)}",
                     "Accept-Ranges": "bytes",
                 },
             )
@@ -249,9 +283,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, content, {"X-Repo-Commit": stored.commit, "ETag": f'"{_sha1(content)}"'})
 
     def _cdn(self) -> None:
-        path = unquote(urlsplit(self.path).path).removeprefix("/")
-        name = next((name for name in self.hub.stored if path.startswith(f"{name}/")), None)
-        content = self.hub.stored[name].files[path.removeprefix(f"{name}/")] if name else b""
+        name = parse_qs(urlsplit(self.path).query).get("sha", [""])[0]
+        content = self.hub.blobs.get(name, b"")
         asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if not name:
             self._error(404, None, "")
@@ -339,7 +372,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _entry(file: str, content: bytes) -> dict[str, Any]:
     entry = {"type": "file", "oid": _sha1(content), "size": len(content), "path": file}
-    if file.endswith(_LARGE):
+    if file.endswith(LARGE):
         entry["lfs"] = {"oid": _sha256(content), "size": len(content), "pointerSize": 134}
     return entry
 
@@ -354,4 +387,5 @@ def _about(name: str, stored: Stored) -> dict[str, Any]:
         "gated": stored.gated and "auto",
         "siblings": siblings,
         "tags": [],
+        "cardData": front_of(stored.files),
     }

@@ -17,12 +17,12 @@ from toast_cli import load
 from toast_cli.errors import ToastError
 from toast_cli.layers import Context, Shift, blank_context
 from toast_cli.plans import Map, Plan, Span, Variant
-from toast_cli.stages.exported import _TOLERANCES
+from toast_cli.stages.exported import TOLERANCES
 from toast_cli.stages.tune import Student
 from toast_cli.surgery import shorten
 from toast_cli.surgery.costs import Costs
 from toast_cli.surgery.folding import fold
-from toast_cli.surgery.formats import DTYPES, FORMATS
+from toast_cli.surgery.formats import FORMATS
 from toast_cli.surgery.parts import MapPart, parts_of
 from toast_cli.surgery.recipe import checksum
 
@@ -55,7 +55,7 @@ def test_family_reads_back(family: str, tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["registers", "average pooling, no class token", "rotary embeddings, DINOv3"])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format(kind: str, dtype: str, family: str, tmp_path: Path):
     if dtype not in FORMATS[kind].dtypes:
@@ -73,7 +73,7 @@ def test_every_format(kind: str, dtype: str, family: str, tmp_path: Path):
     FORMATS[kind].write(tmp_path, copy.deepcopy(vit), dtype)
     damage(tmp_path, lambda recipe: recipe.update(weights=checksum(tmp_path / FORMATS[kind].file)))
     found = FORMATS[kind].read(tmp_path)(images)
-    assert ((found - expected).abs().max() / expected.abs().max()).item() < _TOLERANCES[dtype]
+    assert ((found - expected).abs().max() / expected.abs().max()).item() < TOLERANCES[dtype]
 
 
 def test_a_recipe_whose_map_takes_other_tokens_for_patches_is_refused(tmp_path: Path):

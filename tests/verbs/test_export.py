@@ -117,6 +117,14 @@ def test_every_form_reads_back(finished, toast, tmp_path, words: list[str]):
     assert ("modeling.py in it" in err) == ("safetensors" in out)
     recipe = json.loads((tmp_path / out.strip() / "recipe.json").read_text())
     assert recipe["weights"] == checksum(tmp_path / out.strip() / recipe["file"])
+    if "format=onnx" in words:
+        assert b"site-packages" not in (tmp_path / out.strip() / recipe["file"]).read_bytes(), (
+            "no folder of this machine"
+        )
+    assert (
+        f"pipeline_tag: image-{'feature-extraction' if 'head=none' in words else 'classification'}"
+        in (tmp_path / out.strip() / "README.md").read_text()
+    )
     if "head=none" in words:
         assert load(out.strip())(torch.zeros(3, 3, 8, 8)).shape == (3, 64)
         assert "names no classes" in toast("predict", out.strip(), out.strip())[2]
@@ -142,7 +150,12 @@ def test_several_plans_are_what_they_are_alone(finished, toast, tmp_path):
     ]
     told = float(re.search(r"3 plans in one file, ([\d.]+) MB if each had its own", err)[1])
     assert (tmp_path / "all" / "model.safetensors").stat().st_size < 0.5e6 * told
-    assert "all is there already" in toast(*command)[2]
+    _, out, err = toast(*command, "push=me/all", "dry=true")
+    assert "all is there already" in err
+    assert [line.split()[0] for line in out.splitlines()[1:-1]] == ["README.md", "recipe.json", "model.safetensors"]
+    card = (tmp_path / "all" / "README.md").read_text()
+    assert all(f"| {plan} |" in card for plan in ("none", "4-6", PLAN))
+    assert f'toast_cli.load("me/all", plan="{PLAN}")' in card
     assert "all exists" in toast("export", str(finished("plain")), "plan=[none,4-6]", "out=all")[2]
 
 
@@ -183,13 +196,19 @@ def test_int8_is_measured_beside_others(finished, toast, tmp_path, monkeypatch, 
     assert rows[2].accuracy_delta == pytest.approx(rows[2].accuracy - rows[0].accuracy)
     assert "int8 " + way in err
     assert recipe["quantisation"] == way
+    assert b"site-packages" not in (tmp_path / "it" / "model.onnx").read_bytes(), "no folder of this machine"
     picture(images, 0).save("0.png")
     assert toast("predict", "it", "0.png", "--top", "1")[0] == 0
-    assert "it is there already" in toast(*command)[2]
+    _, out, err = toast(*command, "push=me/it", "dry=true")
+    assert "it is there already" in err
+    names = ["README.md", "recipe.json", "model.onnx", "comparison.csv"]
+    assert [line.split()[0] for line in out.splitlines()[1:-1]] == names
+    accuracy, change = rows[2].accuracy, rows[2].accuracy_delta
+    assert f" | {accuracy:.4f} | {change:+.4f} | " in (tmp_path / "it" / "README.md").read_text()
 
 
 def test_a_mismatch_leaves_nothing(finished, toast, tmp_path, monkeypatch):
-    monkeypatch.setattr(exported, "_TOLERANCES", {"fp16": 0.0})
+    monkeypatch.setattr(exported, "TOLERANCES", {"fp16": 0.0})
     status, _, err = toast("export", str(finished("plain")), "plan=4-6", "dtype=fp16", "out=here/it")
     assert status == 1
     assert "does not do what the model does" in err
@@ -205,7 +224,7 @@ def test_the_same_command_again_finds_its_export(finished, toast, tmp_path, monk
     command = ["export", str(finished("plain")), "plan=4-6", "out=it"]
     assert toast(*command)[0] == 0
     with monkeypatch.context() as patched:
-        patched.setattr("toast_cli.stages.deploy.deployed", lambda *_: pytest.fail("nothing is left to do"))
+        patched.setattr("toast_cli.stages.exported.deployed", lambda *_: pytest.fail("nothing is left to do"))
         found = toast(*command, "images=3")
         assert found == (0, "it\n", "it is there already, and its files are as they were written\n")
         for other in (["seed=1"], ["dtype=fp16"], ["head=none"], [f"plan={PLAN}"], ["format=torch_export"]):

@@ -21,7 +21,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from toast_cli.errors import ToastError
 from toast_cli.hub.listening import bytes_in, listener, watched
-from toast_cli.hub.refusals import has_no_file, in_short, is_passing, response_in, seconds_asked, timed_out
+from toast_cli.hub.refusals import has_no_file, in_short, is_offline, is_passing, response_in, seconds_asked, timed_out
 from toast_cli.hub.repository import Repository
 from toast_cli.room import in_words
 
@@ -40,14 +40,15 @@ def reach(asked: Repository, file: str, revision: str | None = None) -> HfFileMe
     """
     url = hf_hub_url(asked.name, file, repo_type=asked.kind, revision=revision)
     try:
-        return _patiently(lambda: get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT), asked)
+        return patiently(lambda: get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT), asked)
     except Exception as e:
         if has_no_file(e):
             return None
         raise
 
 
-def _patiently(ask: Callable[[], T], asked: Repository) -> T:
+def patiently(ask: Callable[[], T], asked: Repository) -> T:
+    """What ``ask`` returns, which is called again while the hub is in passing trouble. Raises whatever comes of the last try."""
     begun = time.monotonic()
     with quiet():
         for pause in _PAUSES:
@@ -120,6 +121,24 @@ def small(asked: Repository, file: str, revision: str | None, aside: str) -> Pat
         return None
     with quiet():
         return _fetch(asked, file, revision, aside if listener().asks_only else None)
+
+
+def newest(asked: Repository, file: str, revision: str | None) -> Path | None:
+    """Where a small ``file`` lies in the cache, as the hub has it now, or as the cache holds it if the hub is out of reach.
+
+    None if the repository does not have it. Raises whatever comes of the last try if the cache does not hold it.
+    """
+    here = cached(asked, file, revision)
+    if here is not None and revision == here.parent.name:  # a commit, which never changes
+        return here
+    try:
+        return None if reach(asked, file, revision) is None else _fetch(asked, file, revision)
+    except Exception as e:
+        if here is None or not (is_offline(e) or is_passing(e)):
+            raise
+        why = "HF_HUB_OFFLINE is set" if is_offline(e) else in_short(e)
+        listener().say(f"{asked} is read as the cache holds it ({why})")
+        return here
 
 
 def _fetch(asked: Repository, file: str, revision: str | None, place: str | None = None) -> Path:

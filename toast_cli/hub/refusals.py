@@ -4,7 +4,7 @@ import re
 from http import HTTPStatus
 from typing import Any
 
-from huggingface_hub import constants
+from huggingface_hub import constants, get_token
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from toast_cli.errors import ToastError, causes, did_you_mean, disk_error
@@ -146,7 +146,9 @@ def in_short(error: BaseException) -> str:
 
 
 def shortened(text: str, most: int = _LONGEST) -> str:
-    """``text`` in one line of whole words, at most ``most`` letters."""
+    """``text`` in one line of whole words, at most ``most`` letters, without the person's token: some libraries quote headers."""
+    if token := get_token():
+        text = text.replace(token, "<token>").replace(repr(token)[1:-1], "<token>")
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1].rpartition(" ")[0].rstrip(",;:") + "…"
 

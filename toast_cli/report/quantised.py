@@ -1,9 +1,11 @@
-"""Print what int8 costs and saves: accuracy, size and speed beside fp32 and fp16."""
+"""What int8 costs and saves: accuracy, size and speed beside fp32 and fp16, on the screen and in the model card."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from toast_cli.report.screen import number, show
 from toast_cli.runs.rows import Compared
+
+COMPARISON = "comparison.csv"  # where an export in int8 keeps these rows
 
 
 def print_compared(rows: Sequence[Compared]) -> None:
@@ -13,12 +15,7 @@ def print_compared(rows: Sequence[Compared]) -> None:
         f"The same model in ONNX on {head.test_images} test images, by onnxruntime {head.onnxruntime} on this machine's CPU",
         rows,
         [
-            ("dtype", lambda row: f"{row.dtype} {row.quantisation}".strip()),
-            ("MB", lambda row: f"{row.size / 1e6:.1f}"),
-            ("accuracy", lambda row: number(row.accuracy, "{:.4f}")),
-            ("delta", lambda row: number(row.accuracy_delta, "{:+.4f}")),
-            ("95% interval", _interval),
-            ("same class", lambda row: f"{row.same_class:.3f}"),
+            *_WHAT_IT_DOES,
             ("ms", lambda row: f"{row.latency_ms:.2f}"),
             ("ratio", lambda row: f"{row.latency_ratio:.2f}"),
             *((f"ms for {size}", lambda row: f"{row.batch_ms:.2f}") for size in sorted(counted)),
@@ -31,6 +28,38 @@ def print_compared(rows: Sequence[Compared]) -> None:
 def _interval(row: Compared) -> str:
     low, high = row.accuracy_delta_low, row.accuracy_delta_high
     return "" if low is None or high is None else f"{low:+.4f} … {high:+.4f}"
+
+
+_WHAT_IT_DOES: list[tuple[str, Callable[[Compared], str]]] = [  # on any machine, but for what a CPU rounds
+    ("dtype", lambda row: f"{row.dtype} {row.quantisation}".strip()),
+    ("MB", lambda row: f"{row.size / 1e6:.1f}"),
+    ("accuracy", lambda row: number(row.accuracy, "{:.4f}")),
+    ("delta", lambda row: number(row.accuracy_delta, "{:+.4f}")),
+    ("95% interval", _interval),
+    ("same class", lambda row: f"{row.same_class:.3f}"),
+]
+
+
+def lines_of(rows: Sequence[Compared]) -> Iterator[str]:
+    """The same in Markdown for the model card, without times, which are those of one machine."""
+    last = rows[-1]
+    how = (
+        "with ranges of activations found while it runs"
+        if last.quantisation == "dynamic"
+        else f"with ranges of activations found on {last.calibration_images} fit images"
+    )
+    yield (
+        f"The file is that model with its products with weights in int8, quantised by onnxruntime {last.onnxruntime} ({last.quantisation}: {how}). "
+        f"It was measured on {last.test_images} test images beside the same model in fp32 and fp16. Delta is the change of accuracy from fp32, "
+        "same class the share of images whose largest output is that of fp32."
+    )
+    yield ""
+    for line in (
+        [heading for heading, _ in _WHAT_IT_DOES],
+        ["---"] * len(_WHAT_IT_DOES),
+        *([cell(row) for _, cell in _WHAT_IT_DOES] for row in rows),
+    ):
+        yield f"| {' | '.join(line)} |"
 
 
 def findings(row: Compared) -> list[str]:

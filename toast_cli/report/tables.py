@@ -150,13 +150,13 @@ def _rank(found: dict[str, Finding], group: list[dict[str, Finding]], column: st
 def markdown(table: Table) -> str:
     """The table in GitHub's Markdown; bold is best, underlined second best."""
     marks = {1: "**{}**", 2: "<u>{}</u>", None: "{}"}
-    lines = [[_in_markdown(text) for text in table.head], ["---"] * len(table.head)]
+    lines = [[in_markdown(text) for text in table.head], ["---"] * len(table.head)]
     lines += [
-        [marks[rank].format(_in_markdown(text)) for text, rank in zip(texts, ranks, strict=True)]
+        [marks[rank].format(in_markdown(text)) for text, rank in zip(texts, ranks, strict=True)]
         for texts, ranks in table.rows
     ]
     return (
-        f"### {_in_markdown(table.title)}\n\n"
+        f"### {in_markdown(table.title)}\n\n"
         + "\n".join(f"| {' | '.join(line)} |" for line in lines)
         + f"\n\n{table.note}".rstrip()
         + "\n"
@@ -168,7 +168,7 @@ _MARKDOWN |= {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "<span>$</span>"}  # 
 _EDGE = re.compile(r"(?<!\w)_+|_+(?!\w)")  # underscores inside a word, as in dinov2_s, are no marks
 
 
-def _in_markdown(text: str) -> str:
+def in_markdown(text: str) -> str:
     """``text`` so that GitHub's Markdown shows it as it is, in a cell or in a heading."""
     plain = "".join(_MARKDOWN.get(letter, letter) for letter in visible(text))
     return _EDGE.sub(lambda found: r"\_" * len(found[0]), plain)

@@ -4,7 +4,6 @@ Shapes: N images, C classes, F features.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toast_cli.files import sealed, write_atomically
-from toast_cli.machine.console import say
+from toast_cli.files import write_atomically
 from toast_cli.stages.deploy import deployed
-from toast_cli.stages.exported import compare
+from toast_cli.stages.exported import beside, compare, images_of, made_of, versions, write_recipe
+from toast_cli.stages.exporting import Settings
 from toast_cli.stages.reopen import Reopened
 from toast_cli.surgery.formats import read_plan, torch_dtype
-from toast_cli.surgery.recipe import ELASTIC, RECIPE, WEIGHTS, checksum
+from toast_cli.surgery.recipe import ELASTIC, WEIGHTS, checksum, without_folders
 from toast_cli.surgery.saved import recipe_of
 from toast_cli.surgery.shared import Shared
 
@@ -32,33 +31,27 @@ def name_of(rows: Sequence[Any]) -> str:
     return f"{len(rows)}_plans_{hashlib.sha256(plans.encode()).hexdigest()[:6]}"
 
 
-def made_of_all(made_of: Mapping[str, Any], rows: Sequence[Any]) -> dict[str, Any]:
-    """What an export of the plans of all ``rows`` is made of, from what one of the first alone would be."""
-    shared = {key: value for key, value in made_of.items() if key not in ("sequential", "healed")}  # each row says it
+def made_of_all(run: Reopened, rows: Sequence[Any], settings: Settings) -> dict[str, Any]:
+    """What an export of the plans of all ``rows`` is made of, of which the first is that of ``run``."""
+    made = made_of(run, settings)
+    shared = {key: value for key, value in made.items() if key not in ("sequential", "healed")}  # each row says it
     return shared | {
         "plan": [row.plan for row in rows],
         "chosen": next((row.plan for row in rows if getattr(row, "chosen", False)), None),
-        "row": [asdict(row) for row in rows],
+        "row": without_folders([asdict(row) for row in rows]),
     }
 
 
-def write_plans(
-    folder: Path,
-    runs: Iterable[Reopened],
-    head: bool,
-    seed: int,
-    dtype: str,
-    images: Sequence[Tensor],
-    others: Mapping[str, Any],
-) -> str:
-    """Write the models of ``runs``, opened one after the other, with their classifiers or without, and their recipe, which has
-    the entries of ``others`` too; compare each with the model in memory on ``images``, normalised batches (N, 3, H, W).
+def write_plans(folder: Path, runs: Iterable[Reopened], settings: Settings, made: Mapping[str, Any]) -> str:
+    """Write the models of ``runs``, opened one after the other, and their recipe, which says what they are ``made`` of; compare
+    each with the model in memory on test images.
 
     Returns a sentence about it, with ``{out}`` for the folder. Raises ToastError if one differs.
     """
-    shared, plans, common, mine = Shared(torch_dtype(dtype)), list[dict[str, Any]](), dict[str, Any](), list[Tensor]()
+    shared, plans, common = Shared(torch_dtype(settings.dtype)), list[dict[str, Any]](), dict[str, Any]()
+    images, mine = list[Tensor](), list[Tensor]()
     for run in runs:
-        model, parts = deployed(run, head, seed)
+        model, parts = deployed(run, settings.has_head, settings.seed)
         words = recipe_of(model, run.job.backbone.recipe, parts)
         common = {"architecture": words["architecture"], "pretrained_cfg": model.pretrained_cfg}
         plan = str(run.variant)
@@ -72,15 +65,16 @@ def write_plans(
                 "tensors": shared.add(plan, model, words["blocks"]),
             }
         )
+        images = images or list(images_of(run.job, settings.images))  # the same for all
         with torch.inference_mode():
             mine += [model(batch) for batch in images]
     write_atomically(folder / WEIGHTS, shared.file())
-    recipe = {"format": ELASTIC, **common, **others, "plans": plans, "tensors": shared.sums}
+    recipe = {"format": ELASTIC, **common, **made, "versions": versions(), "plans": plans, "tensors": shared.sums}
     recipe["weights"] = checksum(folder / WEIGHTS)
-    write_atomically(folder / RECIPE, json.dumps(sealed(recipe), indent=2) + "\n")
+    write_recipe(folder, recipe)
     theirs = [run(batch) for run in (read_plan(folder, each["plan"]) for each in plans) for batch in images]
-    what = "class" if head else "largest feature"
-    say(compare(torch.cat(mine), torch.cat(theirs), "safetensors", dtype, what))
+    recipe["compared"] = compare(torch.cat(mine), torch.cat(theirs), settings)
+    write_recipe(folder, recipe | beside(folder))
     return (
         f"{len(plans)} plans in one file, {shared.alone / 1e6:.1f} MB if each had its own: "
         'toast_cli.load_elastic("{out}") switches between them'

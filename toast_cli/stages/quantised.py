@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from toast_cli.errors import ToastError
 from toast_cli.machine import timing
 from toast_cli.machine.console import progress, say
-from toast_cli.report.quantised import findings, print_compared
+from toast_cli.report.quantised import COMPARISON, findings, print_compared
 from toast_cli.report.statistics import bootstrap_interval
 from toast_cli.runs.results import write_csv
 from toast_cli.runs.rows import Compared
@@ -25,7 +25,6 @@ from toast_cli.stages.job import Job
 from toast_cli.surgery.formats import INT8, ONNX, Run, run_onnx, write_onnx
 from toast_cli.surgery.quantised import quantise
 
-COMPARISON = "comparison.csv"
 CALIBRATION = 128  # fit images on which the ranges of activations are found
 _BATCH = 16
 _SECONDS = 2.0  # for each file and each number of images

@@ -14,10 +14,10 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from toast_cli.errors import ToastError, did_you_mean, is_number
-from toast_cli.folders import typed_path
 from toast_cli.plans import Plan
 from toast_cli.surgery.built import built, shapes_in
-from toast_cli.surgery.recipe import ELASTIC, RECIPE, WEIGHTS, checksum_of, read_recipe, weights_in
+from toast_cli.surgery.fetched import Export
+from toast_cli.surgery.recipe import ELASTIC, RECIPE, WEIGHTS, checksum_of, read_recipe
 
 _MOST_SHOWN, _LONGEST = 8, 2000  # plans in a sentence; letters of a plan
 
@@ -69,15 +69,15 @@ class Elastic(nn.Module):
 
 def load_elastic(path: str | Path, dtype: torch.dtype = torch.float32) -> Elastic:
     """Load all plans of an export that ``toast export plan=[…]`` wrote; the first in use is the one that a search has chosen, or
-    the first of the list.
+    the first of the list. ``path`` is a folder or a repository, as ``load`` takes it.
 
     Raises ToastError as ``load`` does, and for an export of one plan.
     """
-    path = typed_path(path)
-    recipe = read_recipe(path)
-    weights_in(path, recipe)
+    export = Export.find(path)
+    path, recipe = export.folder, read_recipe(export.folder)
     if not is_elastic(recipe):
         raise ToastError(f"{path} holds one plan: use toast_cli.load, or export several with plan=[none,9-11].")
+    export.weights(recipe)
     listed, read, parameters = _listed(path, recipe), dict[str, Tensor](), dict[str, nn.Parameter]()
     models = {}
     for number, each in enumerate(listed):

@@ -117,6 +117,19 @@ def write_onnx(folder: Path, model: "nn.Module", dtype: str) -> None:
         external_data=False,
         verbose=False,
     )
+    _without_traces(folder / ONNX)
+
+
+def _without_traces(file: Path) -> None:
+    """Take out of an ONNX file where in torch's and timm's code each node comes from: that names folders of this machine."""
+    import onnx
+
+    program = onnx.load(file)
+    for graph in (program.graph, *program.functions):
+        for node in graph.node:
+            node.ClearField("metadata_props")
+            node.ClearField("doc_string")
+    onnx.save(program, file)
 
 
 def _read_onnx(folder: Path) -> Run:

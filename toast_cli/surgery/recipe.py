@@ -6,6 +6,7 @@ used.
 
 import hashlib
 import json
+import re
 import reprlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,6 +25,9 @@ ELASTIC = "toast-elastic-1"  # of an export with several plans
 # Far more than any export has: with a map for each token a recipe takes a few megabytes.
 _MOST_BYTES, _DEEPEST = 2**24, 40
 _MOST_PIXELS_A_SIDE = 10_000
+_PATH = re.compile(
+    r"(?P<before>(?:[\w-]{2,}:)?)(?P<path>(?:~[^\\/]*|[A-Za-z]:)?[\\/].*)", re.DOTALL
+)  # local-dir:/home/me/vit
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:
@@ -88,16 +92,6 @@ def layers_in(words: Any) -> int:
     return count
 
 
-def weights_in(folder: Path, recipe: dict[str, Any]) -> Path:
-    """The safetensors file of an export. Raises ToastError if ``folder`` or its ``recipe`` has none."""
-    file = folder / WEIGHTS
-    if recipe.get("weights") is None or not file.is_file():
-        raise ToastError(
-            f"{folder} holds no {WEIGHTS}: load reads exports with format=safetensors; run others with their own runtime."
-        )
-    return file
-
-
 def intact(file: Path, recipe: dict[str, Any]) -> Path:
     """``file``, a model file. Raises ToastError if it is not the one that ``recipe`` was written for.
 
@@ -125,6 +119,16 @@ def checksum_of(tensor: "Tensor") -> str:
     digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)} ".encode())
     digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def without_folders(value: Any) -> Any:
+    """``value``, which JSON can hold, with every absolute path in its texts cut to its last name: an export may go to strangers."""
+    if isinstance(value, dict):
+        return {key: without_folders(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [without_folders(each) for each in value]
+    found = _PATH.fullmatch(value) if isinstance(value, str) else None
+    return value if found is None else found["before"] + re.split(r"[\\/]", found["path"].rstrip("\\/"))[-1]
 
 
 def check_config(config: Any) -> None:

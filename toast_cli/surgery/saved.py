@@ -1,4 +1,4 @@
-"""A shortened model on disk: ``model.safetensors`` and ``recipe.json``, read back without a hub or running code.
+"""A shortened model on disk: ``model.safetensors`` and ``recipe.json``, read back without running code.
 
 The recipe names timm's architecture and describes every map in plain words; the weights are tensors. Neither can carry
 code.
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from toast_cli.errors import ToastError
 from toast_cli.files import write_atomically
-from toast_cli.folders import typed_path
 from toast_cli.models.timm_parts import Vit
 from toast_cli.plans import Kept
-from toast_cli.surgery.built import built, shapes_in
+from toast_cli.surgery.built import Stored, built, shapes_in
 from toast_cli.surgery.elastic import is_elastic, of_plan, plan_text
+from toast_cli.surgery.fetched import Export
 from toast_cli.surgery.parts import BlockPart, Part, StemPart
-from toast_cli.surgery.recipe import FORMAT, WEIGHTS, intact, read_recipe, weights_in
+from toast_cli.surgery.recipe import FORMAT, WEIGHTS, intact, read_recipe
 from toast_cli.surgery.words import describe
 
 
@@ -59,22 +59,34 @@ def weights_of(vit: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
 def load(path: str | Path, dtype: torch.dtype = torch.float32, plan: str | None = None) -> nn.Module:
     """Load an export as an ordinary timm module in evaluation mode: normalised (N, 3, H, W) -> logits or features.
 
-    Its preprocessing is in ``pretrained_cfg``, where ``timm.data.resolve_model_data_config`` finds it. Loading needs
-    no hub and runs no code from the files. Weights stored in half precision are widened to ``dtype``. Of an export with
-    several plans, only the tensors of ``plan`` are read; without one it is the plan that a search has chosen.
+    Its preprocessing is in ``pretrained_cfg``, where ``timm.data.resolve_model_data_config`` finds it. Loading runs no
+    code from the files. Weights stored in half precision are widened to ``dtype``. ``path`` is a folder, or as text a
+    repository on the hub, ``<user>/<name>`` or ``<user>/<name>@<revision>``; a folder of that name comes first. Of an
+    export with several plans, only the tensors of ``plan`` are read; without one it is the plan that a search has chosen.
 
     Raises ToastError if ``path`` is not an export in safetensors, if its files were changed or do not belong together,
-    if a weight is not a finite number, and if it holds no such plan or several to choose from.
+    if a weight is not a finite number, if it holds no such plan or several to choose from, and for what the hub does not
+    have, does not give out or cannot send.
     """
-    path = typed_path(path)
-    recipe = read_recipe(path)
-    file = weights_in(path, recipe)
+    export = Export.find(path)
+    recipe = read_recipe(export.folder)
+    alone, stored = of_one(export.folder, recipe, plan)
+    file = export.weights(recipe)
+    if not is_elastic(recipe):
+        intact(file, recipe)
+    return built(alone, stored, dtype)
+
+
+def of_one(folder: Path, recipe: Mapping[str, Any], plan: str | None) -> tuple[Mapping[str, Any], Stored]:
+    """What the ``recipe`` of an export says of one ``plan``, and its tensors, which may still have to be fetched.
+
+    Raises ToastError if it holds no such plan, or if None leaves several to choose from.
+    """
     if is_elastic(recipe):
-        return built(*of_plan(path, recipe, plan), dtype)
+        return of_plan(folder, recipe, plan)
     if plan is not None and plan_text(plan) != recipe.get("plan"):
-        raise ToastError(f"{path} holds one plan, {recipe.get('plan')}, and not {plan}: leave the plan out.")
-    intact(file, recipe)
-    return built(recipe, _Whole(file), dtype)
+        raise ToastError(f"{folder} holds one plan, {recipe.get('plan')}, and not {plan}: leave the plan out.")
+    return recipe, _Whole(folder / WEIGHTS)
 
 
 @dataclass(frozen=True)

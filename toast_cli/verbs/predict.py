@@ -25,7 +25,10 @@ def main(argv: list[str]) -> None:
         description="The classes that an exported model sees in image files.",
         epilog="example: toast predict outputs/export/<model> photo.jpg holidays/ --top 3",
     )
-    parser.add_argument("export", type=Path, help="the folder that toast export wrote")
+    parser.add_argument(
+        "export",
+        help="the folder that toast export wrote, or <user>/<name> of one on the Hugging Face hub; a folder of that name comes first",
+    )
     parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of images")
     parser.add_argument("--top", type=int, default=5, help="how many classes (default: %(default)s)")
     parser.add_argument(
@@ -39,8 +42,9 @@ def main(argv: list[str]) -> None:
     predict(args.export, args.images, args.top, args.max_pixels, args.plan)
 
 
-def predict(export: Path, paths: Iterable[Path], top: int, max_pixels: int, plan: str | None = None) -> None:
-    """Print the ``top`` classes of every image with their probabilities, by the export or by the ``plan`` of it that is given.
+def predict(given: str | Path, paths: Iterable[Path], top: int, max_pixels: int, plan: str | None = None) -> None:
+    """Print the ``top`` classes of every image with their probabilities, as the export that is ``given`` sees them, or the ``plan``
+    of it.
 
     A file that is not an image, or one with more than ``max_pixels``, is reported and left out.
 
@@ -49,20 +53,30 @@ def predict(export: Path, paths: Iterable[Path], top: int, max_pixels: int, plan
     from rich.table import Table
 
     from toast_cli.data.decoding import require_pixels
+    from toast_cli.hub.listening import listening
     from toast_cli.machine.console import say
     from toast_cli.report.screen import wide_console
+    from toast_cli.surgery.elastic import is_elastic
+    from toast_cli.surgery.fetched import Export
     from toast_cli.surgery.formats import read_plan
     from toast_cli.surgery.recipe import read_recipe
+    from toast_cli.surgery.saved import of_one
 
+    with listening(say):
+        found = Export.find(given)
+    export = found.folder
     recipe = read_recipe(export)
     config, names = _classes(recipe, export)
     if top < 1:
         raise ToastError(f"--top {top} cannot be used: give a whole number from 1.")
     require_pixels(max_pixels, f"{_MAX_PIXELS} ")
     form = _format(recipe, export)
+    of_one(export, recipe, plan)  # refuses a plan that is not there, before anything is fetched
     named, bad = _files(paths)
     transform = _transform(config, export)
-    runs = form.read(export) if plan is None else read_plan(export, plan)
+    with listening(say):
+        found.require(form.file)
+    runs = read_plan(export, plan) if is_elastic(recipe) else form.read(export)
     table = Table("image", *(f"{place}." for place in range(1, min(top, len(names)) + 1)))
     for files, images in _batches(named, transform, max_pixels, bad):
         outputs = runs(images)
