@@ -75,7 +75,9 @@ def fit_of(toast, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[Job, di
     kept = {}
     score = probe.score
     monkeypatch.setattr(
-        probe, "score", lambda job, fitted, maps: (kept.update(job=job, maps=maps), score(job, fitted, maps))
+        probe,
+        "score",
+        lambda job, fitted, maps, *how: (kept.update(job=job, maps=maps), score(job, fitted, maps, *how)),
     )
     status, _, err = toast("run", *WORDS, *words, "precision=fp32")
     assert status == 0, err

@@ -28,7 +28,9 @@ def test_the_second_map_is_least_squares_on_what_the_first_produces(toast, monke
     kept = {}
     score = probe.score
     monkeypatch.setattr(
-        probe, "score", lambda job, fitted, maps: (kept.update(job=job, maps=maps), score(job, fitted, maps))
+        probe,
+        "score",
+        lambda job, fitted, maps, *how: (kept.update(job=job, maps=maps), score(job, fitted, maps, *how)),
     )
     words = [word for word in SMALL if not word.startswith("spans")]
     assert toast("run", *words, "spans=[0-1+3-5]", "fit.sequential=true", "precision=fp32")[0] == 0
