@@ -99,7 +99,7 @@ def test_a_terminal_of_80_columns_holds_the_table(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr("sys.stdout", terminal)
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((80, 24)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((80, 24)))
     lines = summary(*(measured(LONG, i / 2, 0.9 - i / 100, 2 - i / 10) for i in range(1, 4)))
     lines = [replace(line, accuracy_std=0.01, healed=line.blocks_removed == 1) for line in lines]
     monkeypatch.setattr(sweep, "Measured", lambda path: Known())

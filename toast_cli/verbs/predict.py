@@ -56,11 +56,9 @@ def predict(given: str | Path, paths: Iterable[Path], top: int, max_pixels: int,
     from toast_cli.hub.listening import listening
     from toast_cli.machine.console import say
     from toast_cli.report.screen import wide_console
-    from toast_cli.surgery.elastic import is_elastic
     from toast_cli.surgery.fetched import Export
     from toast_cli.surgery.formats import read_plan
     from toast_cli.surgery.recipe import read_recipe
-    from toast_cli.surgery.saved import of_one
 
     with listening(say):
         found = Export.find(given)
@@ -71,8 +69,12 @@ def predict(given: str | Path, paths: Iterable[Path], top: int, max_pixels: int,
         raise ToastError(f"--top {top} cannot be used: give a whole number from 1.")
     require_pixels(max_pixels, f"{_MAX_PIXELS} ")
     form = _format(recipe, export)
-    of_one(export, recipe, plan)  # refuses a plan that is not there, before anything is fetched
     named, bad = _files(paths)
+
+    from toast_cli.surgery.elastic import is_elastic
+    from toast_cli.surgery.saved import of_one
+
+    of_one(export, recipe, plan)  # refuses a plan that is not there, before anything is fetched
     transform = _transform(config, export)
     with listening(say):
         found.require(form.file)
