@@ -14,6 +14,7 @@ from toast_cli.runs.archive import CompleteRun
 from toast_cli.runs.rows import Found, Row, Summary
 
 NO_HEAD = ("knn",)  # probes that are no layer, so that an export goes without them
+_Row = TypeVar("_Row", bound=Summary | Found)
 _Line = TypeVar("_Line", bound=Summary | Found | Finding)
 
 
@@ -68,7 +69,7 @@ def best(lines: Iterable[Summary]) -> list[Summary]:
     return list(found.values())
 
 
-def answer_of(lines: Sequence[_Line], measured: Measured) -> _Line | None:
+def answer_of(lines: Sequence[_Row], measured: Measured) -> _Row | None:
     """The plan to take: the one that a search has chosen, else what ``taken`` says; None without any plan."""
     chosen = next((line for line in lines if getattr(line, "chosen", False)), None)
     return chosen or taken(lines, [measured.interval(line) for line in lines])
