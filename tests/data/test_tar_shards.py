@@ -323,6 +323,16 @@ def test_a_split_without_shards(root: Path):
         folder(root / "*.tar")
 
 
+@pytest.mark.parametrize(("name", "given"), [("mine.tar", "mine.tar"), ("000000.tar", "*.tar")])
+def test_shards_whose_names_name_no_split(name: str, given: str, root: Path):
+    (root / "test-000000.tar").rename(root.parent / name)
+    has = {"mine.tar": r" \(it has mine\)", "000000.tar": ""}[name]
+    with pytest.raises(
+        ToastError, match=rf"{given.replace('*', '.')} has no tar files of split 'train'{has}: set data.train_split"
+    ):
+        folder(root.parent / given)
+
+
 def test_one_shard_for_two_splits(tmp_path: Path):
     pack(tmp_path / "train-test-0.tar", [("a.png", PNG), ("a.cls", b"0")])
     with pytest.raises(

@@ -147,7 +147,7 @@ def _find_shards(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
     """
     beside = tar_files(Path(glob.escape(str(path))) / "*") if path.is_dir() else tar_files(path)
     found = {name: _shards_of(path, name, beside) for name in names}
-    if not any(found.values()):
+    if path.is_dir() and not any(found.values()):
         return {}
     for name, files in found.items():
         if not files:
