@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -357,7 +356,7 @@ def products(backbone: Backbone, batch: int, dtype: torch.dtype, at_least: float
         return part
 
     numbers = torch.arange(batch)
-    ways = [into_buffers, lambda: layer_by_layer(numbers), lambda: in_parts(layer_by_layer, numbers, Event())]
+    ways = [into_buffers, lambda: layer_by_layer(numbers), lambda: in_parts(layer_by_layer, numbers)]
     took = min(
         seconds(way, repeat=max(9, int(at_least / 3 / max(seconds(way, 1), 1e-6)) if at_least else 9)) for way in ways
     )

@@ -20,7 +20,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_block(kind: str, packed: bool, monkeypatch: pytest.MonkeyPatch):
     if not packed:  # as on a GPU
-        monkeypatch.setattr(fused, "_packs", lambda weight: False)
+        monkeypatch.setattr(fused, "multiplied_by_onednn", lambda weight: False)
     name, options = KINDS[kind]
     backbone = tiny(name, **options)
     latent, extras = backbone.stem(pixels(3))

@@ -6,7 +6,7 @@ import torch
 from tests.conftest import pixels, tiny
 from toast_cli.models import factory as models
 from toast_cli.plans import STEM, Plan, parse_plans, variants
-from toast_cli.stages.walk import Encoder, build_trie
+from toast_cli.stages.walk import Encoder, build_trie, latents
 
 
 @pytest.mark.parametrize(("pool", "tail"), [("token", 1), ("avg", None)])
@@ -39,6 +39,17 @@ def test_the_untouched_model_needs_no_second_copy_of_its_weights():
     assert Encoder(backbone, parse_plans("none", 3), {}).fused == {}
     maps = {parse_plans("0-1", 3)[1].spans[0]: torch.nn.Identity()}
     assert set(Encoder(backbone, parse_plans("0-1", 3), maps).fused) == {2}
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_latents_of_two_threads_are_those_of_one():
+    backbone, images = tiny(depth=3), pixels(5)
+    found = latents(backbone, images, {1})
+    torch.set_num_threads(1)
+    alone = latents(backbone, images, {1})
+    assert list(found) == list(alone) == [STEM, 0, 0.5, 1, 2]
+    assert all(torch.equal(found[layer], alone[layer]) for layer in alone)
+    assert all(len(each) == 5 and not each.requires_grad for each in found.values())
 
 
 class Asked(torch.nn.Module):

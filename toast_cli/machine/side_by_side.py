@@ -9,10 +9,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from functools import cache
 from threading import Event
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+_Result = TypeVar("_Result")
 _MOST = 4  # parts at a time: between products each needs Python, which only one has at a time
 
 
@@ -20,17 +22,18 @@ class GivenUpError(Exception):
     """Raised by work on a part of a batch when another part has failed."""
 
 
-def in_parts(work: Callable[[Tensor], Tensor], batch: Tensor, given_up: Event) -> Tensor:
-    """``work(batch)`` for a batch (N, …) of images that do not depend on one another, by as many threads as torch has.
+def in_parts(work: Callable[[Tensor], _Result], batch: Tensor, given_up: Event | None = None) -> list[_Result]:
+    """``work`` on the parts of a batch (N, …) of images that do not depend on one another, by as many threads as torch has.
 
-    On a CPU the parts are computed at the same time, by one thread each where torch has no more than four. When one of them
-    fails, or the person stops the program, ``given_up`` is set until the others have stopped: long work asks for it and
-    raises GivenUpError. What is raised is what the failing part raised.
+    On a CPU the parts are computed at the same time, by one thread each where torch has no more than four. Elsewhere there
+    is one part, the batch. When a part fails, or the person stops the program, ``given_up`` is set until the others have
+    stopped: long work asks for it and raises GivenUpError. What is raised is what the failing part raised.
     """
+    given_up = given_up or Event()
     threads = torch.get_num_threads()
     count = max(parts for parts in range(1, _MOST + 1) if threads % parts == 0)
     if batch.device.type != "cpu" or count == 1 or len(batch) < count:
-        return work(batch)
+        return [work(batch)]
     pool = _pool(count, threads // count)
     parts = [pool.submit(work, part) for part in batch.tensor_split(count)]
     try:
@@ -41,7 +44,7 @@ def in_parts(work: Callable[[Tensor], Tensor], batch: Tensor, given_up: Event) -
         wait(parts)
         given_up.clear()
         raise
-    return torch.cat([part.result() for part in parts])
+    return [part.result() for part in parts]
 
 
 @cache

@@ -18,6 +18,7 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from toast_cli.layers import multiplied_by_onednn
 from toast_cli.models.halves import HalfBlock
 
 
@@ -27,7 +28,7 @@ class Dense:
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         self.weight = weight.detach().to(dtype)
         self.bias = None if bias is None else bias.detach().to(dtype)
-        self.packed = _packs(self.weight)
+        self.packed = multiplied_by_onednn(self.weight)
         if self.packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
 
@@ -47,17 +48,6 @@ class Dense:
         if not self.packed or residual.dtype != x.dtype:
             return residual + self(x)
         return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.weight, self.bias, "add")
-
-
-def _packs(weight: Tensor) -> bool:
-    """Whether oneDNN's fused products are available. torch.compile calls them, but they are not public in torch."""
-    return (
-        weight.device.type == "cpu"
-        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-        and torch.backends.mkldnn.is_available()
-        and all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
-        and (weight.dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    )
 
 
 @dataclass(frozen=True)

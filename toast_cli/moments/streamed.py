@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from toast_cli.moments.pair import PairMoments
+from toast_cli.moments.products import inner
 from toast_cli.plans import place_of
 
 Layer = Any  # the key of a latent: i for X^(i), or anything else hashable
@@ -100,7 +101,7 @@ class Moments:
             rows[layer] = self._basis[layer](latents[layer].flatten(0, 1))
             self._add(self._total, layer, rows[layer].sum(0))
         for i, j in dict.fromkeys([*((layer, layer) for layer in self.layers), *self.pairs]):
-            self._add(self._product, (i, j), rows[i].T @ rows[j])
+            self._add(self._product, (i, j), inner(rows[i], rows[j]))
         self._square.clear()
         if self.layers:
             self.count += len(rows[self.layers[0]])

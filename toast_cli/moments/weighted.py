@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from toast_cli.moments.pair import PairMoments
+from toast_cli.moments.products import inner
 
 
 class WeightedSums:
@@ -22,7 +23,7 @@ class WeightedSums:
         """Add rows x (n, F) and y (n, D) with ``weights`` (n,), all float32 on one device."""
         wx, wy = x * weights[:, None], y * weights[:, None]
         new = {"count": weights.sum(), "sum_x": wx.sum(0), "sum_y": wy.sum(0)}
-        new |= {"xx": wx.T @ x, "xy": wx.T @ y, "yy": wy.T @ y}
+        new |= {"xx": inner(wx, x), "xy": inner(wx, y), "yy": inner(wy, y)}
         for name, value in new.items():
             value = value.cpu() if value.device.type == "mps" else value  # Apple's GPUs have no float64
             self._sums[name] = self._sums[name].add_(value) if name in self._sums else value.double()

@@ -84,7 +84,7 @@ class Encoder:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) -> float32 (N, P, F), or (N, P, T, D) if ``whole``."""
-        return in_parts(self.encode, pixels, self.given_up)
+        return _joined(in_parts(self.encode, pixels, self.given_up))
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
@@ -142,12 +142,22 @@ def by_block(tails: Iterable[Kept | HealedBlock]) -> dict[int, set[Kept | Healed
     return found
 
 
-@torch.inference_mode()
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """The parts of a batch as one, without copying a single one."""
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+
+
 def latents(backbone: Backbone, pixels: Tensor, middles: Container[int] = ()) -> dict[Layer, Tensor]:
     """uint8 (N, 3, H, W) -> X^(i) (N, T, D) for i = −1 … L−1, of the untouched model.
 
     For a block i in ``middles``, X^(i−½) is what lies between its two branches.
     """
+    parts = in_parts(lambda part: _latents(backbone, part, middles), pixels)
+    return {layer: _joined([part[layer] for part in parts]) for layer in parts[0]}
+
+
+@torch.inference_mode()
+def _latents(backbone: Backbone, pixels: Tensor, middles: Container[int]) -> dict[Layer, Tensor]:
     stem, extras = backbone.stem(pixels)
     result: dict[Layer, Tensor] = {STEM: stem}
     for i in range(backbone.depth):
