@@ -28,6 +28,7 @@ from toast_cli.stages.racing import Settings
 from toast_cli.stages.reopen import job_of
 from toast_cli.stages.rivals import BEATEN, RACING, verdicts
 from toast_cli.stages.schedule import Schedule, by_size
+from toast_cli.stages.unseen import unseen_accuracies
 from toast_cli.stages.walk import build_trie
 
 AUTO = dict.fromkeys(("device", "batch_size", "workers"), "auto")
@@ -48,11 +49,16 @@ def replay(job: Job, schedule: Schedule) -> tuple[list[Variant], set[Variant], f
         train, test = (
             stacked([(files[split].at(which), own)]) for split, which in zip(("train", "test"), sides, strict=True)
         )
-        right = right_answers(job, train, job.data.train.labels[sides[0]], test, job.data.test.labels[sides[1]])
+        labels, truth = job.data.train.labels[sides[0]], job.data.test.labels[sides[1]]
+        right = right_answers(job, train, labels, test, truth)
+        both = stacked([(files[split].at(which), own) for split, which in zip(("train", "test"), sides, strict=True)])
+        scores = unseen_accuracies(job, both, np.concatenate([labels, truth]), "judge")
         stays = [going[0]]
         for size, plans in by_size(going).items():
             rows = [going.index(each) for each in plans]
-            found = verdicts(right[rows], len(job.seeds), schedule.chance, schedule.places(size, number + 1))
+            found = verdicts(
+                right[rows], len(job.seeds), scores[rows], schedule.chance, schedule.places(size, number + 1)
+            )
             stays += [each for each, verdict in zip(plans, found, strict=True) if verdict.outcome == RACING]
             beaten |= {each for each, verdict in zip(plans, found, strict=True) if verdict.outcome == BEATEN}
         going = [each for each in going if each in stays]

@@ -1,6 +1,7 @@
 """Train the embedded model: 12 blocks of width 64 on the 1 437 train digits of scikit-learn; 360 are held out.
 
     python scripts/train_digits_vit.py [--output toast_cli/weights/digits_vit.safetensors]
+    python scripts/train_digits_vit.py --output deep.safetensors --epochs 40 model.options.depth=24    # another model
 
 AdamW with a cosine schedule and shifts by one pixel; the last epoch's weights are kept, nothing is selected. Seeded:
 the same versions on the same processor give the same file.
@@ -19,18 +20,21 @@ from safetensors.torch import save_file
 from toast_cli.data.images import Images
 from toast_cli.registry import CONF
 
-EPOCHS, WARM_UP, BATCH, RATE, DECAY = 150, 10, 64, 1e-3, 0.05
+WARM_UP, BATCH, RATE, DECAY = 1 / 15, 64, 1e-3, 0.05  # the first as a share of all steps
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="toast_cli/weights/digits_vit.safetensors")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("overrides", nargs="*", help="settings of toast run: model.options.depth=24 data=mnist")
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", ["model.checkpoint=null", "model.pretrained=false", "+model.options.num_classes=10"])
+        own = ["model.checkpoint=null", "model.pretrained=false", "+model.options.num_classes=10"]
+        cfg = compose("config", [*own, *args.overrides])
     backbone, data = instantiate(cfg.model), instantiate(cfg.data)
     model = backbone.vit.train().requires_grad_(True)
 
@@ -40,13 +44,13 @@ def main() -> None:
         return backbone.normalise(pixels), torch.from_numpy(images.labels)
 
     (x, y), (test_x, test_y) = tensors(data.train), tensors(data.test)
-    steps = EPOCHS * math.ceil(len(x) / BATCH)
+    steps = args.epochs * math.ceil(len(x) / BATCH)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
-        lambda step: min(step / (steps * WARM_UP / EPOCHS), 0.5 + 0.5 * math.cos(math.pi * step / steps)),
+        lambda step: min(step / (steps * WARM_UP), 0.5 + 0.5 * math.cos(math.pi * step / steps)),
     )
-    for epoch in range(EPOCHS):
+    for epoch in range(args.epochs):
         for batch in torch.randperm(len(x)).split(BATCH):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(shift(x[batch])), y[batch])

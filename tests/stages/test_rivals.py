@@ -61,7 +61,8 @@ def test_a_race_keeps_the_best_with_the_stated_confidence():
         right = population([0.7, 0.69, 0.69, 0.66, 0.5, 0.35], 400, 1, generator)
         order, going, best = generator.permutation(400), list(range(6)), right.sum(axis=1).argmax()
         for images in rounds:
-            found = verdicts(right[going][:, order[:images]], 1, chance, places=6)
+            seen = right[going][:, order[:images]]
+            found = verdicts(seen, 1, seen.sum(axis=1), chance, places=6)
             going = [plan for plan, each in zip(going, found, strict=True) if each.outcome == RACING]
         lost += best not in going
         left += 6 - len(going)
@@ -73,7 +74,7 @@ def test_halving_lets_the_most_accurate_go_on_and_says_who_was_beaten():
     right = np.zeros((5, 100), dtype=int)
     for plan, count in enumerate((5, 65, 70, 68, 68)):
         right[plan, :count] = 1
-    found = verdicts(right, 1, 0.01, places=2)
+    found = verdicts(right, 1, right.sum(axis=1), 0.01, places=2)
     assert [each.outcome for each in found] == [BEATEN, HALVED, RACING, HALVED, RACING], (
         "of two alike the later goes on"
     )
@@ -81,7 +82,18 @@ def test_halving_lets_the_most_accurate_go_on_and_says_who_was_beaten():
     assert [each.behind for each in found] == pytest.approx([-0.65, -0.05, 0, -0.02, -0.02])
     assert found[2].high is found[2].low is None
     assert all(each.low < each.behind < each.high for each in found if each.high is not None)
-    assert [each.outcome for each in verdicts(right, 1, 0.01, places=5)] == [BEATEN, *[RACING] * 4]
+    assert [each.outcome for each in verdicts(right, 1, right.sum(axis=1), 0.01, places=5)] == [BEATEN, *[RACING] * 4]
+
+
+def test_scores_decide_who_goes_on_and_who_is_the_rival():
+    right = np.zeros((3, 100), dtype=int)
+    for plan, count in enumerate((70, 68, 5)):
+        right[plan, :count] = 1
+    found = verdicts(right, 1, np.array([0.6, 0.7, 0.1]), 0.01, places=1)
+    assert [each.outcome for each in found] == [HALVED, RACING, BEATEN]
+    assert [each.best for each in found] == [1] * 3
+    assert [each.score for each in found] == [0.6, 0.7, 0.1]
+    assert found[0].behind == pytest.approx(0.02), "on the test images it is ahead"
 
 
 @pytest.mark.parametrize("right", [0, 3, 50])

@@ -105,14 +105,15 @@ class Raced:
 
     - ``racing``: goes on to the next round
     - ``beaten``: a plan of its size is better at the stated confidence
-    - ``halved``: may still be the best, but was not among those of its size that ``sweep.keep`` lets go on
+    - ``halved``: may still be the best, but was not among those of its size that ``sweep.keep`` lets go on, by their scores
     - ``finished``: went on to all images, which is where its numbers are from.
 
     Numbers are from the plan's last round, number ``round``, whose probe was trained on ``train_images`` images and tested
     on ``test_images``. ``accuracy_low`` and ``accuracy_high`` bound the accuracy of that probe on all test images, plan by plan.
-    ``accuracy_original`` is the untouched model's in the same round. ``best`` is the most accurate plan of its size in that
-    round, ``behind`` = accuracy − that plan's, and ``behind_low`` and ``behind_high`` bound it on all test images, for all
-    plans and rounds together.
+    ``accuracy_original`` is the untouched model's in the same round. ``best`` is the plan of its size with the highest ``score`` in
+    that round, ``behind`` = accuracy − that plan's, and ``behind_low`` and ``behind_high`` bound it on all test images, for all
+    plans and rounds together. ``score`` is the share of all the round's images, train and test, that probes classify correctly which
+    have not seen them. Of finished plans, ``best`` is the most accurate one, and none has a score.
     """
 
     model: str
@@ -140,6 +141,7 @@ class Raced:
     behind_high: float | None
     params_ratio: float
     gflops_ratio: float
+    score: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """A race: every plan on a share of the images first, and those that go on on twice as many, until the best have all of them.
 
 A round trains the run's own probe on its share of the train images, as many steps as in a full run, and tests it on its share
-of the test images. What it decides is in ``race.csv`` before the next round begins, and the features of every round stay until
-the last one: nothing is encoded twice. Plans that are left get what a full run of them alone would give.
+of the test images; who goes on is decided on all of these images (see unseen.py). What a round decides is in ``race.csv``
+before the next one begins, and the features of every round stay until the last one: nothing is encoded twice. Plans that are
+left get what a full run of them alone would give.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from statistics import mean
 from typing import Any
 
@@ -23,6 +25,7 @@ from toast_cli.stages.job import Job, Modules
 from toast_cli.stages.probe import right_answers
 from toast_cli.stages.rivals import BEATEN, FINISHED, HALVED, RACING, Verdict, interval, verdicts
 from toast_cli.stages.schedule import Schedule, by_size
+from toast_cli.stages.unseen import unseen_accuracies
 from toast_cli.stages.walk import build_trie
 from toast_cli.surgery.costs import Costs
 
@@ -31,10 +34,12 @@ _SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class _Answers:
-    """What a round has measured: ``right`` (P, M) counts for how many seeds each test image is classified correctly."""
+    """What a round has measured: ``right`` (P, M) counts for how many seeds each test image is classified correctly, ``scores``
+    (P,) are accuracies on images not seen."""
 
     variants: list[Variant]
     right: np.ndarray
+    scores: np.ndarray
     train_images: int
 
 
@@ -140,10 +145,10 @@ class Race:
             if not all(_is_finished(part, split) for split in _SPLITS):
                 encode(part, self.maps)
 
-    def _read(self, parts: Sequence[Job], variants: Sequence[Variant], split: str) -> tuple[Features, np.ndarray]:
-        """The features of the ``parts``' images for these ``variants``, and the images' labels."""
+    def _read(self, parts: Sequence[Job], variants: Sequence[Variant], *splits: str) -> tuple[Features, np.ndarray]:
+        """The features of the ``parts``' images of these ``splits`` for these ``variants``, and the images' labels."""
         files, labels = [], []
-        for part in parts:
+        for split, part in product(splits, parts):
             features, numbers = part.feature_file(split).read(), {each: i for i, each in enumerate(part.variants)}
             files.append((features, [numbers[each] for each in variants]))
             labels.append(part.images(split).labels[features.positions])
@@ -158,18 +163,20 @@ class Race:
                 "sweep.test_images."
             )
         right = right_answers(job, train, labels, test, truth, f"probe round {number + 1}")
-        return _Answers(variants, right, len(train))
+        scores = unseen_accuracies(job, *self._read(parts, variants, *_SPLITS), f"judge round {number + 1}")
+        return _Answers(variants, right, scores, len(train))
 
     def _judged(self, number: int, parts: Sequence[Job]) -> Iterator[Raced]:
         """The lines of all plans once round ``number`` is measured."""
         answers, chance = self._answers(number, parts), self.schedule.chance
         place = {each: i for i, each in enumerate(answers.variants)}
-        original = verdicts(answers.right[:1], len(self.job.seeds), chance, 1)[0]
+        seeds, scores = len(self.job.seeds), answers.scores
+        original = verdicts(answers.right[:1], seeds, scores[:1], chance, 1)[0]
         lines = {answers.variants[0]: self._line(number, answers, 0, original)}
         for size, own in by_size(answers.variants).items():
             rows = [place[each] for each in own]
             places = self.schedule.places(size, number + 1)
-            found = verdicts(answers.right[rows], len(self.job.seeds), chance, places)
+            found = verdicts(answers.right[rows], seeds, scores[rows], chance, places)
             for row, verdict in zip(rows, found, strict=True):
                 lines[answers.variants[row]] = self._line(number, answers, row, verdict, str(own[verdict.best]))
         before = dict(zip(self.job.variants, self._rows, strict=False))  # nothing, in the first round
@@ -194,6 +201,7 @@ class Race:
             behind=verdict.behind if best else None,
             behind_low=verdict.low,
             behind_high=verdict.high,
+            score=verdict.score,
         )
 
     def _row(self, variant: Variant, **measured: Any) -> Raced:

@@ -53,28 +53,29 @@ def interval(accuracy: float, images: int, confidence: float) -> tuple[float, fl
 
 @dataclass(frozen=True)
 class Verdict:
-    """On a plan of a size, next to the most accurate one, number ``best`` of that size: see ``Raced``."""
+    """On a plan of a size, next to the best one, number ``best`` of that size: see ``Raced``."""
 
     outcome: str
     accuracy: float
+    score: float
     best: int
     behind: float
     low: float | None = None
     high: float | None = None
 
 
-def verdicts(right: np.ndarray, seeds: int, chance: float, places: int) -> list[Verdict]:
-    """What a round says about the P plans of a size; ``right`` (P, M) counts for how many of the ``seeds`` an image is classified
-    correctly.
+def verdicts(right: np.ndarray, seeds: int, scores: np.ndarray, chance: float, places: int) -> list[Verdict]:
+    """What a round says about the P plans of a size; ``right`` (P, M) counts for how many of the ``seeds`` a test image is
+    classified correctly.
 
-    A plan is beaten if the most accurate one is better, but for a ``chance``. Of the others so many go on as there are
-    ``places``, the most accurate ones; of two that are equally accurate, the later one.
+    The best plan is that with the highest of the ``scores`` (P,). A plan is beaten if the best one is better on all test
+    images, but for a ``chance``. Of the others so many go on as there are ``places``, by their scores; of two with the same
+    score, the later one.
     """
-    totals = right.sum(axis=1)
-    order = sorted(range(len(right)), key=lambda plan: (totals[plan], plan), reverse=True)
+    order = sorted(range(len(right)), key=lambda plan: (scores[plan], plan), reverse=True)
     best, found, going = order[0], dict[int, Verdict](), 0
     for plan in order:
-        accuracy, lead = (int(total) / (right.shape[1] * seeds) for total in (totals[plan], totals[best]))
+        accuracy, lead = (int(right[each].sum()) / (right.shape[1] * seeds) for each in (plan, best))
         if plan == best:
             low = high = None
         else:
@@ -83,5 +84,5 @@ def verdicts(right: np.ndarray, seeds: int, chance: float, places: int) -> list[
         beaten = high is not None and high < 0
         outcome = BEATEN if beaten else RACING if going < places else HALVED
         going += outcome == RACING
-        found[plan] = Verdict(outcome, accuracy, best, accuracy - lead, low, high)
+        found[plan] = Verdict(outcome, accuracy, float(scores[plan]), best, accuracy - lead, low, high)
     return [found[plan] for plan in range(len(right))]

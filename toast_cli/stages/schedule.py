@@ -11,6 +11,7 @@ from toast_cli.data.draws import stratified
 from toast_cli.plans import Variant
 from toast_cli.stages.job import Job
 from toast_cli.stages.racing import Settings
+from toast_cli.stages.unseen import TRAININGS
 from toast_cli.stages.walk import build_trie
 
 
@@ -76,12 +77,13 @@ class Schedule:
         )
 
     def seconds(self, full: Mapping[str, float], job: Job) -> tuple[float, float]:
-        """Seconds at least and at most, from those of the stages of a full sweep. A round's probes take up to as long as its own."""
+        """Seconds at least and at most, from those of the stages of a full sweep. A round's probes take up to as long as its own,
+        each time that they are trained."""
         whole = self._full(job.variants, job.backbone.depth)
         least, most = (part / whole for part in self.bounds(job.variants, job.backbone.depth))
-        return full["fit"] + least * full["encode"], full["fit"] + most * full["encode"] + (1 + self.rounds) * full[
-            "probe"
-        ]
+        trainings = len(job.seeds) + self.rounds * (len(job.seeds) + TRAININGS)
+        probes = full["probe"] * trainings / len(job.seeds)
+        return full["fit"] + least * full["encode"], full["fit"] + most * full["encode"] + probes
 
     def _full(self, variants: Sequence[Variant], depth: int) -> float:
         """Block evaluations of a full sweep."""

@@ -1,0 +1,50 @@
+"""Accuracies on images that probes have not seen."""
+
+from types import SimpleNamespace
+from typing import Self
+
+import numpy as np
+
+from toast_cli.probes.base import Probe
+from toast_cli.runs.features import Features
+from toast_cli.stages.unseen import TRAININGS, unseen_accuracies
+
+
+class Recorder(Probe):
+    """Says of an image what the ``answers`` (N, P) have for it; features are its number, and no image may be in both calls."""
+
+    def __init__(self, answers: np.ndarray) -> None:
+        self.answers = answers
+        self.trained: list[np.ndarray] = []
+        self.seeds: list[int] = []
+        self.judged: list[int] = []
+
+    def on_share(self, share: float) -> Self:
+        assert share == 18 / 90 or share == 19 / 90
+        return self
+
+    def fit(self, features, labels, classes, seed, advance) -> Self:
+        self.trained.append(features[:][:, 0, 0].astype(int))
+        self.seeds.append(seed)
+        assert (labels == self.trained[-1] % 3).all()
+        assert np.bincount(labels).min() >= 5, "folds are stratified"
+        return self
+
+    def predict(self, features) -> np.ndarray:
+        numbers = features[:][:, 0, 0].astype(int)
+        assert not set(numbers) & set(self.trained[-1])
+        self.judged += numbers.tolist()
+        return self.answers[numbers].T
+
+
+def test_every_image_judges_unseen_three_times():
+    labels = np.arange(23) % 3
+    answers = np.stack([labels, np.where(np.arange(23) < 10, labels, 9), np.full(23, 9)], axis=1)
+    features = np.repeat(np.arange(23.0, dtype=np.float32)[:, None, None], 3, axis=1)  # (N, P, 1)
+    probe = Recorder(answers)
+    job = SimpleNamespace(probe=probe, seeds=[4, 7], data=SimpleNamespace(train=range(90), classes=list("abc")))
+    assert np.allclose(unseen_accuracies(job, Features(features), labels, "judge"), [1, 10 / 23, 0])
+    assert sorted(probe.judged) == sorted([*range(23)] * 3)
+    assert probe.seeds == [4] * 5 + [7] * 5 + [4] * 5
+    assert len(probe.trained) == TRAININGS == 15
+    assert len({tuple(sorted(each)) for each in probe.trained}) == 15, "other parts each time"
