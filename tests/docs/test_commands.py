@@ -46,7 +46,7 @@ _HUB = {
     "axiong/imagenet-r": (("test",), "image", {"wnid": ids_of_outputs(1000)[-200:]}),
 }
 _ROWS, _STREAMED_ROWS = 2000, 100_000  # of each split: as many as a page asks for
-_FEW = {"data.fit_images": 100, "data.train_images": 300, "data.test_images": 100}  # as in conf/experiment/smoke
+_FEW = {"data.fit_images": 64, "data.train_images": 100, "data.test_images": 50}
 
 
 class FirstImageReachedError(Exception):
@@ -157,6 +157,7 @@ def stand_ins(tmp_path: Path, weights: Path, scenes: Path, numbered: Path, monke
         _blank(rows, "img", {"label": 10}).to_parquet(tmp_path / "cifar10" / f"{split}.parquet")
     monkeypatch.setattr(factory.timm, "create_model", _random_model)
     monkeypatch.setattr("toast_cli.machine.memory.peak_memory", lambda *_: 1.0)  # measured in tests/machine
+    monkeypatch.setattr("toast_cli.report.figures._DPI", 30)
     monkeypatch.setattr(timing, "rounds", _short_rounds)
     monkeypatch.setattr(timing, "_LARGEST_BATCH", 8)
     monkeypatch.setattr(factory, "published", lambda name: {})
