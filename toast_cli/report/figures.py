@@ -8,7 +8,6 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.text import Text
 from numpy.typing import ArrayLike
 
@@ -55,8 +54,6 @@ def encoded(figure: Figure, kind: str = "png") -> bytes:
 
 def laid_out(figure: Figure) -> None:
     """Give the figure's axes the places that they have in all its files from then on: what was placed beside them stays there."""
-    if isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
-        return  # it has them already, and finding them takes as long as drawing
     figure.set_dpi(_DPI)
     with _lettered(figure):
         figure.draw_without_rendering()
