@@ -18,6 +18,11 @@ def test_products_of_any_width_are_those_of_float64(source: int, target: int, dt
     assert (found - exact).abs().max() < tolerance * exact.diagonal().abs().max()
 
 
+@pytest.mark.parametrize("width", [8, 128])
+def test_no_rows_have_products_of_zeros(width: int):
+    assert inner(torch.empty(0, width), torch.empty(0, width)).equal(torch.zeros(width, width))
+
+
 @pytest.mark.skipif(not multiplied_by_onednn(torch.ones(1)), reason="this processor or torch has no such products")
 def test_wide_rows_are_multiplied_by_onednn():
     x = torch.ones(4, 128)
