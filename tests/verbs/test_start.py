@@ -39,7 +39,7 @@ def test_a_complete_run_is_shown_from_its_folder(run: str, table: str, finished:
 def test_status_reads_records_alone(finished: Callable[[str], Path]):
     ended = without("status", finished("plain").parent)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert re.search(r"[1-9] done, 0 running, 0 failed", ended.stdout)
+    assert re.search(r"[1-9]\d* done, 0 running, 0 failed", ended.stdout)
 
 
 def test_an_export_without_a_plan_asks_for_one(finished: Callable[[str], Path]):

@@ -12,7 +12,7 @@ from toast_cli.machine.console import progress
 from toast_cli.runs.features import Features
 from toast_cli.stages.job import Job
 
-_FOLDS, _TIMES = 5, 3  # docs/race.md has what other numbers give
+_FOLDS, _TIMES = 5, 3  # docs/log.md has what other numbers give
 TRAININGS = _FOLDS * _TIMES  # of probes
 
 
