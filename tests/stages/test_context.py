@@ -15,6 +15,7 @@ from toast_cli.plans import Map, Plan, Span, parse_plans
 from toast_cli.runs.results import read_csv
 from toast_cli.runs.rows import Found, Row
 from toast_cli.stages import fit as fitting
+from toast_cli.stages import forecast as forecasting
 from toast_cli.stages import probe
 from toast_cli.stages.job import Job
 from toast_cli.stages.walk import Encoder, latents
@@ -185,15 +186,16 @@ def test_similarity_of_plans(toast, tmp_path):
     assert "context" in (tmp_path / "here" / "similarity.csv").read_text()
 
 
-def test_a_dry_run_foretells_its_memory(toast):
+def test_a_dry_run_foretells_its_memory(toast, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(forecasting, "resident", lambda: 0)  # what other tests left in this process hides the difference
+
     def memory(translator: str) -> float:
         status, out, err = toast("run", *WORDS, "spans=all", f"translator={translator}", "dry=true")
         assert status == 0, err
         number, unit = out.split("memory ")[1].split()[:2]
         return float(number) * {"kB": 1e-3, "MB": 1.0, "GB": 1e3}[unit]
 
-    memory("affine")  # what a process takes once, the first run's forecast counts too
-    assert memory("context") > memory("affine")
+    assert memory("context") > 1.1 * memory("affine")
 
 
 @pytest.mark.parametrize("family", ["class token", "average pooling, no class token", "rotary embeddings, DINOv3"])
