@@ -187,7 +187,9 @@ def test_similarity_of_plans(toast, tmp_path):
 
 
 def test_a_dry_run_foretells_its_memory(toast, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(forecasting, "resident", lambda: 0)  # what other tests left in this process hides the difference
+    monkeypatch.setattr(
+        forecasting, "resident", lambda: 0
+    )  # what other tests left in this process hides the difference
 
     def memory(translator: str) -> float:
         status, out, err = toast("run", *WORDS, "spans=all", f"translator={translator}", "dry=true")

@@ -19,6 +19,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from toast_cli.layers import multiplied_by_onednn
+from toast_cli.models.attention import attention
 from toast_cli.models.halves import HalfBlock
 
 
@@ -107,7 +108,7 @@ class FusedBlock:
     def _attend(self, x: Tensor) -> Tensor:
         n, t, _ = x.shape
         query, key, value = self.qkv(x.to(self.dtype)).view(n, t, 3, self.parts.heads, -1).permute(2, 0, 3, 1, 4)
-        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(n, t, -1)
+        return attention(query, key, value)
 
     def _attend_from(self, x: Tensor, rows: int) -> Tensor:
         """Attention from the leading ``rows`` tokens, without computing a key or value for each token.
