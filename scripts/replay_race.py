@@ -85,7 +85,7 @@ def report(folder: Path, sizes: Sequence[int], keep: float = 0.5) -> None:
         ratios, losses, finals, wrong = [], [], [], 0
         for draw in range(DRAWS):
             drawn = replace(job.data, seed=draw)
-            schedule = Schedule.of(Settings(images, 0.95, keep), drawn, job.variants)
+            schedule = Schedule.of(Settings(images, 0.95, keep), drawn, job.variants, job.backbone.depth)
             going, beaten, spent = replay(job, schedule)
             ratios.append(whole / spent)
             finals.append(len(going) - 1)

@@ -37,14 +37,28 @@ class Recorder(Probe):
         return self.answers[numbers].T
 
 
-def test_every_image_judges_unseen_three_times():
-    labels = np.arange(23) % 3
-    answers = np.stack([labels, np.where(np.arange(23) < 10, labels, 9), np.full(23, 9)], axis=1)
+LABELS = np.arange(23) % 3
+ANSWERS = np.stack([LABELS, np.where(np.arange(23) < 10, LABELS, 9), np.full(23, 9)], axis=1)
+
+
+def accuracies(probe: Recorder) -> np.ndarray:
+    """Those of three plans, the first of which is always right, the second 10 times, and the third never."""
     features = np.repeat(np.arange(23.0, dtype=np.float32)[:, None, None], 3, axis=1)  # (N, P, 1)
-    probe = Recorder(answers)
     job = SimpleNamespace(probe=probe, seeds=[4, 7], data=SimpleNamespace(train=range(90), classes=list("abc")))
-    assert np.allclose(unseen_accuracies(job, Features(features), labels, "judge"), [1, 10 / 23, 0])
+    return unseen_accuracies(job, Features(features), LABELS, "judge")
+
+
+def test_every_image_judges_unseen_three_times():
+    probe = Recorder(ANSWERS)
+    assert np.allclose(accuracies(probe), [1, 10 / 23, 0])
     assert sorted(probe.judged) == sorted([*range(23)] * 3)
     assert probe.seeds == [4] * 5 + [7] * 5 + [4] * 5
     assert len(probe.trained) == TRAININGS == 15
     assert len({tuple(sorted(each)) for each in probe.trained}) == 15, "other parts each time"
+
+
+def test_a_probe_that_learns_nothing_judges_once():
+    probe = Recorder(ANSWERS)
+    probe.trains = False
+    assert np.allclose(accuracies(probe), [1, 10 / 23, 0])
+    assert sorted(probe.judged) == [*range(23)]

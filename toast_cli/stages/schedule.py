@@ -14,20 +14,24 @@ from toast_cli.stages.racing import Settings
 from toast_cli.stages.unseen import TRAININGS
 from toast_cli.stages.walk import build_trie
 
+_CHEAP = 2 / 3  # of the model's blocks; docs/race.md has what comes of it
+
 
 @dataclass(frozen=True)
 class Schedule:
     """``parts`` lists the positions (train, test) of the images that each round adds; the last adds all that are left.
 
-    ``sizes`` are the numbers of plans of each size at the start, ``chance`` is that of one comparison to go wrong.
+    ``sizes`` are the numbers of plans of each size at the start, ``chance`` is that of one comparison to go wrong. ``cheap`` says
+    how many plans of each size keep two thirds of the model's blocks together: so many go on anyway.
     """
 
     settings: Settings
     parts: tuple[tuple[np.ndarray, np.ndarray], ...]
     sizes: dict[Any, int]
+    cheap: dict[Any, int]
 
     @classmethod
-    def of(cls, settings: Settings, data: Data, variants: Sequence[Variant]) -> "Schedule":
+    def of(cls, settings: Settings, data: Data, variants: Sequence[Variant], depth: int) -> "Schedule":
         """Stratified draws by ``data.seed``, each of which holds the one before; train images have the same share as test images."""
         counts, images = [], settings.test_images
         while images < len(data.test):
@@ -36,7 +40,14 @@ class Schedule:
         parts = []
         for split, ends in zip((data.train, data.test), zip(*counts, strict=True) if counts else ((), ()), strict=True):
             parts.append(list(map(np.sort, np.split(stratified(split.labels, data.seed), ends))))
-        return cls(settings, tuple(zip(*parts, strict=True)), {key: len(own) for key, own in by_size(variants).items()})
+        sizes = by_size(variants)
+        kept = {key: max(depth - own[0].plan.blocks_removed, 0.5) for key, own in sizes.items()}  # blocks of a plan
+        return cls(
+            settings,
+            tuple(zip(*parts, strict=True)),
+            {key: len(own) for key, own in sizes.items()},
+            {key: int(_CHEAP * depth / blocks + 1e-9) for key, blocks in kept.items()},
+        )
 
     @property
     def rounds(self) -> int:
@@ -51,7 +62,8 @@ class Schedule:
 
     def places(self, size: Any, finished: int) -> int:
         """How many plans of a ``size`` go on at most once so many rounds are finished."""
-        return max(1, int(np.ceil(self.sizes[size] * self.settings.keep**finished - 1e-9)))
+        share = int(np.ceil(self.sizes[size] * self.settings.keep**finished - 1e-9))
+        return max(1, share, min(self.cheap[size], self.sizes[size]))
 
     def images(self, number: int) -> int:
         """How many train and test images round ``number`` adds."""

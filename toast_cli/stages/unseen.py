@@ -20,10 +20,11 @@ def unseen_accuracies(job: Job, features: Features, labels: np.ndarray, what: st
     """The share (P,) of ``features`` (N, P, F) with these ``labels`` (N,) that a plan's probes classify correctly, unseen.
 
     The images are divided, by classes, into five parts; the job's own probe, trained on four of them with as many steps as on all
-    of its train images, judges the fifth. This is done three times, with other parts and the next of the job's seeds.
+    of its train images, judges the fifth. This is done three times, with other parts and the next of the job's seeds; once, if
+    the probe learns nothing.
     """
-    right, trainings = np.zeros(features.shape[1]), []
-    for number, seed in zip(range(_TIMES), cycle(job.seeds), strict=False):
+    right, trainings, times = np.zeros(features.shape[1]), [], _TIMES if job.probe.trains else 1
+    for number, seed in zip(range(times), cycle(job.seeds), strict=False):
         for fold in np.array_split(stratified(labels, number), min(_FOLDS, len(labels))):
             rest = np.setdiff1d(np.arange(len(labels)), fold)
             share = len(rest) / len(job.data.train) if len(job.data.train) else 1.0
@@ -32,4 +33,4 @@ def unseen_accuracies(job: Job, features: Features, labels: np.ndarray, what: st
         for probe, seed, rest, fold in trainings:
             probe.fit(features.at(rest), labels[rest], len(job.data.classes), seed, advance)
             right += (probe.predict(features.at(fold)) == labels[fold]).sum(axis=1)
-    return right / (_TIMES * len(labels))
+    return right / (times * len(labels))

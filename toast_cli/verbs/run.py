@@ -219,7 +219,7 @@ def _schedule(cfg: "DictConfig", job: "Job") -> "Schedule | None":
     from toast_cli.stages.schedule import Schedule
 
     settings = Settings.check(plain(cfg.get("sweep")))
-    return Schedule.of(settings, job.data, job.variants) if settings else None
+    return Schedule.of(settings, job.data, job.variants, job.backbone.depth) if settings else None
 
 
 def _race(job: "Job", fitted: "Fitted", schedule: "Schedule | None") -> "Race | None":
