@@ -40,7 +40,7 @@ from toast_cli.plans import Map, Plan, Span, middles
 from toast_cli.runs.folder import Folder
 from toast_cli.runs.naming import differences
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Candidate, Found
+from toast_cli.runs.searched import Candidate, Found
 from toast_cli.stages.fit import load_maps
 from toast_cli.stages.job import Fitted, Job
 from toast_cli.stages.reopen import job_of

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from toast_cli.plans import Plan
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Candidate
+from toast_cli.runs.searched import Candidate
 from toast_cli.search import paths as frontier
 
 ROUNDS = 6

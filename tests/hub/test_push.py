@@ -16,8 +16,8 @@ from toast_cli.hub.pushing import licence_of
 from toast_cli.hub.refusals import shortened
 from toast_cli.hub.repository import is_name
 from toast_cli.room import in_words
+from toast_cli.runs.measured import Compared
 from toast_cli.runs.results import write_csv
-from toast_cli.runs.rows import Compared
 from toast_cli.stages.exporting import Settings
 from toast_cli.stages.publish import publish
 from toast_cli.surgery.recipe import checksum

@@ -14,8 +14,9 @@ from safetensors.numpy import load_file
 
 from toast_cli.models.origin import Origin, origin_of
 from toast_cli.report.card import CARD, Card, write_card
+from toast_cli.runs.measured import Compared, Tuned
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Compared, Row, Tuned
+from toast_cli.runs.rows import Row
 from toast_cli.surgery.recipe import ELASTIC, read_recipe, without_folders
 
 PINNED = Path(__file__).parents[1] / "pinned" / "outputs"

@@ -6,7 +6,7 @@ from matplotlib import colormaps
 
 from tests.report.drawn import clipped, overlapping
 from toast_cli.report import heatmaps
-from toast_cli.runs.rows import MEASURES
+from toast_cli.runs.measured import MEASURES
 
 
 def test_spans_that_end_inside_blocks_have_rows_and_columns_of_their_own():

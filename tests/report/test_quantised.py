@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from toast_cli.report.quantised import findings, print_compared
-from toast_cli.runs.rows import Compared
+from toast_cli.runs.measured import Compared
 
 FP32 = Compared(
     "fp32", "", 0, 4000000, 500, 0.9, None, None, None, 1.0, 2.0, 1.0, 1.0, 1.0, 16, 20.0, 1.0, 1.0, 1.0, "1.30"

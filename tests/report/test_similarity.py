@@ -5,8 +5,8 @@ from dataclasses import replace
 from tests.test_pinned import PINNED
 from toast_cli.report.alike import meaning_of
 from toast_cli.report.similarity import of_similarity
+from toast_cli.runs.measured import MEASURES, Similarity
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import MEASURES, Similarity
 
 PLANS = ("stem-0", "0-1", "1-2")
 

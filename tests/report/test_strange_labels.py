@@ -14,7 +14,8 @@ from tests.report.conftest import finding
 from toast_cli.machine.console import visible
 from toast_cli.report import figures, heatmaps, page, scatters, sweep, tables
 from toast_cli.report.labels import name_of
-from toast_cli.runs.rows import Baseline, Candidate, Found, Row, Summary
+from toast_cli.runs.rows import Row, Summary
+from toast_cli.runs.searched import Baseline, Candidate, Found
 from toast_cli.search.figure import picture
 
 LABELS = [

@@ -14,7 +14,8 @@ from toast_cli.layers import Shift
 from toast_cli.models import factory as models
 from toast_cli.plans import INDEPENDENT, SEQUENTIAL, Map, Plan, Span, Variant, variants
 from toast_cli.runs.results import summarise
-from toast_cli.runs.rows import Candidate, Found, Row
+from toast_cli.runs.rows import Row
+from toast_cli.runs.searched import Candidate, Found
 from toast_cli.search import front
 from toast_cli.search.budget import Budget
 from toast_cli.search.held_out import Score

@@ -9,7 +9,7 @@ from matplotlib.text import Annotation
 
 from tests.report.drawn import clipped, overlapping
 from toast_cli.report.answer import Interval
-from toast_cli.runs.rows import Baseline, Candidate, Found
+from toast_cli.runs.searched import Baseline, Candidate, Found
 from toast_cli.search.figure import picture
 
 

@@ -13,7 +13,8 @@ from toast_cli.layers import blank_context, leading
 from toast_cli.models.backbone import Backbone
 from toast_cli.plans import Map, Plan, Span, parse_plans
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Found, Row
+from toast_cli.runs.rows import Row
+from toast_cli.runs.searched import Found
 from toast_cli.stages import fit as fitting
 from toast_cli.stages import forecast as forecasting
 from toast_cli.stages import probe

@@ -20,7 +20,8 @@ from toast_cli.moments.weighted import WeightedSums
 from toast_cli.plans import HEALED, INDEPENDENT, HealedBlock, Map, Plan, Span, Variant, variants
 from toast_cli.runs import contents, record
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Candidate, Found, Row
+from toast_cli.runs.rows import Row
+from toast_cli.runs.searched import Candidate, Found
 from toast_cli.stages import heal
 from toast_cli.stages.chain import Chain
 from toast_cli.stages.originals import Originals, Sample

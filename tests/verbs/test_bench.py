@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from toast_cli.machine import timing
 from toast_cli.registry import CONF
-from toast_cli.runs.rows import Timing
+from toast_cli.runs.measured import Timing
 
 FAST = ["seconds=0.05", "device=cpu", "hydra.run.dir=here"]
 

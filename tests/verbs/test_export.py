@@ -16,8 +16,9 @@ from tests.verbs.conftest import PLAN, SMALL, digits_tested_on, picture
 from toast_cli import load, load_elastic
 from toast_cli.errors import ToastError
 from toast_cli.runs import predictions
+from toast_cli.runs.measured import Compared, Tuned
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Compared, Row, Tuned
+from toast_cli.runs.rows import Row
 from toast_cli.stages import exported, quantised
 from toast_cli.surgery.recipe import checksum, read_recipe
 

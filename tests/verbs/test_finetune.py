@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from toast_cli.runs.measured import Tuned
 from toast_cli.runs.record import note
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Tuned
 from toast_cli.stages import tune as tuning
 
 SMALL = ["data.fit_images=60", "data.train_images=200", "data.test_images=80", "device=cpu", "hydra.run.dir=here"]

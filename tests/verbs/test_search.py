@@ -8,7 +8,8 @@ import pytest
 
 from toast_cli.runs.record import note, read_record
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Baseline, Candidate, Found, Row
+from toast_cli.runs.rows import Row
+from toast_cli.runs.searched import Baseline, Candidate, Found
 from toast_cli.search import baselines, front
 from toast_cli.search import measured as survey
 from toast_cli.stages import encode as encode_stage

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SMALL
+from toast_cli.runs.measured import MEASURES, Similarity
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import MEASURES, Similarity
 
 
 def test_the_verb_writes_all_pairs_all_plans_and_pictures(toast, tmp_path):

@@ -8,7 +8,8 @@ from pathlib import Path
 from toast_cli.folders import from_here
 from toast_cli.plans import Plan
 from toast_cli.report.screen import WHOLE, say, show, to_copy
-from toast_cli.runs.rows import Number, Similarity
+from toast_cli.runs.measured import Similarity
+from toast_cli.runs.rows import Number
 
 _HEADINGS = {"cka": "CKA", "cosine": "cosine", "mse": "MSE", "r2": "R² linear", "r2_identity": "R² no map"}
 _Line = tuple[str, Number, Mapping[str, float]]  # what is compared, the blocks that leave, a value for each measure

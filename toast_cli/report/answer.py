@@ -11,7 +11,8 @@ from toast_cli.report.findings import Finding
 from toast_cli.report.paired import interval_of
 from toast_cli.report.samples import grouped
 from toast_cli.runs.archive import CompleteRun
-from toast_cli.runs.rows import Found, Row, Summary
+from toast_cli.runs.rows import Row, Summary
+from toast_cli.runs.searched import Found
 
 NO_HEAD = ("knn",)  # probes that are no layer, so that an export goes without them
 _Row = TypeVar("_Row", bound=Summary | Found)

@@ -9,7 +9,7 @@ from toast_cli.report.tables import Table
 from toast_cli.runs.archive import CompleteRun
 from toast_cli.runs.contents import FRONT
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Found
+from toast_cli.runs.searched import Found
 
 SETTINGS = ("model", "data", "probe", "readout", "protocol", "precision")
 Choice = tuple[str, str, str, bool, bool]  # model, data, plan, sequential, healed

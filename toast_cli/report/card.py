@@ -21,8 +21,8 @@ from toast_cli.report.card_table import accuracy_of
 from toast_cli.report.quantised import COMPARISON, lines_of
 from toast_cli.report.tables import in_markdown
 from toast_cli.runs.folder import Folder
+from toast_cli.runs.measured import Compared
 from toast_cli.runs.results import read_csv
-from toast_cli.runs.rows import Compared
 from toast_cli.surgery.recipe import WEIGHTS, read_recipe
 
 CARD = "README.md"

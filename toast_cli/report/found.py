@@ -6,7 +6,7 @@ from pathlib import Path
 from toast_cli.report.answer import Measured, answer_of, export_command
 from toast_cli.report.screen import number, say, show, to_copy
 from toast_cli.report.sweep import NOISE, RATIOS, advise, fit_of, interval_text, noise_mark
-from toast_cli.runs.rows import Baseline, Found
+from toast_cli.runs.searched import Baseline, Found
 
 _BASELINES = {
     "last": "the last ones",

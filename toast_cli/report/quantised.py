@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from toast_cli.report.screen import number, show
-from toast_cli.runs.rows import Compared
+from toast_cli.runs.measured import Compared
 
 COMPARISON = "comparison.csv"  # where an export in int8 keeps these rows
 

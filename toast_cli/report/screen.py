@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toast_cli.machine.console import Screen, visible
-from toast_cli.runs.rows import Timing, Tuned
+from toast_cli.runs.measured import Timing, Tuned
 
 if TYPE_CHECKING:
     from toast_cli.report.regression import Change

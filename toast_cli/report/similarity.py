@@ -10,7 +10,7 @@ from toast_cli.report import heatmaps, scatters
 from toast_cli.report.findings import Finding
 from toast_cli.report.labels import grouped, map_name, name_of, told_apart, with_differences
 from toast_cli.report.scatters import Spot
-from toast_cli.runs.rows import MEASURES, Similarity
+from toast_cli.runs.measured import MEASURES, Similarity
 
 # Of the last latents, MSE is R² without a map on another scale, and cosine and R² without a map go with CKA.
 _GUIDES = ("cka", "r2")

@@ -6,7 +6,8 @@ from pathlib import Path
 from toast_cli.errors import ToastError
 from toast_cli.report.answer import Interval, Measured, answer_of, best, export_command
 from toast_cli.report.screen import WHOLE, number, say, show, to_copy
-from toast_cli.runs.rows import Found, Raced, Summary
+from toast_cli.runs.rows import Raced, Summary
+from toast_cli.runs.searched import Found
 
 ROWS = ("best", "all")
 NOISE = "≈ no change lies in the 95% paired bootstrap interval over the {} test images"

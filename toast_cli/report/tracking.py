@@ -18,7 +18,9 @@ from toast_cli.machine.console import say
 from toast_cli.report.trackers import TRACKERS, Finished
 from toast_cli.runs import contents
 from toast_cli.runs.folder import Folder
-from toast_cli.runs.rows import Baseline, Found, Raced, Similarity, Summary, Tuned
+from toast_cli.runs.measured import Similarity, Tuned
+from toast_cli.runs.rows import Raced, Summary
+from toast_cli.runs.searched import Baseline, Found
 
 _TABLES: dict[str, type] = {
     contents.SUMMARY: Summary,

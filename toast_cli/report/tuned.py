@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from toast_cli.report.tables import Table
-from toast_cli.runs.rows import Tuned
+from toast_cli.runs.measured import Tuned
 
 # Settings of fine-tuning that have columns of their own, are averaged over, or only say where things are.
 _SHOWN = ("seeds", "spans", "data.seed", "data.label", "translator._target_", "data.path", "fit_data.path")

@@ -10,7 +10,8 @@ import numpy as np
 from toast_cli.plans import Plan, Span
 from toast_cli.runs.contents import RESULTS
 from toast_cli.runs.results import spread_of
-from toast_cli.runs.rows import Baseline, Row
+from toast_cli.runs.rows import Row
+from toast_cli.runs.searched import Baseline
 from toast_cli.search.held_out import Score
 from toast_cli.search.influence import block_influence
 from toast_cli.search.measured import Survey

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from toast_cli.report.answer import Interval
 from toast_cli.report.figures import COLOURS, MARKERS, scatter, titled
 from toast_cli.report.placing import Named, place
-from toast_cli.runs.rows import Baseline, Candidate, Found
+from toast_cli.runs.searched import Baseline, Candidate, Found
 
 # Blocks removed, accuracy in percent, and how far its bar reaches below and above.
 Point = tuple[float, float, float, float]

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from toast_cli.errors import ToastError
 from toast_cli.plans import Plan, Variant
 from toast_cli.runs.contents import SUMMARY
-from toast_cli.runs.rows import Candidate, Found, Summary
+from toast_cli.runs.rows import Summary
+from toast_cli.runs.searched import Candidate, Found
 from toast_cli.search.budget import tie_break
 from toast_cli.search.held_out import Score
 from toast_cli.search.measured import Survey

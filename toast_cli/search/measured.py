@@ -12,7 +12,7 @@ from toast_cli.machine.console import say
 from toast_cli.plans import INDEPENDENT, Fit, Plan, Span, Variant
 from toast_cli.runs import contents
 from toast_cli.runs.features import Features
-from toast_cli.runs.rows import Candidate
+from toast_cli.runs.searched import Candidate
 from toast_cli.search.held_out import LeaveOneOut, Score
 from toast_cli.search.paths import pieces
 from toast_cli.stages.encode import encode

@@ -10,8 +10,10 @@ from toast_cli.plans import Plan
 from toast_cli.report.changed import read_table
 from toast_cli.runs.archive import require_accuracies
 from toast_cli.runs.contents import FINETUNE, FRONT, RESULTS
+from toast_cli.runs.measured import Tuned
 from toast_cli.runs.record import read_record
-from toast_cli.runs.rows import Found, Row, Tuned
+from toast_cli.runs.rows import Row
+from toast_cli.runs.searched import Found
 
 ALL_FOUND = "front"
 _TABLES: tuple[tuple[str, type], ...] = ((FRONT, Found), (FINETUNE, Tuned), (RESULTS, Row))

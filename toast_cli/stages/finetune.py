@@ -15,7 +15,7 @@ from toast_cli.plans import Plan, parse_plans
 from toast_cli.probes.batched import LinearProbe
 from toast_cli.runs.contents import FINETUNE
 from toast_cli.runs.folder import RunFolder
-from toast_cli.runs.rows import Tuned
+from toast_cli.runs.measured import Tuned
 from toast_cli.stages.encode import encode
 from toast_cli.stages.job import Fitted, Job, Modules
 from toast_cli.stages.tune import Student, Training, accuracy, forget

@@ -19,8 +19,8 @@ from toast_cli.machine import timing
 from toast_cli.machine.console import progress, say
 from toast_cli.report.quantised import COMPARISON, findings, print_compared
 from toast_cli.report.statistics import bootstrap_interval
+from toast_cli.runs.measured import Compared
 from toast_cli.runs.results import write_csv
-from toast_cli.runs.rows import Compared
 from toast_cli.stages.job import Job
 from toast_cli.surgery.formats import INT8, ONNX, Run, run_onnx, write_onnx
 from toast_cli.surgery.quantised import quantise

@@ -12,8 +12,10 @@ from toast_cli.plans import Fit, Map, Plan, Variant
 from toast_cli.runs import contents
 from toast_cli.runs.contents import TRANSLATORS
 from toast_cli.runs.folder import Folder
+from toast_cli.runs.measured import Tuned
 from toast_cli.runs.naming import folder_name
-from toast_cli.runs.rows import Found, Row, Tuned
+from toast_cli.runs.rows import Row
+from toast_cli.runs.searched import Found
 from toast_cli.runs.settings import as_config
 from toast_cli.stages.fit import load_maps
 from toast_cli.stages.heal import Healed, load_healed

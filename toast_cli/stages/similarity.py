@@ -16,7 +16,7 @@ from toast_cli.machine.memory import halving
 from toast_cli.moments import Moments, PairMoments
 from toast_cli.moments.streamed import Layer
 from toast_cli.plans import STEM
-from toast_cli.runs.rows import MEASURES
+from toast_cli.runs.measured import MEASURES
 from toast_cli.stages.fit import fit
 from toast_cli.stages.job import Job
 from toast_cli.stages.walk import Encoder, latents

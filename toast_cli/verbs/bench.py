@@ -54,8 +54,8 @@ def bench(cfg: "DictConfig", path: Path) -> None:
     from toast_cli.models.halves import require_halves
     from toast_cli.plans import Variant, parse_plans
     from toast_cli.report.screen import print_timings
+    from toast_cli.runs.measured import Timing
     from toast_cli.runs.results import write_csv
-    from toast_cli.runs.rows import Timing
     from toast_cli.stages.load import make, make_translator, of_spans
     from toast_cli.surgery.costs import Costs
     from toast_cli.surgery.shortened import shorten

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
 def _show(path: Path) -> None:
     from toast_cli.report.changed import read_table
     from toast_cli.report.screen import print_tuned
-    from toast_cli.runs.rows import Tuned
+    from toast_cli.runs.measured import Tuned
 
     print_tuned(read_table(path / contents.FINETUNE, Tuned))
 
@@ -51,7 +51,7 @@ def finetune(cfg: "DictConfig", folder: "RunFolder") -> None:
     check(cfg)
 
     from toast_cli.plans import Plan
-    from toast_cli.runs.rows import Tuned
+    from toast_cli.runs.measured import Tuned
     from toast_cli.stages.finetune import one_plan, split_off, tune_seeds
     from toast_cli.stages.fit import fit
     from toast_cli.stages.forecast import announce

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from toast_cli.report.classes import ClassChange
     from toast_cli.report.findings import Finding
     from toast_cli.runs.archive import CompleteRun
-    from toast_cli.runs.rows import Raced, Similarity, Tuned
+    from toast_cli.runs.measured import Similarity, Tuned
+    from toast_cli.runs.rows import Raced
 
     Tunings = list[tuple[Tuned, dict[str, object]]]  # rows, each with the settings of its run
 
@@ -132,8 +133,8 @@ def _read(places: list[Path]) -> "tuple[list[CompleteRun], list[Similarity], Tun
     """The complete runs in ``places``, and the rows of similarity and fine-tuning runs."""
     from toast_cli.report.alike import meaning_of
     from toast_cli.runs.archive import CompleteRun, settings
+    from toast_cli.runs.measured import Similarity, Tuned
     from toast_cli.runs.results import read_csv
-    from toast_cli.runs.rows import Similarity, Tuned
 
     runs = [CompleteRun.read(path) for path in _complete(places, RESULTS)]
     similarities = [
@@ -187,8 +188,9 @@ def _write_tables(
     """The CSV tables, those that have rows."""
     from toast_cli.report.classes import ClassChange
     from toast_cli.report.findings import Finding
+    from toast_cli.runs.measured import Similarity, Tuned
     from toast_cli.runs.results import write_csv
-    from toast_cli.runs.rows import Raced, Similarity, Tuned
+    from toast_cli.runs.rows import Raced
 
     for name, rows, kind in (
         (RESULTS, findings, Finding),

@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
 def _show(path: Path) -> None:
     from toast_cli.report.changed import read_table
     from toast_cli.report.found import print_found
-    from toast_cli.runs.rows import Baseline, Found
+    from toast_cli.runs.searched import Baseline, Found
 
     found, baselines = read_table(path / contents.FRONT, Found), read_table(path / contents.BASELINES, Baseline)
     print_found(found, baselines, path)
@@ -73,7 +73,7 @@ def search(cfg: "DictConfig", folder: "RunFolder") -> None:
     from toast_cli.plans import HEALED, INDEPENDENT, Plan
     from toast_cli.report.answer import Measured
     from toast_cli.report.figures import files_of
-    from toast_cli.runs.rows import Baseline, Found
+    from toast_cli.runs.searched import Baseline, Found
     from toast_cli.search.figure import picture
     from toast_cli.search.front import leading
     from toast_cli.search.measured import Survey
@@ -136,7 +136,8 @@ def _test(
 ) -> None:
     """Fit the plans found in all ways of ``kinds``, encode and probe them with their baselines, and write both tables."""
     from toast_cli.runs.results import summarise
-    from toast_cli.runs.rows import Baseline, Found, Row, Summary
+    from toast_cli.runs.rows import Row, Summary
+    from toast_cli.runs.searched import Baseline, Found
     from toast_cli.search.baselines import plans_of, rows_of
     from toast_cli.search.front import best_measured, front_of
     from toast_cli.stages.encode import encode

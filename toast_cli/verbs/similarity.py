@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
 def _show(path: Path) -> None:
     from toast_cli.report.alike import meaning_of, print_similarity
     from toast_cli.report.changed import read_table
-    from toast_cli.runs.rows import Similarity
+    from toast_cli.runs.measured import Similarity
 
     print_similarity(meaning_of(read_table(path / contents.SIMILARITY, Similarity)), path)
 
@@ -47,7 +47,7 @@ def similarity(cfg: "DictConfig", folder: "RunFolder") -> None:
 
     from toast_cli.report import figures
     from toast_cli.report.similarity import of_similarity
-    from toast_cli.runs.rows import Similarity
+    from toast_cli.runs.measured import Similarity
     from toast_cli.stages.load import begin
     from toast_cli.stages.similarity import between_blocks, between_plans
 
