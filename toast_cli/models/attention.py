@@ -44,9 +44,9 @@ def _by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     mixed = torch.empty(images, tokens, heads, width, dtype=query.dtype)
     size = max(_SCORES // (heads * tokens**2), 1)
     for start in range(0, images, size):
-        q, k, v = (part[start : start + size].flatten(0, 1) for part in (query, key.mT, value))
-        rounded = torch.baddbmm(q.new_zeros(()), q, k, beta=0, alpha=bits)
-        scores = rounded.float().add_(torch.baddbmm(rounded, q, k, beta=-1, alpha=bits))  # (n·H, T, T)
+        q, k, v = (part[start : start + size].flatten(0, 1) for part in (query, key, value))
+        rounded = torch.baddbmm(q.new_zeros(()), q, k.mT, beta=0, alpha=bits)
+        scores = rounded.float().add_(torch.baddbmm(rounded, q, k.mT, beta=-1, alpha=bits))  # (n·H, T, T)
         shares = scores.sub_(scores.amax(-1, keepdim=True)).exp2_()
         found = torch.bmm(shares.to(v.dtype), v) / shares.sum(-1, keepdim=True)
         mixed[start : start + size] = found.unflatten(0, (-1, heads)).transpose(1, 2)
