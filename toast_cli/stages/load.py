@@ -96,39 +96,27 @@ def load(
     plans = plans_of(backbone) if plans_of else parse_plans(plain(cfg.spans), backbone.depth)
     require_halves(plans, backbone.blocks)
     translators = {"": translator} | of_spans(plans, translator)
-    if asked != INDEPENDENT and isinstance(translator, TrainedTranslator):
-        raise ToastError(
-            f"fit.{'heal' if asked.healed else 'sequential'}=true needs a translator in closed form, and {translator.name} is trained: use "
-            "translator=linear."
-        )
-    if asked.healed:
-        require_branches(backbone.blocks)
+    _require_that_it_fits(asked, translator, backbone)
     compute = Compute.pick(cfg.device, cfg.precision if precision is None else precision, backbone.width)
     batch_size = compute.batch_size(cfg.batch_size, backbone.tokens, backbone.width)
     workers = _workers(cfg.workers, compute)
     chosen, batch_size = team.share((compute.precision, batch_size))
     compute = replace(compute, precision=chosen)
     backbone = backbone.on(compute.device, compute.dtype, with_head=probe.takes_head)
-    if probe.takes_head and backbone.pooler is not None:
-        raise ToastError(
-            f"readout=paper puts a layer with random weights before the probe, and probe={probe.name} takes the model's own features: use readout=model."
-        )
-    probe = probe.on(compute.device, backbone.head, backbone.feature_width)
-    probe.check(backbone.label)
+    probe = _probe_of(probe, backbone)
     data = load_data(cfg, make)
     if probe.trains and not len(data.train):
         raise ToastError(
             f"data={data.label} has no train images, and probe={probe.name} is trained on some: use probe=pretrained_head or probe=zero_shot, or give "
             "data.train_split."
         )
-    probe = probe.matched(data.classes, backbone.vit.pretrained_cfg)
     return Job(
         folder=folder,
         backbone=backbone,
         data=data,
         plans=plans,
         translators=translators,
-        probe=probe,
+        probe=probe.matched(data.classes, backbone.vit.pretrained_cfg),
         seeds=seeds,
         protocol=_protocol(cfg),
         compute=compute,
@@ -139,6 +127,28 @@ def load(
         team=team,
         held_out_r2=held_out_r2,
     )
+
+
+def _require_that_it_fits(fit: Fit, translator: BaseTranslator, backbone: Backbone) -> None:
+    """Check that ``translator`` can be fitted in this way, and the blocks healed if they are to be."""
+    if fit != INDEPENDENT and isinstance(translator, TrainedTranslator):
+        raise ToastError(
+            f"fit.{'heal' if fit.healed else 'sequential'}=true needs a translator in closed form, and {translator.name} is trained: use "
+            "translator=linear."
+        )
+    if fit.healed:
+        require_branches(backbone.blocks)
+
+
+def _probe_of(probe: Probe, backbone: Backbone) -> Probe:
+    """The probe for the features of this ``backbone``, on its device. Raises ToastError if it cannot use them."""
+    if probe.takes_head and backbone.pooler is not None:
+        raise ToastError(
+            f"readout=paper puts a layer with random weights before the probe, and probe={probe.name} takes the model's own features: use readout=model."
+        )
+    found = probe.on(backbone.mean.device, backbone.head, backbone.feature_width)
+    found.check(backbone.label)
+    return found
 
 
 def make_translator(cfg: DictConfig, make: Make = make) -> BaseTranslator:
