@@ -46,13 +46,10 @@ def replay(job: Job, schedule: Schedule) -> tuple[list[Variant], set[Variant], f
             break
         sides = [np.concatenate([part[side] for part in schedule.parts[: number + 1]]) for side in (0, 1)]
         own = [numbers[each] for each in going]
-        train, test = (
-            stacked([(files[split].at(which), own)]) for split, which in zip(("train", "test"), sides, strict=True)
-        )
+        both = [(files[split].at(which), own) for split, which in zip(("train", "test"), sides, strict=True)]
         labels, truth = job.data.train.labels[sides[0]], job.data.test.labels[sides[1]]
-        right = right_answers(job, train, labels, test, truth)
-        both = stacked([(files[split].at(which), own) for split, which in zip(("train", "test"), sides, strict=True)])
-        scores = unseen_accuracies(job, both, np.concatenate([labels, truth]), "judge")
+        right = right_answers(job, stacked(both[:1]), labels, stacked(both[1:]), truth)
+        scores = unseen_accuracies(job, stacked(both), np.concatenate([labels, truth]), "judge")
         stays = [going[0]]
         for size, plans in by_size(going).items():
             rows = [going.index(each) for each in plans]

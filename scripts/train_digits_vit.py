@@ -28,7 +28,9 @@ def main() -> None:
     parser.add_argument("--output", default="toast_cli/weights/digits_vit.safetensors")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=150)
-    parser.add_argument("overrides", nargs="*", help="settings of toast run: model.options.depth=24 data=mnist")
+    parser.add_argument(
+        "overrides", nargs="*", help="settings of toast run, for data of ten classes: model.options.depth=24 data=mnist"
+    )
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)

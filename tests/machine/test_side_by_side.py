@@ -29,11 +29,10 @@ def test_one_image_has_all_threads():
     assert in_parts(lambda part: part * torch.get_num_threads(), torch.ones(1)) == [2]
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_one_thread_takes_the_batch_whole():
-    before = torch.get_num_threads()
     torch.set_num_threads(1)
     assert in_parts(len, torch.ones(3)) == [3]
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -36,7 +36,7 @@ def test_scores_are_not_rounded_to_bf16(at_once: int, scale: float, monkeypatch:
     found = attention(*parts)
     assert found.shape == (5, 37, 72)
     assert found.dtype == torch.bfloat16
-    assert error(found, *parts) < 1.5 * error(fused(*parts), *parts) < 0.005
+    assert error(found, *parts) < 2 * error(fused(*parts), *parts) < 0.005
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -44,9 +44,11 @@ def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize("bf16", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_torch_does_the_rest(amx: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: amx)
+def test_torch_does_it_where_that_is_fast(amx: bool, bf16: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    parts = [part.to(dtype) for part in drawn(2, 2, 5, 8)]
-    assert torch.equal(attention(*parts), fused(*parts))
+    monkeypatch.setattr(module, "_by_products", lambda *parts: "by products")
+    found = attention(*(part.to(dtype) for part in drawn(2, 2, 5, 8)))
+    assert (found == "by products") == (dtype == torch.bfloat16 and bf16 and not amx)

@@ -30,7 +30,7 @@ def test_half_of_a_size_goes_on():
     assert [schedule(plans).places((500, 1), finished) for finished in range(5)] == [11, 6, 3, 2, 1]
 
 
-def test_so_many_as_keep_two_thirds_of_the_blocks_go_on_anyway():
+def test_cheap_plans_go_on_until_their_blocks_add_up_to_two_thirds():
     plans = [f"{start}-{start + length}" for length in (7, 8, 9, 10) for start in range(12 - length)]
     halved = schedule(plans)
     assert halved.rounds == 4

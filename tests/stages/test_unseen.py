@@ -62,3 +62,24 @@ def test_a_probe_that_learns_nothing_judges_once():
     probe.trains = False
     assert np.allclose(accuracies(probe), [1, 10 / 23, 0])
     assert sorted(probe.judged) == [*range(23)]
+
+
+def test_a_fold_that_leaves_one_class_is_lost():
+    labels = np.array([0] * 11 + [1])
+    features = Features(np.arange(12.0, dtype=np.float32)[:, None, None])
+    job = SimpleNamespace(probe=Strict(), seeds=[0], data=SimpleNamespace(train=range(12), classes=["a", "b"]))
+    [accuracy] = unseen_accuracies(job, features, labels, "judge")
+    assert 9 / 12 <= accuracy <= 10 / 12, (
+        "of a fold of two or three images, one or two of which it would have got right"
+    )
+
+
+class Strict(Probe):
+    """Says 0, and wants two classes."""
+
+    def fit(self, features, labels, classes, seed, advance) -> Self:
+        assert len(set(labels.tolist())) == 2
+        return self
+
+    def predict(self, features) -> np.ndarray:
+        return np.zeros((1, len(features)), int)

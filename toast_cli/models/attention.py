@@ -34,10 +34,10 @@ def _multiplies_faster(tensor: Tensor) -> bool:
 
 
 def _by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """``attention`` in bf16 with scores in fp32, a few images at a time.
+    """``attention`` in bf16, a few images at a time, with scores of 16 bits instead of bf16's 8.
 
     A product gives bf16, too coarse for scores. What it rounds off is the product again less its rounded self, for oneDNN
-    subtracts before it rounds. Scores are in bits: 2^x takes a quarter of the time of e^x.
+    subtracts before it rounds. The base is 2, for 2^x takes a quarter of the time of e^x.
     """
     images, heads, tokens, width = query.shape
     bits = width**-0.5 * math.log2(math.e)

@@ -47,7 +47,7 @@ class Probe:
         return placed
 
     def on_share(self, share: float) -> Self:
-        """This probe for so large a ``share`` of the train images, with as many steps as on all of them."""
+        """This probe for so large a ``share`` of the train images, trained as long as on all of them: it sees as many images."""
         return copy.copy(self)
 
     def check(self, model: str) -> None:

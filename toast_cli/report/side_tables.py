@@ -20,9 +20,9 @@ CLASSES = (
 
 RACES = (
     "Each plan's probe was trained and tested on the numbers of images in its line, so its accuracy is not that of a plan on all images. The "
-    "interval bounds what the same probe reaches on all test images. Behind: less than the best plan of its size in the same round; "
-    "at best: how far ahead of that plan it may be. Beaten: behind even so. Halved: not among the better ones of its size, of which "
-    "sweep.keep lets a share go on; train images judge too (score in race.csv)."
+    "interval bounds what the same probe reaches on all test images. Behind: the accuracy less that of the best plan of its size, by the "
+    "score in race.csv, in the same round; at best: how far ahead of that plan it may be. Beaten: behind even so. Halved: not among those of "
+    "its size that go on by their scores, a share of sweep.keep and what costs little."
 )
 
 

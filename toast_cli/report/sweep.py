@@ -164,5 +164,5 @@ def print_race(rows: list[Raced]) -> None:
     say(
         f"{len(rows) - 1 - len(left)} of {len(rows) - 1} plans had all images. The others' probes were trained and tested on fewer: compare them with "
         "one another, not with the table above. at best: how far ahead of the plan named before it may be; beaten: behind even so; halved: not "
-        "among the better ones of its size (sweep.keep), train images among the judges (score in race.csv)"
+        "among the better ones of its size, of which sweep.keep go on (score in race.csv)"
     )

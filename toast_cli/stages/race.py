@@ -1,6 +1,6 @@
 """A race: every plan on a share of the images first, and those that go on on twice as many, until the best have all of them.
 
-A round trains the run's own probe on its share of the train images, as many steps as in a full run, and tests it on its share
+A round trains the run's own probe on its share of the train images, as long as in a full run, and tests it on its share
 of the test images; who goes on is decided on all of these images (see unseen.py). What a round decides is in ``race.csv``
 before the next one begins, and the features of every round stay until the last one: nothing is encoded twice. Plans that are
 left get what a full run of them alone would give.

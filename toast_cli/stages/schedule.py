@@ -21,8 +21,8 @@ _CHEAP = 2 / 3  # of the model's blocks; docs/race.md has what comes of it
 class Schedule:
     """``parts`` lists the positions (train, test) of the images that each round adds; the last adds all that are left.
 
-    ``sizes`` are the numbers of plans of each size at the start, ``chance`` is that of one comparison to go wrong. ``cheap`` says
-    how many plans of each size keep two thirds of the model's blocks together: so many go on anyway.
+    ``sizes`` are the numbers of plans of each size at the start, ``chance`` is that of one comparison to go wrong. ``cheap`` plans of
+    a size go on at least, if there are so many: as many as the blocks that they keep add up to two thirds of the model's.
     """
 
     settings: Settings

@@ -19,7 +19,7 @@ TRAININGS = _FOLDS * _TIMES  # of probes
 def unseen_accuracies(job: Job, features: Features, labels: np.ndarray, what: str) -> np.ndarray:
     """The share (P,) of ``features`` (N, P, F) with these ``labels`` (N,) that a plan's probes classify correctly, unseen.
 
-    The images are divided, by classes, into five parts; the job's own probe, trained on four of them with as many steps as on all
+    The images are divided, by classes, into five parts; the job's own probe, trained on four of them as long as on all
     of its train images, judges the fifth. This is done three times, with other parts and the next of the job's seeds; once, if
     the probe learns nothing.
     """
@@ -27,6 +27,8 @@ def unseen_accuracies(job: Job, features: Features, labels: np.ndarray, what: st
     for number, seed in zip(range(times), cycle(job.seeds), strict=False):
         for fold in np.array_split(stratified(labels, number), min(_FOLDS, len(labels))):
             rest = np.setdiff1d(np.arange(len(labels)), fold)
+            if job.probe.trains and len(np.unique(labels[rest])) < 2:
+                continue  # nothing to learn: no plan is right
             share = len(rest) / len(job.data.train) if len(job.data.train) else 1.0
             trainings.append((job.probe.on_share(share), seed, rest, fold))
     with progress(what, sum(probe.epochs * len(rest) for probe, _, rest, _ in trainings)) as advance:

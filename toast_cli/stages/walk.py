@@ -153,7 +153,7 @@ def latents(backbone: Backbone, pixels: Tensor, middles: Container[int] = ()) ->
     For a block i in ``middles``, X^(i−½) is what lies between its two branches.
     """
     parts = in_parts(lambda part: _latents(backbone, part, middles), pixels)
-    return {layer: _joined([part[layer] for part in parts]) for layer in parts[0]}
+    return {layer: _joined([part.pop(layer) for part in parts]) for layer in list(parts[0])}  # each is free once joined
 
 
 @torch.inference_mode()
