@@ -5,6 +5,7 @@ is exchanged: a process alone can look at a run's folder without it.
 """
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -181,7 +182,7 @@ def _assemble() -> None:
 
 @contextmanager
 def join() -> Iterator[Team]:
-    """The team that this process was started in."""
+    """The team that this process was started in. Once the others have done their share, they end here."""
     if expected() == 1:
         yield ALONE
         return
@@ -194,3 +195,12 @@ def join() -> Iterator[Team]:
             yield team
     finally:
         dist.destroy_process_group()
+    if not team.leads:
+        _leave()
+
+
+def _leave() -> None:
+    """End this process at once. If it were aborted as Python ends, by a thread of some library, torchrun would end the first too."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
