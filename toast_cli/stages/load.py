@@ -1,18 +1,13 @@
 """Turn a config into a job: load the model, check the settings against it, then load the data."""
 
 import os
-import platform
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from toast_cli import __version__
 from toast_cli.data.dataset import Data
 from toast_cli.data.image_warnings import warnings_of
 from toast_cli.data.images import PixelCache
@@ -31,6 +26,7 @@ from toast_cli.runs.folder import Folder, RunFolder
 from toast_cli.runs.naming import today
 from toast_cli.stages.job import Job
 from toast_cli.stages.settings import SEGMENTATION, fit_of, plain, require_workers, seeds_of
+from toast_cli.stages.versions import note_versions
 from toast_cli.translators.base import BaseTranslator, ClosedForm, ImageTranslator
 from toast_cli.translators.named import by_name
 from toast_cli.translators.trained import TrainedTranslator
@@ -57,7 +53,7 @@ def begin(
     for warning in warnings:
         say(f"note: {warning}")
     folder.note(depth=job.backbone.depth, oddities=[*job.backbone.notes, *warnings], classes=list(job.data.classes))
-    _note_versions(folder)
+    note_versions(folder)
     return job
 
 
@@ -228,33 +224,9 @@ def _with_fit_images(data: Data, group: str) -> Data:
     return data
 
 
-def _note_versions(folder: RunFolder) -> None:
-    """Record the versions in use; a run that was resumed under other versions lists both."""
-    before, now = folder.record.get("versions", []), _versions()
-    folder.note(versions=[*before, now] if now not in before else before)
-
-
 def _workers(workers: Any, compute: Compute) -> int:
     """How many processes decode images; ``auto`` is none on a CPU, where they would only get in the model's way."""
     if workers == "auto":
         return 0 if compute.device.type == "cpu" else min(8, (os.cpu_count() or 1) - 1)
     require_workers(workers)
     return int(workers)
-
-
-def _versions() -> dict[str, str | None]:
-    packages = ("torch", "timm", "datasets", "numpy", "pillow")
-    ours = {"toast": __version__, "commit": _commit(), "python": platform.python_version()}
-    return ours | {name: version(name) for name in packages}
-
-
-def _commit() -> str | None:
-    """The checkout's commit; None for an installed package."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
