@@ -5,10 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from toast_cli.layers import multiplied_by_onednn
 from toast_cli.models import attention as module
 from toast_cli.models.attention import attention
-
-_HAS_BF16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def drawn(images: int, heads: int, tokens: int, width: int, scale: float = 2.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -26,7 +25,9 @@ def error(found: Tensor, *parts: Tensor) -> float:
     return ((found.double() - expected).norm() / expected.norm()).item()
 
 
-@pytest.mark.skipif(not _HAS_BF16, reason="this processor has no products in bf16")
+@pytest.mark.skipif(
+    not multiplied_by_onednn(torch.empty(0, dtype=torch.bfloat16)), reason="oneDNN has no products in bf16 here"
+)
 @pytest.mark.parametrize("at_once", [1, 2 * 3 * 37**2, 2**19])  # scores: of one image, of two, of all
 @pytest.mark.parametrize("scale", [1.0, 4.0])
 def test_scores_are_not_rounded_to_bf16(at_once: int, scale: float, monkeypatch: pytest.MonkeyPatch):
@@ -47,6 +48,7 @@ def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 @pytest.mark.parametrize("bf16", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_torch_does_it_where_that_is_fast(amx: bool, bf16: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "multiplied_by_onednn", lambda tensor: True)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(module, "_by_products", lambda *parts: "by products")

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from toast_cli.layers import multiplied_by_onednn
+
 _SCORES = 2**19  # at a time: in fp32 2 MB, what a core's own cache holds
 
 
@@ -22,12 +24,12 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _multiplies_faster(tensor: Tensor) -> bool:
     """Whether products of this ``tensor`` leave torch's fused attention behind.
 
-    With AVX512-BF16 alone torch's attention takes as long in bf16 as in fp32, and ordinary products half as long. For AMX it
-    has products of its own.
+    With AVX512-BF16 alone torch's attention takes as long in bf16 as in fp32, and oneDNN's products half as long. With AMX
+    neither was measured (docs/engine.md).
     """
     return (
         tensor.dtype == torch.bfloat16
-        and tensor.device.type == "cpu"
+        and multiplied_by_onednn(tensor)
         and torch.cpu._is_avx512_bf16_supported()
         and not torch.cpu._is_amx_tile_supported()
     )
