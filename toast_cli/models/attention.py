@@ -36,20 +36,26 @@ def _multiplies_faster(tensor: Tensor) -> bool:
 
 
 def _by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """``attention`` in bf16, a few images at a time, with scores of 16 bits instead of bf16's 8.
+    """``attention`` in bf16, a few heads at a time, with scores of 16 bits instead of bf16's 8.
 
     A product gives bf16, too coarse for scores. What it rounds off is the product again less its rounded self, for oneDNN
-    subtracts before it rounds. The base is 2, for 2^x takes a quarter of the time of e^x.
+    subtracts before it rounds. The base is 2, for 2^x takes a quarter of the time of e^x. Scores have their memory to
+    themselves: asked for anew each time, it would come from the system and take longer than the products.
     """
     images, heads, tokens, width = query.shape
     bits = width**-0.5 * math.log2(math.e)
-    mixed = torch.empty(images, tokens, heads, width, dtype=query.dtype)
-    size = max(_SCORES // (heads * tokens**2), 1)
-    for start in range(0, images, size):
-        q, k, v = (part[start : start + size].flatten(0, 1) for part in (query, key, value))
-        rounded = torch.baddbmm(q.new_zeros(()), q, k.mT, beta=0, alpha=bits)
-        scores = rounded.float().add_(torch.baddbmm(rounded, q, k.mT, beta=-1, alpha=bits))  # (n·H, T, T)
+    query, key, value = (part.flatten(0, 1).contiguous() for part in (query, key, value))  # (N·H, T, d)
+    mixed = torch.empty_like(query)
+    size = min(max(_SCORES // tokens**2, 1), len(query))
+    all_rounded = torch.empty(size, tokens, tokens, dtype=query.dtype)
+    all_scores = torch.empty(size, tokens, tokens)
+    for start in range(0, len(query), size):
+        q, k, v, found = (part[start : start + size] for part in (query, key, value, mixed))
+        rounded, scores = all_rounded[: len(q)], all_scores[: len(q)]
+        torch.baddbmm(q.new_zeros(()), q, k.mT, beta=0, alpha=bits, out=rounded)
+        scores.copy_(rounded)
+        scores.add_(rounded.baddbmm_(q, k.mT, beta=-1, alpha=bits))
         shares = scores.sub_(scores.amax(-1, keepdim=True)).exp2_()
-        found = torch.bmm(shares.to(v.dtype), v) / shares.sum(-1, keepdim=True)
-        mixed[start : start + size] = found.unflatten(0, (-1, heads)).transpose(1, 2)
-    return mixed.flatten(2)
+        torch.bmm(rounded.copy_(shares), v, out=found)
+        found.copy_(found / shares.sum(-1, keepdim=True))
+    return mixed.unflatten(0, (images, heads)).transpose(1, 2).flatten(2)

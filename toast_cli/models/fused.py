@@ -47,7 +47,7 @@ class Dense:
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
         """x (N, T, D) -> residual + x Wᵀ + b (N, T, E), in the precision of the residual (N, T, E)."""
         if not self.packed or residual.dtype != x.dtype:
-            return residual + self(x)
+            return self(x).to(residual.dtype).add_(residual)  # in place: new memory costs as much as the sum
         return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.weight, self.bias, "add")
 
 
