@@ -7,10 +7,13 @@ A line for each number of test images of the first round, over DRAWS draws of th
 evaluations the race takes, how many plans had all images, for how many sizes the plan that is best in the full run went on
 or one that the full run's test images cannot tell from it (the 95% paired bootstrap interval of the difference contains 0),
 how much accuracy the front loses by mean and at most, and how many of the full run's best plans counted as beaten.
+
+Before them, for comparison, what a full run itself loses where others of the test images choose: the best plans of one
+half, judged like those of a race on the other half, over SPLITS halvings.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +36,7 @@ from toast_cli.stages.walk import build_trie
 
 AUTO = dict.fromkeys(("device", "batch_size", "workers"), "auto")
 DRAWS = 5
+SPLITS = 20
 
 
 def replay(job: Job, schedule: Schedule) -> tuple[list[Variant], set[Variant], float]:
@@ -69,7 +73,26 @@ def lost(right: np.ndarray, seeds: int, best: int, kept: Sequence[int]) -> tuple
     return change.mean() / seeds, low > 0
 
 
-def report(folder: Path, sizes: Sequence[int], keep: float = 0.5) -> None:
+def lost_by_chance(right: np.ndarray, seeds: int, sizes: Sequence[Sequence[int]]) -> Iterator[tuple[float, bool]]:
+    """For each size's plans and halving of the test images, what ``lost`` says on one half about the best plan of the other."""
+    halving = np.random.default_rng(0)
+    for _ in range(SPLITS):
+        chosen, judged = np.array_split(halving.permutation(right.shape[1]), 2)
+        for plans in sizes:
+            best, other = (max(plans, key=right[:, half].sum(axis=1).__getitem__) for half in (judged, chosen))
+            yield lost(right[:, judged], seeds, best, [other])
+
+
+def said(losses: Sequence[tuple[float, bool]]) -> str:
+    """What ``lost`` has found, in words."""
+    points, told = (np.array(values) for values in zip(*losses, strict=True))
+    return (
+        f"the same best {np.mean(points == 0):.2f}, within its interval {1 - np.mean(told):.2f}; "
+        f"lost {100 * np.mean(points):.1f} points by mean, {100 * max(points):.1f} at most"
+    )
+
+
+def report(folder: Path, first: Sequence[int], keep: float = 0.5) -> None:
     """Print the lines of one run."""
     plans = list(dict.fromkeys(row.plan for row in read_csv(folder / "results.csv", Row)))
     job = job_of(folder, [Plan.parse(plan) for plan in plans], AUTO, folder)
@@ -77,8 +100,10 @@ def report(folder: Path, sizes: Sequence[int], keep: float = 0.5) -> None:
     assert stored is not None, "a full run keeps its predictions"
     right = np.sum([stored.by_seed[seed] == stored.truth for seed in job.seeds], axis=0)
     whole = (len(job.data.train) + len(job.data.test)) * build_trie(job.variants, job.backbone.depth).evaluations()
+    sizes = [[job.variants.index(each) for each in plans] for plans in by_size(job.variants).values()]
     print(f"{folder}: {len(job.variants)} plans, {len(job.data.train)} train and {len(job.data.test)} test images")
-    for images in sizes:
+    print(f"  the other half's best: {said(list(lost_by_chance(right, len(job.seeds), sizes)))}", flush=True)
+    for images in first:
         ratios, losses, finals, wrong = [], [], [], 0
         for draw in range(DRAWS):
             drawn = replace(job.data, seed=draw)
@@ -86,18 +111,13 @@ def report(folder: Path, sizes: Sequence[int], keep: float = 0.5) -> None:
             going, beaten, spent = replay(job, schedule)
             ratios.append(whole / spent)
             finals.append(len(going) - 1)
-            for own in by_size(job.variants).values():
-                rows = [job.variants.index(each) for each in own]
+            for rows in sizes:
                 best = max(rows, key=lambda plan: right[plan].sum())
-                losses.append(
-                    lost(right, len(job.seeds), best, [job.variants.index(each) for each in own if each in going])
-                )
+                losses.append(lost(right, len(job.seeds), best, [plan for plan in rows if job.variants[plan] in going]))
                 wrong += job.variants[best] in beaten
-        points, told = zip(*losses, strict=True)
         print(
             f"  first round {images:4d}, keep {keep:g}: {np.mean(ratios):.1f} times fewer evaluations ({min(ratios):.1f} to {max(ratios):.1f}), "
-            f"{np.mean(finals):.0f} plans on all images; the same best {np.mean(np.array(points) == 0):.2f}, within its interval "
-            f"{1 - np.mean(told):.2f}; lost {100 * np.mean(points):.1f} points by mean, {100 * max(points):.1f} at most; {wrong} of {len(points)} beaten",
+            f"{np.mean(finals):.0f} plans on all images; {said(losses)}; {wrong} of {len(losses)} beaten",
             flush=True,
         )
 
