@@ -5,7 +5,7 @@ import difflib
 import errno
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from toast_cli.room import address_limit
@@ -57,11 +57,66 @@ def require_group(given: object, key: str, known: Iterable[str]) -> dict[str, An
     return dict(given)
 
 
-def require_strengths(given: object, key: str, example: str) -> list[float]:
+def require_word(value: Any, key: str, words: Sequence[str], use: str, otherwise: str = "is not known") -> str:
+    """``value``. Raises ToastError unless it is one of the ``words``; ``use`` says what they are."""
+    if value not in words:
+        raise ToastError(f"{key}={value} {otherwise}{did_you_mean(value, words)}: use {use}.")
+    return value
+
+
+def require_whole(value: Any, key: str, least: int = 1) -> int:
+    """``value``. Raises ToastError unless it is a whole number from ``least``."""
+    return require_number(
+        value, key, lambda number: type(number) is int and number >= least, f"a whole number from {least}"
+    )
+
+
+def require_seed(value: Any, key: str) -> int:
+    """``value``. Raises ToastError unless it is a whole number from 0 that torch takes for a seed."""
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ToastError(f"{key}={value} is not a seed: use a whole number from 0.")
+    return value
+
+
+def require_positive(value: Any, key: str) -> float:
+    """``value``. Raises ToastError unless it is a number above 0."""
+    return require_number(value, key, lambda number: number > 0, "a number above 0")
+
+
+def require_not_negative(value: Any, key: str) -> float:
+    """``value``. Raises ToastError unless it is a number from 0."""
+    return require_number(value, key, lambda number: number >= 0, "a number from 0")
+
+
+def require_part(value: Any, key: str) -> float:
+    """``value``. Raises ToastError unless it is a share from 0 to below 1."""
+    return require_number(value, key, lambda number: 0 <= number < 1, "a share from 0 to below 1")
+
+
+def require_number(value: Any, key: str, holds: Callable[[float], bool], allowed: str) -> Any:
+    """``value``. Raises ToastError, which says what is ``allowed``, unless it is a finite number for which this ``holds``."""
+    if not is_number(value) or not holds(value):
+        raise ToastError(f"{key}={value} cannot be used: give {allowed}.")
+    return value
+
+
+def require_strengths(given: Any, key: str, example: str) -> list[float]:
     """``given``, a grid of penalties. Raises ToastError unless it is a list of numbers above 0."""
     if not isinstance(given, Sequence) or not given or not all(is_number(value) and value > 0 for value in given):
         raise ToastError(f"{key}={given} cannot be used: give a list of numbers above 0, such as {example}.")
     return list(given)
+
+
+Check = Callable[
+    [Any, str], object
+]  # of a value and what it is a setting of; raises ToastError if the value cannot be used
+
+
+def check_settings(group: str, given: Mapping[str, Any], checks: Mapping[str, Check]) -> None:
+    """Check those of the settings ``given`` for a ``group`` that have a check. Raises ToastError for the first that cannot be used."""
+    for key, value in given.items():
+        if key in checks:
+            checks[key](value, f"{group}.{key}")
 
 
 def is_number(value: object) -> bool:

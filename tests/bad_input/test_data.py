@@ -13,12 +13,11 @@ SENTENCES = {
     "run data.label=": "data.label= is not a name: choose data=<name>, see toast list, or give text as a name for yours.",
     "run ~data": "data.label=None is not a name: choose data=<name>, see toast list, or give text as a name for yours.",
     "run data.config=nope": "data.config=nope is not known for the digits: use null, or inverted for dark on light.",
-    "run data.fit_images=nan": (
-        "data.fit_images=nan is not available: give a whole number from 1 to 1437, the images of that split."
+    "run data.fit_images=nan": "data.fit_images=nan cannot be used: give a whole number from 1.",
+    "run data.fit_images=[10,2000]": (
+        "data.fit_images=2000 is not available: give a whole number from 1 to 1437, the images of that split."
     ),
-    "run data.train_images=1e2": (
-        "data.train_images=100.0 is not available: give a whole number from 1 to 1437, the images of that split."
-    ),
+    "run data.train_images=1e2": "data.train_images=100.0 cannot be used: give a whole number from 1.",
     "run data.streaming=x": (
         "data.streaming=x is neither true nor false: write data.streaming=true or data.streaming=false."
     ),

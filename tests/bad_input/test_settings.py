@@ -68,13 +68,10 @@ SENTENCES = {
         "translator=dict is not a translator: derive it from toast_cli.translators.Translator."
     ),
     "run probe.learning_rate=nan": "probe.learning_rate=nan cannot be used: give a number above 0.",
-    "run probe.epochs=1.5": "probe.epochs=1.5 cannot be used: give a whole number above 0.",
+    "run probe.epochs=1.5": "probe.epochs=1.5 cannot be used: give a whole number from 1.",
     "run probe=mlp probe.weight_decay=-1": "probe.weight_decay=-1 cannot be used: give a number from 0.",
     "run probe=mlp probe.dropout=1": "probe.dropout=1 cannot be used: give a share from 0 to below 1.",
-    "run probe=knn probe.temperature=inf": (
-        "probe.neighbours=20 with probe.temperature=inf cannot be used: give a whole number from 1 and a number "
-        "above 0."
-    ),
+    "run probe=knn probe.temperature=inf": "probe.temperature=inf cannot be used: give a number above 0.",
     "run probe=logistic probe.strengths=1": (
         "probe.strengths=1 cannot be used: give a list of numbers above 0, such as [1e-3,1e-2]."
     ),
@@ -93,10 +90,7 @@ SENTENCES = {
     "run translator=ridge translator.strengths=[nan]": (
         "translator.strengths=[nan] cannot be used: give a list of numbers above 0, such as [1e-4,1e-2]."
     ),
-    "run translator=mlp translator.learning_rate=inf": (
-        "translator.learning_rate=inf with translator.steps=300 cannot be used: give a number above 0 and a whole "
-        "number from 1."
-    ),
+    "run translator=mlp translator.learning_rate=inf": "translator.learning_rate=inf cannot be used: give a number above 0.",
     "run translator=deep_mlp translator.seed=x": "translator.seed=x is not a seed: use a whole number from 0.",
     "search budget.blocks=12": "budget.blocks=12 cannot be used: give a whole number from 1 to 11.",
     "search budget.gflops=nan": "budget.gflops=nan cannot be used: give a share between 0 and 1, such as 0.75.",

@@ -65,9 +65,9 @@ def test_one_split_is_divided_as_in_the_paper():
             {"fit_images": 1438},
             "data.fit_images=1438 is not available: give a whole number from 1 to 1437, the images of that split.",
         ),
-        ({"fit_images": 0}, "data.fit_images=0 is not available"),
-        ({"train_images": 2.5}, "data.train_images=2.5 is not available"),
-        ({"test_images": "many"}, "data.test_images=many is not available: give a whole number from 1 to 360"),
+        ({"fit_images": 0}, "data.fit_images=0 cannot be used: give a whole number from 1."),
+        ({"train_images": 2.5}, "data.train_images=2.5 cannot be used"),
+        ({"test_images": 361}, "data.test_images=361 is not available: give a whole number from 1 to 360"),
         (
             {"fit_order": "frist"},
             "data.fit_order=frist is not an order (did you mean first?): use random or first.",

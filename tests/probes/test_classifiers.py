@@ -67,7 +67,7 @@ def test_no_head_is_said_before_anything_is_encoded():
     [
         (lambda: LogisticProbe([]), "probe.strengths=.. cannot be used"),
         (lambda: LogisticProbe([0]), "probe.strengths=.0. cannot be used"),
-        (lambda: KnnProbe(neighbours=0), "probe.neighbours=0 with probe.temperature=0.07 cannot be used"),
+        (lambda: KnnProbe(neighbours=0), "probe.neighbours=0 cannot be used"),
     ],
 )
 def test_settings_are_checked(make, text: str):

@@ -70,6 +70,13 @@ def test_predict_looks_for_its_images_first(tmp_path: Path):
         ("finetune tune.epochs=0", "tune.epochs=0 cannot be used"),
         ("bench model.checkpoint=nowhere.bin", "model.checkpoint=nowhere.bin is not a file"),
         ("run features_from=nowhere", "features_from=nowhere holds no features"),
+        ("run spans=[9-33]", "span 9-33 ends at block 33, but the model's 12 blocks are 0 to 11"),
+        ("run readout=papr", "readout=papr is not known (did you mean paper?)"),
+        ("run model.image_size=0", "model.image_size=0 is not a size"),
+        ("run data.fit_images=-5", "data.fit_images=-5 cannot be used"),
+        ("run probe.epochs=0", "probe.epochs=0 cannot be used"),
+        ("run probe=logistic probe.strengths=[-1]", "probe.strengths=[-1] cannot be used"),
+        ("bench translator=lowrank translator.rank=0", "translator.rank=0 cannot be used"),
     ],
 )
 def test_settings_are_refused_at_once(command: str, told: str):

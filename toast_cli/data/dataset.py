@@ -9,14 +9,15 @@ from typing import Any
 import datasets
 import numpy as np
 
+from toast_cli.data.allowed import check
 from toast_cli.data.class_names import composed, in_order
-from toast_cli.data.decoding import MAX_PIXELS, require_pixels
+from toast_cli.data.decoding import MAX_PIXELS
 from toast_cli.data.draws import divide, draw, draw_fit
 from toast_cli.data.images import Images, Split
 from toast_cli.data.masked import with_masks
 from toast_cli.data.sources import columns_of, read
 from toast_cli.data.streamed import Rows
-from toast_cli.errors import ToastError, did_you_mean, require_flag
+from toast_cli.errors import ToastError, did_you_mean
 
 _SAMPLED = 1000
 
@@ -88,9 +89,8 @@ def load(
 
     Raises ToastError for data that are missing, unreachable, empty or too small, and for invalid settings.
     """
-    require_flag(streaming, "data.streaming")
-    if splits not in ("standard", "paper"):
-        raise ToastError(f"data.splits={splits} is not known: use standard, or paper for the paper's own division.")
+    check(splits=splits, fit_images=fit_images, train_images=train_images, test_images=test_images, fit_order=fit_order,
+          streaming=streaming, skip_bad_images=skip_bad_images, max_pixels=max_pixels, seed=seed)  # fmt: skip
     if splits == "paper" and one_split is not None:
         name = one_split["name"]
         whole = read(source, config, path, [name], streaming)[0]
@@ -99,7 +99,7 @@ def load(
     else:
         names = (test_split,) if train_split is None else (train_split, test_split)
         rows = read(source, config, path, names, streaming)
-    how = (require_flag(skip_bad_images, "data.skip_bad_images"), require_pixels(max_pixels, "data.max_pixels="))
+    how = (skip_bad_images, max_pixels)
     if masks:
         if train_split is None:
             raise ToastError("eval=segmentation fits a head on train images with masks: give data.train_split.")

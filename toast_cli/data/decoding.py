@@ -14,8 +14,6 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image
 
-from toast_cli.errors import ToastError
-
 MAX_PIXELS = 100_000_000
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs is told as the reason of a bad image
 _LONGEST = 1000  # times the shorter side; resized to a model's input, a thin line of pixels would become huge
@@ -42,13 +40,6 @@ def reason(error: Exception) -> str:
     """The error in one line, without the name of our own buffer."""
     told = " ".join(str(error).split()) if any(error.args) else type(error).__name__
     return re.sub(r" <_io\.BytesIO object at \w+>", "", told)
-
-
-def require_pixels(value: object, key: str) -> int:
-    """``value``. Raises ToastError unless it is a number of pixels; ``key`` is what a person sets it with."""
-    if type(value) is not int or value < 1:
-        raise ToastError(f"{key}{value} is not a number of pixels: give a whole number from 1.")
-    return value
 
 
 def read_image(file: Path | IO[bytes], max_pixels: int, key: str, bands: int = 3) -> Image.Image:

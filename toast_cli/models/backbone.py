@@ -14,7 +14,8 @@ import torch
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
-from toast_cli.errors import ToastError, did_you_mean
+from toast_cli.errors import ToastError
+from toast_cli.models.allowed import require_readout
 from toast_cli.models.branches import Branch, with_tensors
 from toast_cli.models.fused import FusedBlock, fast_block, layers_of
 from toast_cli.models.halves import kept_block
@@ -23,7 +24,6 @@ from toast_cli.models.timm_parts import Vit, channels_of, exchanged
 from toast_cli.plans import STEM, Kept, Point
 
 _ALWAYS_FP32 = (0, 1)  # blocks
-READOUTS = ("model", "paper")
 
 Extras = Mapping[str, Tensor | None]  # what every block takes as well as the latent: for Eva the rotary embedding
 FastBlock = Callable[[Tensor, Extras, int | None], Tensor]
@@ -75,11 +75,7 @@ class Backbone(nn.Module):
         Raises ToastError for an unknown ``readout``, or a model whose blocks cannot be removed one by one.
         """
         super().__init__()
-        if readout not in READOUTS:
-            raise ToastError(
-                f"readout={readout} is not known{did_you_mean(str(readout), READOUTS)}: use model (its own pooling), or paper (a random dense "
-                "layer and tanh after it, for ViT and DeiT)."
-            )
+        require_readout(readout)
         if getattr(vit, "rope_mixed", False):
             raise ToastError(
                 f"{label} has separate position embeddings for every block, which a shortened model would mix up: such models cannot be used."

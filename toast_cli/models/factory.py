@@ -12,8 +12,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from toast_cli.errors import ToastError, did_you_mean, require_flag, reraise_disk
+from toast_cli.errors import ToastError, did_you_mean, reraise_disk
 from toast_cli.models import checkpoints
+from toast_cli.models.allowed import check
 from toast_cli.models.arguments import check_arguments
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.dry import check_dry
@@ -23,7 +24,6 @@ from toast_cli.models.timm_parts import FAMILIES, Vit
 from toast_cli.models.weight_files import file_of
 from toast_cli.models.weights import Wanted, classifier, take
 
-PREPROCESSING = ("timm", "paper")
 _MOST_COMPUTED = 2**26  # numbers that timm computes for a model
 
 
@@ -51,9 +51,9 @@ def load(
     Raises ToastError for an unknown name, a model that is not a vision transformer, weights that are missing or do not
     fit, and invalid settings.
     """
-    _check_settings(preprocessing, image_size, options)
+    check(preprocessing=preprocessing, image_size=image_size, options=options, pretrained=pretrained)
     check_arguments(str(name), options or {})
-    fetched = require_flag(pretrained, "model.pretrained") and checkpoint is None
+    fetched = pretrained and checkpoint is None
     with redirect_stdout(StringIO()):  # timm prints lines of its own, and stdout is for results
         source = source_of(str(name), fetched)
         return _loaded(
@@ -98,20 +98,6 @@ def _loaded(
     side = vit.patch_embed.img_size[0]
     recipe = {"name": source.architecture, "arguments": {**asked, "img_size": side}}
     return Backbone(vit, label, image_size or side, head, readout, resize, recipe, notes=notes)
-
-
-def _check_settings(preprocessing: object, image_size: object, options: object) -> None:
-    """Check the settings. Raises ToastError for one that cannot be used."""
-    if preprocessing not in PREPROCESSING:
-        raise ToastError(f"model.preprocessing={preprocessing} is not known: use timm, or paper for the paper's own.")
-    if image_size is not None and (type(image_size) is not int or image_size < 1):
-        raise ToastError(
-            f"model.image_size={image_size} is not a size: give a whole number of pixels, or null for the model's own."
-        )
-    if options is not None and not isinstance(options, Mapping):
-        raise ToastError(
-            f"model.options={options} are not arguments: write model.options={{depth:6}}, or {{}} for none."
-        )
 
 
 def blank(name: object, arguments: Mapping[str, Any]) -> Vit:

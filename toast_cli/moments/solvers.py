@@ -8,8 +8,6 @@ from torch import Tensor
 
 from toast_cli.moments.pair import PairMoments
 
-SOLVERS = ("exact", "gelsy")
-
 
 def least_squares(xx: Tensor, xy: Tensor, dtype: torch.dtype) -> tuple[Tensor, int]:
     """W (D, E) with xx W = xy, and the rank used, for xx = XᵀX (D, D) and xy = XᵀY (D, E) in float64.

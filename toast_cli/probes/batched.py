@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toast_cli.errors import ToastError, is_number
 from toast_cli.layers import dense
+from toast_cli.probes.allowed import check
 from toast_cli.probes.base import Advance, Probe
 from toast_cli.probes.judged import Judged, of_logits
 from toast_cli.runs.features import Features
@@ -31,19 +31,7 @@ class BatchedProbe(Probe):
     def __init__(
         self, learning_rate: float = 1e-2, epochs: int = 5, batch_size: int = 256, weight_decay: float = 0.0
     ) -> None:
-        for key, value, kind in (
-            ("epochs", epochs, int),
-            ("batch_size", batch_size, int),
-            ("learning_rate", learning_rate, float),
-        ):
-            if (
-                not is_number(value) or not isinstance(value, kind | int) or value <= 0
-            ):  # checked now, not after hours of encoding
-                raise ToastError(
-                    f"probe.{key}={value} cannot be used: give a {'whole ' * (kind is int)}number above 0."
-                )
-        if not is_number(weight_decay) or weight_decay < 0:
-            raise ToastError(f"probe.weight_decay={weight_decay} cannot be used: give a number from 0.")
+        check(learning_rate=learning_rate, epochs=epochs, batch_size=batch_size, weight_decay=weight_decay)
         self.learning_rate, self.epochs, self.batch_size, self.weight_decay = (
             learning_rate,
             epochs,
@@ -139,8 +127,7 @@ class MlpProbe(BatchedProbe):
         dropout: float = 0.5,
     ) -> None:
         super().__init__(learning_rate, epochs, batch_size, weight_decay)
-        if not is_number(dropout) or not 0 <= dropout < 1:
-            raise ToastError(f"probe.dropout={dropout} cannot be used: give a share from 0 to below 1.")
+        check(dropout=dropout)
         self.dropout = dropout
 
     def initial(self, width: int, classes: int, generator: torch.Generator) -> list[Tensor]:

@@ -19,8 +19,9 @@ from sklearn.utils.extmath import weighted_mode
 from torch import nn
 
 from toast_cli.data.draws import stratified
-from toast_cli.errors import ToastError, is_number, require_strengths
+from toast_cli.errors import ToastError
 from toast_cli.layers import dense
+from toast_cli.probes.allowed import check
 from toast_cli.probes.base import Advance, Probe
 from toast_cli.probes.judged import Judged, of_logits, of_plans
 from toast_cli.probes.matching import match, require_as_many
@@ -82,10 +83,8 @@ class LogisticProbe(_PerPlan):
     gives_probabilities = True
 
     def __init__(self, strengths: list[float], iterations: int = 1000) -> None:
-        self.strengths = sorted(require_strengths(strengths, "probe.strengths", "[1e-3,1e-2]"))
-        if type(iterations) is not int or iterations < 1:
-            raise ToastError(f"probe.iterations={iterations} cannot be used: give a whole number from 1.")
-        self.iterations = iterations
+        check(strengths=strengths, iterations=iterations)
+        self.strengths, self.iterations = sorted(strengths), iterations
 
     def fit_one(self, features: np.ndarray, labels: np.ndarray, seed: int) -> Pipeline:
         if len(np.unique(labels)) < 2:
@@ -135,11 +134,7 @@ class KnnProbe(_PerPlan):
     gives_probabilities = True
 
     def __init__(self, neighbours: int = 20, temperature: float = 0.07) -> None:
-        if type(neighbours) is not int or neighbours < 1 or not is_number(temperature) or temperature <= 0:
-            raise ToastError(
-                f"probe.neighbours={neighbours} with probe.temperature={temperature} cannot be used: give a whole number from 1 and a "
-                "number above 0."
-            )
+        check(neighbours=neighbours, temperature=temperature)
         self.neighbours, self.temperature = neighbours, temperature
 
     def fit_one(self, features: np.ndarray, labels: np.ndarray, seed: int) -> KNeighborsClassifier:

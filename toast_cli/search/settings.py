@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from toast_cli.errors import ToastError, did_you_mean, is_number, require_flag, require_group
+from toast_cli.errors import ToastError, did_you_mean, require_flag, require_group, require_number, require_whole
 
 BASELINES = ("last", "influence", "random")
 
@@ -27,20 +27,17 @@ class Settings:
         """The settings, checked. Raises ToastError for a value that cannot be used."""
         given = require_group(given, "search", cls.__dataclass_fields__)
         for key, least in {"images": 1, "beam": 1, "rounds": 1, "blocks": 1, "refits": 0}.items():
-            value = given[key]
-            if (key not in ("blocks", "refits") or value is not None) and (type(value) is not int or value < least):
-                raise ToastError(f"search.{key}={value} cannot be used: give a whole number from {least}.")
+            if key not in ("blocks", "refits") or given[key] is not None:
+                require_whole(given[key], f"search.{key}", least)
         beside = given["beside"]
         if not isinstance(beside, list) or not all(isinstance(name, str) for name in beside):
             raise ToastError(
                 f"search.beside={beside} is not a list of translators: write search.beside=[identity], or [] for none."
             )
         require_flag(given["halves"], "search.halves")
-        penalty = given["penalty"]
-        if penalty is not None and not (is_number(penalty) and penalty > 0):
-            raise ToastError(
-                f"search.penalty={penalty} cannot be used: give a number above 0, or null for the one that suits the original best."
-            )
+        if given["penalty"] is not None:
+            allowed = "a number above 0, or null for the one that suits the original best"
+            require_number(given["penalty"], "search.penalty", lambda penalty: penalty > 0, allowed)
         baselines = check_names(given["baselines"])
         return cls(**{**given, "beside": tuple(dict.fromkeys(beside)), "baselines": baselines})
 

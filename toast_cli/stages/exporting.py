@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from toast_cli.errors import ToastError, did_you_mean, require_flag
+from toast_cli.errors import ToastError, did_you_mean, require_flag, require_whole
 from toast_cli.hub.repository import require_name
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ class Settings:
                 )
         check_pair(given["format"], given["dtype"], given["quantisation"])
         for key, least in (("seed", 0), ("images", 1)):
-            if type(cfg[key]) is not int or cfg[key] < least:
-                raise ToastError(f"{key}={cfg[key]} cannot be used: give a whole number from {least}.")
+            require_whole(cfg[key], key, least)
         fresh, private, dry = (require_flag(cfg[key], key) for key in ("fresh", "private", "dry"))
         words = (given["format"], given["dtype"], given["quantisation"], given["head"])
         settings = cls(given_plans(cfg.plan), *words, cfg.seed, cfg.images, fresh, cfg.push, private, dry)

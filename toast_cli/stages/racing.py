@@ -1,9 +1,21 @@
 """The settings of a race, checked."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from toast_cli.errors import ToastError, is_number, require_group
+from toast_cli.errors import Check, ToastError, check_settings, require_group, require_number, require_whole
+
+_CHECKS: Mapping[str, Check] = {
+    "test_images": require_whole,
+    "confidence": partial(
+        require_number, holds=lambda number: 0 < number < 1, allowed="a share between 0 and 1, such as 0.95"
+    ),
+    "keep": partial(
+        require_number, holds=lambda number: 0 < number <= 1, allowed="a share above 0 and up to 1, such as 0.5"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -22,13 +34,5 @@ class Settings:
         if isinstance(given, str):
             raise ToastError(f"sweep={given} is not a way to sweep: use sweep=full or sweep=race.")
         given = require_group(given, "sweep", cls.__dataclass_fields__)
-        images, confidence, keep = (given[key] for key in cls.__dataclass_fields__)
-        if type(images) is not int or images < 1:
-            raise ToastError(f"sweep.test_images={images} cannot be used: give a whole number from 1.")
-        if not is_number(confidence) or not 0 < confidence < 1:
-            raise ToastError(
-                f"sweep.confidence={confidence} cannot be used: give a share between 0 and 1, such as 0.95."
-            )
-        if not is_number(keep) or not 0 < keep <= 1:
-            raise ToastError(f"sweep.keep={keep} cannot be used: give a share above 0 and up to 1, such as 0.5.")
+        check_settings("sweep", given, _CHECKS)
         return cls(**given)

@@ -3,15 +3,21 @@
 All of it is checked again where it is used; a person who has mistyped a word should not wait for these imports to hear of it.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from toast_cli.errors import ToastError, require_flag, require_group
+from toast_cli.data import allowed as data
+from toast_cli.errors import Check, ToastError, check_settings, require_flag, require_group
 from toast_cli.folders import require_data, typed_path
 from toast_cli.machine.device import pick_device, require_batch_size, require_precision
+from toast_cli.models import allowed as models
+from toast_cli.models.allowed import require_readout
 from toast_cli.models.weight_files import file_of
 from toast_cli.plans import HEALED, Fit, written_plans
+from toast_cli.probes import allowed as probes
+from toast_cli.translators import allowed as translators
 
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"  # of `eval`
 _OURS = "toast_cli."  # where a group's _target_ begins unless it is the user's own, whose settings may mean anything
@@ -23,11 +29,13 @@ def check(cfg: DictConfig) -> None:
     fit_of(cfg)
     require_batch_size(cfg.batch_size)
     require_workers(cfg.workers)
+    require_readout(cfg.readout)
     check_model(cfg)
     for name in ("data", "fit_data"):
-        group = plain(cfg[name])
-        if _is_ours(group) and group.get("path") is not None:
+        group = _checked(cfg, name, data.CHECKS)
+        if group.get("path") is not None:
             require_data(typed_path(group["path"]))
+    _checked(cfg, "probe", probes.CHECKS)
 
 
 def check_model(cfg: DictConfig) -> None:
@@ -35,16 +43,23 @@ def check_model(cfg: DictConfig) -> None:
     require_precision(cfg.precision)
     if cfg.device not in ("auto", "cpu"):  # only torch knows which others there are
         pick_device(cfg.device)
-    spans = plain(cfg.spans)
-    if spans is not None:
-        written_plans(spans)
-    model = plain(cfg.model)
-    if _is_ours(model) and model.get("checkpoint") is not None:
+    model = _checked(cfg, "model", models.CHECKS)
+    if model.get("checkpoint") is not None:
         file_of(str(model["checkpoint"]), f"model.checkpoint={model['checkpoint']}")
+    spans, depth = plain(cfg.spans), (model.get("options") or {}).get("depth")
+    for plan in [] if spans is None else written_plans(spans):
+        if type(depth) is int and depth > 0:  # else only timm knows how many blocks there are
+            plan.operations(depth)
+    _checked(cfg, "translator", translators.CHECKS)
 
 
-def _is_ours(group: Any) -> bool:
-    return isinstance(group, dict) and str(group.get("_target_")).startswith(_OURS)
+def _checked(cfg: DictConfig, name: str, checks: Mapping[str, Check]) -> dict[str, Any]:
+    """The settings of a group, checked; none if it is the user's own."""
+    group = plain(cfg[name])
+    if not isinstance(group, dict) or not str(group.get("_target_")).startswith(_OURS):
+        return {}
+    check_settings(name, group, checks)
+    return group
 
 
 def seeds_of(given: Any) -> list[int]:

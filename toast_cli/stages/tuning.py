@@ -1,9 +1,34 @@
 """How a shortened model is trained: the settings of fine-tuning."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from toast_cli.errors import ToastError, is_number, require_flag, require_group
+from toast_cli.errors import (
+    Check,
+    check_settings,
+    require_flag,
+    require_group,
+    require_not_negative,
+    require_number,
+    require_part,
+    require_positive,
+    require_whole,
+)
+
+_CHECKS: Mapping[str, Check] = {
+    "epochs": require_whole,
+    "learning_rate": require_positive,
+    "weight_decay": require_not_negative,
+    "warmup_epochs": require_not_negative,
+    "label_smoothing": require_part,
+    "clip_norm": require_positive,
+    "batch_size": require_whole,
+    "held_out": partial(require_number, holds=lambda number: 0 < number < 1, allowed="a share between 0 and 1"),
+    "train_maps": require_flag,
+    "flip": require_flag,
+}
 
 
 @dataclass(frozen=True)
@@ -31,22 +56,7 @@ class Settings:
     def check(cls, given: Any) -> "Settings":
         """The settings, checked. Raises ToastError for a value that cannot be used."""
         given = require_group(given, "tune", cls.__dataclass_fields__)
-        rules = {
-            "epochs": (int, lambda v: v >= 1, "a whole number from 1"),
-            "learning_rate": (float, lambda v: v > 0, "a number above 0"),
-            "weight_decay": (float, lambda v: v >= 0, "a number from 0"),
-            "warmup_epochs": (float, lambda v: v >= 0, "a number from 0"),
-            "label_smoothing": (float, lambda v: 0 <= v < 1, "a share from 0 to below 1"),
-            "clip_norm": (float, lambda v: v > 0, "a number above 0"),
-            "batch_size": (int, lambda v: v >= 1, "a whole number from 1"),
-            "held_out": (float, lambda v: 0 < v < 1, "a share between 0 and 1"),
-        }
-        rate = given.get("encoder_learning_rate")
-        rules |= {"encoder_learning_rate": rules["learning_rate"]} if rate is not None else {}
-        for key, (kind, holds, allowed) in rules.items():
-            value = given[key]
-            if not is_number(value) or not isinstance(value, kind | int) or not holds(value):
-                raise ToastError(f"tune.{key}={value} cannot be used: give {allowed}.")
-        for key in ("train_maps", "flip"):
-            require_flag(given[key], f"tune.{key}")
+        check_settings("tune", given, _CHECKS)
+        if given["encoder_learning_rate"] is not None:
+            require_positive(given["encoder_learning_rate"], "tune.encoder_learning_rate")
         return cls(**given)

@@ -17,19 +17,8 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from toast_cli.errors import ToastError, did_you_mean
 from toast_cli.moments.pair import PairMoments, r2
-
-TOKEN_GROUPS = ("shared", "split", "per_position")
-
-
-def check_tokens(kind: object) -> None:
-    """Check that ``kind`` is a known way to share maps among tokens. Raises ToastError if it is not."""
-    if kind not in TOKEN_GROUPS:
-        raise ToastError(
-            f"translator.tokens={kind} is not known{did_you_mean(kind, TOKEN_GROUPS)}: use shared (one map for all tokens), split (one for "
-            "class and register tokens, one for patches) or per_position."
-        )
+from toast_cli.translators.allowed import check
 
 
 class FittedMap(Protocol):
@@ -69,7 +58,7 @@ class BaseTranslator:
     held_out_r2_: float | None = None
 
     def __init__(self, tokens: str = "shared") -> None:
-        check_tokens(tokens)
+        check(tokens=tokens)
         self.tokens = tokens
 
     def scored(self, error: float, variation: float, rank: int) -> Self:

@@ -9,7 +9,8 @@ from torch import nn
 
 from toast_cli.layers import ByPosition
 from toast_cli.moments.pair import r2
-from toast_cli.translators.base import BaseTranslator, FittedMap, ImageTranslator, check_tokens
+from toast_cli.translators.allowed import check
+from toast_cli.translators.base import BaseTranslator, FittedMap, ImageTranslator
 
 
 def groups_of(kind: str, prefix: int, tokens: int | None) -> list[slice]:
@@ -17,7 +18,7 @@ def groups_of(kind: str, prefix: int, tokens: int | None) -> list[slice]:
 
     Without ``tokens`` the last group is of all that follow; ``per_position`` needs their number. Raises ToastError for an unknown ``kind``.
     """
-    check_tokens(kind)
+    check(tokens=kind)
     if kind == "per_position":
         if tokens is None:
             raise TypeError("per_position needs the number of tokens")

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from toast_cli import layers
-from toast_cli.errors import ToastError, did_you_mean, require_strengths
 from toast_cli.layers import dense
 from toast_cli.moments.pair import PairMoments
-from toast_cli.moments.solvers import SOLVERS, gelsy, least_squares, ridge
+from toast_cli.moments.solvers import gelsy, least_squares, ridge
+from toast_cli.translators.allowed import check
 from toast_cli.translators.base import Translator
 
 
@@ -71,11 +71,7 @@ class Linear(Translator):
 
     def __init__(self, tokens: str = "shared", solver: str = "exact") -> None:
         super().__init__(tokens)
-        if solver not in SOLVERS:
-            raise ToastError(
-                f"translator.solver={solver} is not a solver{did_you_mean(str(solver), SOLVERS)}: use exact, or gelsy for what "
-                "torch.linalg.lstsq does on CPUs."
-            )
+        check(solver=solver)
         self.solver = solver
 
     def fit(self, moments: PairMoments) -> Self:
@@ -139,7 +135,8 @@ class Ridge(Affine):
 
     def __init__(self, strengths: list[float], tokens: str = "shared") -> None:
         super().__init__(tokens)
-        self.strengths = require_strengths(strengths, "translator.strengths", "[1e-4,1e-2]")
+        check(strengths=strengths)
+        self.strengths = list(strengths)
 
     def fit(self, moments: PairMoments) -> Self:
         self.strength_, held_out = self.strengths[0], moments.held_out
@@ -201,11 +198,7 @@ class LowRank(Translator):
 
     def __init__(self, rank: int | float, tokens: str = "shared") -> None:
         super().__init__(tokens)
-        share = isinstance(rank, float) and 0 < rank < 1
-        if not share and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 1):
-            raise ToastError(
-                f"translator.rank={rank} cannot be used: give a whole number of directions from 1, or a share of variance such as 0.99."
-            )
+        check(rank=rank)
         self.rank = rank
 
     def fit(self, moments: PairMoments) -> Self:

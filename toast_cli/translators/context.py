@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from toast_cli import layers
-from toast_cli.errors import require_strengths
 from toast_cli.layers import dense
 from toast_cli.moments.pair import PairMoments
 from toast_cli.moments.solvers import least_squares, ridge
+from toast_cli.translators.allowed import check
 from toast_cli.translators.base import ImageTranslator
 
 
@@ -47,7 +47,8 @@ class Context(ImageTranslator):
 
     def __init__(self, strengths: list[float]) -> None:
         super().__init__()
-        self.strengths = require_strengths(strengths, "translator.strengths", "[1e-4,1e-2]")
+        check(strengths=strengths)
+        self.strengths = list(strengths)
 
     def fit(self, groups: Sequence[PairMoments], prefix: int) -> Self:
         return self._fit(groups, prefix, self._chosen(groups))

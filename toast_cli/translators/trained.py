@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toast_cli.errors import ToastError, is_number
 from toast_cli.layers import Residual
+from toast_cli.translators.allowed import check
 from toast_cli.translators.base import BaseTranslator
 
 _CHUNK = 2**22  # elements of a latent that are read at a time
@@ -71,13 +71,7 @@ class TrainedTranslator(BaseTranslator):
 
     def __init__(self, learning_rate: float = 1e-3, steps: int = 300, seed: int = 0, tokens: str = "shared") -> None:
         super().__init__(tokens)
-        if not is_number(learning_rate) or learning_rate <= 0 or type(steps) is not int or steps < 1:
-            raise ToastError(
-                f"translator.learning_rate={learning_rate} with translator.steps={steps} cannot be used: give a number above 0 and a whole "
-                "number from 1."
-            )
-        if type(seed) is not int or not 0 <= seed < 2**63:
-            raise ToastError(f"translator.seed={seed} is not a seed: use a whole number from 0.")
+        check(learning_rate=learning_rate, steps=steps, seed=seed)
         self.learning_rate, self.steps, self.seed = learning_rate, steps, seed
 
     def network(self, width: int) -> nn.Module:

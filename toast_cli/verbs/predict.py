@@ -52,7 +52,7 @@ def predict(given: str | Path, paths: Iterable[Path], top: int, max_pixels: int,
     """
     from rich.table import Table
 
-    from toast_cli.data.decoding import require_pixels
+    from toast_cli.data.allowed import require_pixels
     from toast_cli.hub.listening import listening
     from toast_cli.machine.console import say
     from toast_cli.report.screen import wide_console
