@@ -41,14 +41,14 @@ def test_nothing_is_fetched_while_only_asking():
 
 @pytest.mark.slow
 def test_the_command_as_a_person_types_it(hub: Hub, tmp_path: Path):
-    """A process of its own, which knows the hub by HF_ENDPOINT and HF_HOME alone; twenty seconds for the weights."""
-    hub.fault("GET .*safetensors.sig", slowly=22)
+    """A process of its own, which knows the hub by HF_ENDPOINT and HF_HOME alone; ten seconds for the weights."""
+    hub.fault("GET .*safetensors.sig", slowly=12)
     command = [sys.executable, "-m", "toast_cli", *RUN]
     done = subprocess.run(
         command, env=environment(hub, tmp_path / "home"), capture_output=True, text=True, timeout=170, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("fetching timm")]
-    assert len(lines) >= 3, "one at the beginning, and one every ten seconds"
+    assert len(lines) >= 2, "one at the beginning, and one every ten seconds"
     assert (tmp_path / "run" / "results.csv").is_file()
     assert not hub.stored[WEIGHTS].gated
