@@ -28,7 +28,7 @@ def error(found: Tensor, *parts: Tensor) -> float:
 @pytest.mark.skipif(
     not multiplied_by_onednn(torch.empty(0, dtype=torch.bfloat16)), reason="oneDNN has no products in bf16 here"
 )
-@pytest.mark.parametrize("at_once", [1, 2 * 3 * 37**2, 2**19])  # scores: of one image, of two, of all
+@pytest.mark.parametrize("at_once", [1, 2 * 3 * 37**2, 2**19])  # scores: of one head, of six, of all
 @pytest.mark.parametrize("scale", [1.0, 4.0])
 def test_scores_are_not_rounded_to_bf16(at_once: int, scale: float, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "_multiplies_faster", lambda tensor: True)

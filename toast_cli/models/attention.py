@@ -46,7 +46,7 @@ def _by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     bits = width**-0.5 * math.log2(math.e)
     query, key, value = (part.flatten(0, 1).contiguous() for part in (query, key, value))  # (N·H, T, d)
     mixed = torch.empty_like(query)
-    size = min(max(_SCORES // tokens**2, 1), len(query))
+    size = max(min(_SCORES // tokens**2, len(query)), 1)
     all_rounded = torch.empty(size, tokens, tokens, dtype=query.dtype)
     all_scores = torch.empty(size, tokens, tokens)
     for start in range(0, len(query), size):
