@@ -39,6 +39,12 @@ def test_a_run_fetches_what_it_needs_once(hub: Hub, toast, monkeypatch: pytest.M
     assert len(hub.requests(_FILES)) == before, "the second run finds all in the cache"
 
 
+def test_a_block_that_a_model_does_not_have_is_named_before_anything_is_fetched(hub: Hub, toast):
+    status, _, err = toast("run", "model=dinov2_b", "data=cifar100", "spans=[9-12]")
+    assert (status, err) == (1, "toast: span 9-12 ends at block 12, but the model's 12 blocks are 0 to 11.\n")
+    assert not hub.requests("")
+
+
 @pytest.mark.parametrize("streaming", ["false", "true"])
 def test_a_full_cache_does_without_the_hub(streaming: str, hub: Hub, toast, monkeypatch: pytest.MonkeyPatch):
     words = [*RUN, f"data.streaming={streaming}"]

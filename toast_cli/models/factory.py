@@ -100,6 +100,15 @@ def _loaded(
     return Backbone(vit, label, image_size or side, head, readout, resize, recipe, notes=notes)
 
 
+def depth_of(name: str) -> int | None:
+    """How many blocks timm's model of that ``name`` has; nothing is fetched. None if it is not one of timm's vision transformers."""
+    if not timm.is_model(name):
+        return None
+    with torch.device("meta"):
+        model = timm.create_model(name.partition(".")[0], pretrained=False)
+    return len(model.blocks) if isinstance(model, FAMILIES) else None
+
+
 def blank(name: object, arguments: Mapping[str, Any]) -> Vit:
     """timm's architecture ``name``, without a head, on torch's meta device: shapes without numbers, which take no memory.
 

@@ -18,6 +18,7 @@ from toast_cli.machine.device import Compute
 from toast_cli.machine.team import ALONE, Team
 from toast_cli.models.backbone import Backbone
 from toast_cli.models.branches import require_branches
+from toast_cli.models.factory import depth_of
 from toast_cli.models.halves import require_halves
 from toast_cli.plans import INDEPENDENT, Fit, Plan, parse_plans
 from toast_cli.probes.base import Probe
@@ -25,7 +26,7 @@ from toast_cli.registry import CONF, options
 from toast_cli.runs.folder import Folder, RunFolder
 from toast_cli.runs.naming import today
 from toast_cli.stages.job import Job
-from toast_cli.stages.settings import SEGMENTATION, fit_of, plain, require_workers, seeds_of
+from toast_cli.stages.settings import SEGMENTATION, fit_of, ours, plain, require_workers, seeds_of
 from toast_cli.stages.versions import note_versions
 from toast_cli.translators.base import BaseTranslator, ClosedForm, ImageTranslator
 from toast_cli.translators.named import by_name
@@ -86,6 +87,8 @@ def load(
     seeds, translator, probe = seeds_of(cfg.seeds), make_translator(cfg, make), make_probe(cfg, make)
     of_settings, held_out_r2 = fit_of(cfg)
     asked = of_settings if fit is None else fit
+    if plans_of is None:
+        _require_blocks(cfg)
     backbone: Backbone = make(cfg, "model")
     for note in backbone.notes:
         say(f"note: {note}")
@@ -123,6 +126,14 @@ def load(
         team=team,
         held_out_r2=held_out_r2,
     )
+
+
+def _require_blocks(cfg: DictConfig) -> None:
+    """Check that a model whose weights may have to be fetched has the blocks that ``spans`` names."""
+    model = ours(cfg, "model")
+    fetched = model.get("pretrained") is True and model.get("checkpoint") is None
+    if fetched and not model.get("options") and (depth := depth_of(str(model["name"]))) is not None:
+        parse_plans(plain(cfg.spans), depth)
 
 
 def _require_that_it_fits(fit: Fit, translator: BaseTranslator, backbone: Backbone) -> None:

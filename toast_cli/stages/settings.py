@@ -20,7 +20,7 @@ from toast_cli.probes import allowed as probes
 from toast_cli.translators import allowed as translators
 
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"  # of `eval`
-_OURS = "toast_cli."  # where a group's _target_ begins unless it is the user's own, whose settings may mean anything
+_OURS = "toast_cli."  # where a group's _target_ begins unless it is the user's own
 
 
 def check(cfg: DictConfig) -> None:
@@ -54,12 +54,16 @@ def check_model(cfg: DictConfig) -> None:
 
 
 def _checked(cfg: DictConfig, name: str, checks: Mapping[str, Check]) -> dict[str, Any]:
-    """The settings of a group, checked; none if it is the user's own."""
-    group = plain(cfg[name])
-    if not isinstance(group, dict) or not str(group.get("_target_")).startswith(_OURS):
-        return {}
+    """``ours``, checked."""
+    group = ours(cfg, name)
     check_settings(name, group, checks)
     return group
+
+
+def ours(cfg: DictConfig, name: str) -> dict[str, Any]:
+    """The settings of a group; none if it is the user's own, whose settings may mean anything."""
+    group = plain(cfg[name])
+    return group if isinstance(group, dict) and str(group.get("_target_")).startswith(_OURS) else {}
 
 
 def seeds_of(given: Any) -> list[int]:
