@@ -110,6 +110,8 @@ def _settings_sentence(error: Exception) -> str:
         group, name = missing.groups()
         offered = sorted(options(group, [CONF]))
         return f"{group}={name} does not exist{did_you_mean(name, offered)}: use one of {', '.join(offered)}, or --config-dir <dir> with your own."
+    if missing := re.search(r"Missing mandatory value: ([\w.]+)", text):
+        return f"{missing[1]} is missing: give {missing[1]}=<value>, see toast run --help for what it means."
     return f"{text}. See toast run --help for the settings and toast list for the options."
 
 

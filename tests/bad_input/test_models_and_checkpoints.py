@@ -24,10 +24,7 @@ SENTENCES = {
     "run ~model=false": (
         "A group of settings was given no name: write model=<name>, data=<name> and so on; see toast list for the names."
     ),
-    "run model=timm": (
-        "MissingMandatoryValue while resolving interpolation: Missing mandatory value: model.name. See toast run "
-        "--help for the settings and toast list for the options."
-    ),
+    "run model=timm": "model.name is missing: give model.name=<value>, see toast run --help for what it means.",
     "run model.name=vit_smal_patch16_224": "model.name=vit_smal_patch16_224 is not known to timm …",
     "run model.pretrained=no": (
         "model.pretrained=no is neither true nor false: write model.pretrained=true or model.pretrained=false."
