@@ -85,6 +85,8 @@ def _free(path: Path) -> int:
 
 def _settings_sentence(error: Exception) -> str:
     """An error of Hydra or OmegaConf, which takes several lines, in one line."""
+    if (word := getattr(error, "override", None)) is not None and type(error).__name__ == "OverrideParseException":
+        return _unread(str(word))
     lines = [re.sub(r"\s+", " ", line).strip() for line in str(error).splitlines()]
     lines = [
         line for line in lines if line and not line.startswith(("full_key", "object_type", "See https", "Set the env"))
@@ -110,9 +112,21 @@ def _settings_sentence(error: Exception) -> str:
         group, name = missing.groups()
         offered = sorted(options(group, [CONF]))
         return f"{group}={name} does not exist{did_you_mean(name, offered)}: use one of {', '.join(offered)}, or --config-dir <dir> with your own."
+    if extra := re.search(r"unexpected keyword argument '(\w+)'", text):
+        return f"{extra[1]} is not a setting of what _target_ names: leave it out; toast run --help lists those it has."
+    if target := re.match(r"Error locating target '(.+?)'", text):
+        return f"_target_={target[1]} cannot be imported: write <module>.<class>, and name the folder of the module, such as PYTHONPATH=."
+    if folder := re.match(r"Additional config directory '(.+)' not found", text):
+        return f"--config-dir {folder[1]} is not a folder: give one that holds groups such as model/ or data/."
     if missing := re.search(r"Missing mandatory value: ([\w.]+)", text):
         return f"{missing[1]} is missing: give {missing[1]}=<value>, see toast run --help for what it means."
     return f"{text}. See toast run --help for the settings and toast list for the options."
+
+
+def _unread(word: str) -> str:
+    if "=" not in word:
+        return f"{word} has no value: settings are written key=value, such as spans=all; see toast run --help."
+    return f"{word} cannot be read: close its brackets and quotes, and put text with other signs in quotes of its own, such as \"key='a (b)'\"."
 
 
 def _unknown_setting(key: str, value: str) -> str:

@@ -17,18 +17,11 @@ SENTENCES = {
     "run --fresh": (
         "unrecognized arguments: --fresh: settings are written key=value, such as fresh=true; see toast run --help."
     ),
-    "run spans": (
-        "Error parsing override 'spans' missing EQUAL at '<EOF>'. See toast run --help for the settings and toast "
-        "list for the options."
-    ),
+    "run spans": "spans has no value: settings are written key=value, such as spans=all; see toast run --help.",
     "run --config-dir nowhere": (
-        "Additional config directory '{here}/nowhere' not found. See toast run --help for the settings and toast "
-        "list for the options."
+        "--config-dir {here}/nowhere is not a folder: give one that holds groups such as model/ or data/."
     ),
-    "finetune nope": (
-        "Error parsing override 'nope' missing EQUAL at '<EOF>'. See toast run --help for the settings and toast "
-        "list for the options."
-    ),
+    "finetune nope": "nope has no value: settings are written key=value, such as spans=all; see toast run --help.",
     "bench data=digits": (
         "data is a setting of other verbs, not of this one: leave it out, or see toast <verb> --help."
     ),
@@ -44,10 +37,7 @@ SENTENCES = {
     "list models data": "unrecognized arguments: data: see toast list --help.",
     "status --wings": "unrecognized arguments: --wings: see toast status --help.",
     "doctor now": "unrecognized arguments: now: see toast doctor --help.",
-    "similarity seeds": (
-        "Error parsing override 'seeds' missing EQUAL at '<EOF>'. See toast run --help for the settings and toast "
-        "list for the options."
-    ),
+    "similarity seeds": "seeds has no value: settings are written key=value, such as spans=all; see toast run --help.",
     "list --config-dir nowhere": (
         "--config-dir nowhere is not a folder: give one that holds groups such as model/ or data/."
     ),

@@ -15,8 +15,7 @@ SENTENCES = {
         "+model.nmae=x would add one."
     ),
     "run +model.wings=2": (
-        "Error in call to target 'toast_cli.models.factory.load': TypeError(\"load() got an unexpected keyword argument "
-        "'wings'\"). See toast run --help for the settings and toast list for the options."
+        "wings is not a setting of what _target_ names: leave it out; toast run --help lists those it has."
     ),
     "run model=[false]": (
         "A group of settings was given no name: write model=<name>, data=<name> and so on; see toast list for the names."

@@ -62,7 +62,7 @@ SENTENCES = {
     "run workers=-1": "workers=-1 is not a number of processes: use auto or a whole number from 0.",
     "run fail_fast=null": "fail_fast=None is neither true nor false: write fail_fast=true or fail_fast=false.",
     "run translator._target_=mine.Mine": (
-        "Error locating target 'mine.Mine'. See toast run --help for the settings and toast list for the options."
+        "_target_=mine.Mine cannot be imported: write <module>.<class>, and name the folder of the module, such as PYTHONPATH=."
     ),
     "run translator._target_=builtins.dict": (
         "translator=dict is not a translator: derive it from toast_cli.translators.Translator."

@@ -24,7 +24,7 @@ SENTENCES = {
         "spans=9-11,2-3 has several values: write spans=[9-11,2-3] for a list, or toast run -m for a run with each."
     ),
     "run spans=[9-11": (
-        "no viable alternative at input '[9-11'. See toast run --help for the settings and toast list for the options."
+        "spans=[9-11 cannot be read: close its brackets and quotes, and put text with other signs in quotes of its own, such as \"key='a (b)'\"."
     ),
     "run spans=11-9": "span 11-9 must start before it ends: write s-e with s < e, or stem-e.",
     "run spans=9-12": "span 9-12 ends at block 12, but the model's 12 blocks are 0 to 11.",
