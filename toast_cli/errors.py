@@ -107,9 +107,8 @@ def require_strengths(given: Any, key: str, example: str) -> list[float]:
     return list(given)
 
 
-Check = Callable[
-    [Any, str], object
-]  # of a value and what it is a setting of; raises ToastError if the value cannot be used
+# Of a value and the setting that it is given for; raises ToastError if it cannot be used.
+Check = Callable[[Any, str], object]
 
 
 def check_settings(group: str, given: Mapping[str, Any], checks: Mapping[str, Check]) -> None:
