@@ -117,11 +117,11 @@ def child(folder: Path, name: str) -> Path:
     return next((path for path in folder.iterdir() if as_text(path.name) == as_text(name)), exact)
 
 
-def require_data(path: Path) -> None:
-    """Raises ToastError unless ``path``, which was given as ``data.path``, is a folder or a pattern of tar files."""
+def require_data(path: Path, key: str = "data.path") -> None:
+    """Raises ToastError unless ``path``, which was given as the setting ``key``, is a folder or a pattern of tar files."""
     if not path.is_dir() and not tar_files(path):
         raise ToastError(
-            f"data.path={path} is not a folder: give one with an image folder, parquet files, tar files or a saved data set, or a pattern such as "
+            f"{key}={path} is not a folder: give one with an image folder, parquet files, tar files or a saved data set, or a pattern such as "
             "'shards/*.tar'."
         )
 

@@ -71,6 +71,7 @@ def test_predict_looks_for_its_images_first(tmp_path: Path):
         ("bench model.checkpoint=nowhere.bin", "model.checkpoint=nowhere.bin is not a file"),
         ("run features_from=nowhere", "features_from=nowhere holds no features"),
         ("run spans=[9-33]", "span 9-33 ends at block 33, but the model's 12 blocks are 0 to 11"),
+        ("run fit_data=folder fit_data.path=nowhere", "fit_data.path=nowhere is not a folder"),
         ("run readout=papr", "readout=papr is not known (did you mean paper?)"),
         ("run model.image_size=0", "model.image_size=0 is not a size"),
         ("run data.fit_images=-5", "data.fit_images=-5 cannot be used"),

@@ -34,7 +34,7 @@ def check(cfg: DictConfig) -> None:
     for name in ("data", "fit_data"):
         group = _checked(cfg, name, data.CHECKS)
         if group.get("path") is not None:
-            require_data(typed_path(group["path"]))
+            require_data(typed_path(group["path"]), f"{name}.path")
     _checked(cfg, "probe", probes.CHECKS)
 
 
