@@ -71,9 +71,9 @@ def require_whole(value: Any, key: str, least: int = 1) -> int:
     )
 
 
-def require_seed(value: Any, key: str) -> int:
-    """``value``. Raises ToastError unless it is a whole number from 0 that torch takes for a seed."""
-    if type(value) is not int or not 0 <= value < 2**63:
+def require_seed(value: Any, key: str, below: float = 2**63) -> int:
+    """``value``. Raises ToastError unless it is a whole number from 0, ``below`` what is too large for a seed of torch's."""
+    if type(value) is not int or not 0 <= value < below:
         raise ToastError(f"{key}={value} is not a seed: use a whole number from 0.")
     return value
 

@@ -83,6 +83,30 @@ def _free(path: Path) -> int:
     return shutil.disk_usage(place).free
 
 
+# What Hydra and OmegaConf say, and what a person is told instead.
+_TOLD = (
+    (r"Ambiguous value for argument '(\S+?)=(\S+)'", "{0}={1} has several values: write {0}=[{1}] for a list, or toast run -m for a run with each."),
+    (r"Error merging override (.+)", "{} is not the kind of value that this setting takes: see toast run --help for what it looks like."),
+    (r"ToastError raised while resolving interpolation: (.+)", "{}."),
+    (r"Key '(\w+)' is not in struct", "{} is missing: do not remove it; toast run --help shows its default."),
+    (
+        r".*Could not find 'hydra/launcher/(.+?)'",
+        "hydra/launcher={} is not available: joblib, submitit_local and submitit_slurm come with pip install toast-cli[launchers], and basic is "
+        "always available.",
+    ),
+    (
+        r".*call to target '(.+?)': TypeError\(.(\S+)\(\) got an unexpected keyword argument '(\w+)'",
+        "_target_={} cannot be made: {}() takes no {}; toast run --help lists the settings.",
+    ),
+    (
+        r"Error locating target '(.+?)'",
+        "_target_={} cannot be imported: write <module>.<class>, and name the folder of the module, such as PYTHONPATH=.",
+    ),
+    (r"Additional config directory '(.+)' not found", "--config-dir {} is not a folder: give one that holds groups such as model/ or data/."),
+    (r".*Missing mandatory value: ([\w.]+)", "{0} is missing: give {0}=<value>, see toast run --help for what it means."),
+)  # fmt: skip
+
+
 def _settings_sentence(error: Exception) -> str:
     """An error of Hydra or OmegaConf, which takes several lines, in one line."""
     if (word := getattr(error, "override", None)) is not None and type(error).__name__ == "OverrideParseException":
@@ -94,32 +118,13 @@ def _settings_sentence(error: Exception) -> str:
     text = re.sub(r"Config search path:.*|,? set env var HYDRA_FULL_ERROR.*", "", " ".join(lines)).strip().rstrip(".")
     if unknown := re.match(r"Could not override '(\S+?)'.*\+\1(=.*|$)", text):
         return _unknown_setting(*unknown.groups())
-    if ambiguous := re.match(r"Ambiguous value for argument '(\S+?)=(\S+)'", text):
-        key, values = ambiguous.groups()
-        return f"{key}={values} has several values: write {key}=[{values}] for a list, or toast run -m for a run with each."
-    if merging := re.match(r"Error merging override (.+)", text):
-        return f"{merging[1]} is not the kind of value that this setting takes: see toast run --help for what it looks like."
-    if ours := re.match(r"ToastError raised while resolving interpolation: (.+)", text):
-        return f"{ours[1]}."
-    if removed := re.match(r"Key '(\w+)' is not in struct", text):
-        return f"{removed[1]} is missing: do not remove it; toast run --help shows its default."
-    if launcher := re.search(r"Could not find 'hydra/launcher/(.+?)'", text):
-        return (
-            f"hydra/launcher={launcher[1]} is not available: joblib, submitit_local and submitit_slurm come with pip install "
-            "toast-cli[launchers], and basic is always available."
-        )
+    for pattern, told in _TOLD:
+        if found := re.match(pattern, text):
+            return told.format(*found.groups())
     if missing := re.search(r"Could not find '(\w+)/(.*?)'", text):
         group, name = missing.groups()
         offered = sorted(options(group, [CONF]))
         return f"{group}={name} does not exist{did_you_mean(name, offered)}: use one of {', '.join(offered)}, or --config-dir <dir> with your own."
-    if extra := re.search(r"unexpected keyword argument '(\w+)'", text):
-        return f"{extra[1]} is not a setting of what _target_ names: leave it out; toast run --help lists those it has."
-    if target := re.match(r"Error locating target '(.+?)'", text):
-        return f"_target_={target[1]} cannot be imported: write <module>.<class>, and name the folder of the module, such as PYTHONPATH=."
-    if folder := re.match(r"Additional config directory '(.+)' not found", text):
-        return f"--config-dir {folder[1]} is not a folder: give one that holds groups such as model/ or data/."
-    if missing := re.search(r"Missing mandatory value: ([\w.]+)", text):
-        return f"{missing[1]} is missing: give {missing[1]}=<value>, see toast run --help for what it means."
     return f"{text}. See toast run --help for the settings and toast list for the options."
 
 

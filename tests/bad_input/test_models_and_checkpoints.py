@@ -15,7 +15,7 @@ SENTENCES = {
         "+model.nmae=x would add one."
     ),
     "run +model.wings=2": (
-        "wings is not a setting of what _target_ names: leave it out; toast run --help lists those it has."
+        "_target_=toast_cli.models.factory.load cannot be made: load() takes no wings; toast run --help lists the settings."
     ),
     "run model=[false]": (
         "A group of settings was given no name: write model=<name>, data=<name> and so on; see toast list for the names."

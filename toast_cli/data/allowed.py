@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from toast_cli.errors import Check, ToastError, check_settings, require_flag, require_whole, require_word
+from toast_cli.errors import Check, ToastError, check_settings, require_flag, require_seed, require_whole, require_word
 
 
 def require_pixels(value: object, key: str) -> int:
@@ -13,11 +13,6 @@ def require_pixels(value: object, key: str) -> int:
     if type(value) is not int or value < 1:
         raise ToastError(f"{key}{value} is not a number of pixels: give a whole number from 1.")
     return value
-
-
-def _require_seed(value: Any, key: str) -> None:
-    if type(value) is not int or value < 0:
-        raise ToastError(f"{key}={value} is not a seed: use a whole number from 0.")
 
 
 def _require_counts(value: Any, key: str) -> None:
@@ -41,7 +36,7 @@ CHECKS: Mapping[str, Check] = {
     "streaming": require_flag,
     "skip_bad_images": require_flag,
     "max_pixels": lambda value, key: require_pixels(value, f"{key}="),
-    "seed": _require_seed,
+    "seed": partial(require_seed, below=float("inf")),  # NumPy's
 }
 
 
