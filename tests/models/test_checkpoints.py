@@ -136,6 +136,13 @@ def test_what_comes_in_place_of_weights_is_named(content: bytes, sentence: str, 
         load(tmp_path / f"w.{ending}")
 
 
+@pytest.mark.parametrize("content", [b"junk", b")ei\x80(jXT}3a)))", b"e", b"\x80\x02\x8a", b"Q.", b"h\x01."])
+def test_any_bytes_are_told_from_weights(content: bytes, tmp_path: Path):
+    (tmp_path / "weights.pt").write_bytes(content)
+    with pytest.raises(ToastError, match="cannot be read as weights"):
+        load(tmp_path / "weights.pt")
+
+
 def test_a_file_is_read_by_what_it_is_and_not_by_its_ending(tmp_path: Path):
     save_file(OWN, tmp_path / "w.pth")
     torch.save(OWN, tmp_path / "w.safetensors")

@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import reprlib
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -36,8 +37,10 @@ _NO_WEIGHTS = (
 )
 _DEEPEST = 8  # dictionaries inside dictionaries; a pickled one may even hold itself
 _MOST_BYTES = 2**26  # of an index or a config
+# What safetensors and torch raise for a file that is something else: torch's unpickler stumbles over any bytes.
 _UNREADABLE = (
-    OSError, EOFError, SafetensorError, pickle.UnpicklingError, RuntimeError, KeyError, AttributeError, TypeError, ValueError,
+    OSError, EOFError, SafetensorError, pickle.UnpicklingError, struct.error, RuntimeError, LookupError, AttributeError, TypeError, ValueError,
+    ArithmeticError, AssertionError,
 )  # fmt: skip
 
 
